@@ -1,0 +1,133 @@
+//! The series of a vnode: key to id and back, and the segments that keep them on disk.
+//! Ids are given in log order, so that all replicas agree on them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use model::wire::{Malformed, Reader, Write};
+use model::{ColumnId, TableId, series_key};
+
+use crate::disk::{Disk, read_file, write_new_file};
+use crate::error::{Context, Error, Result};
+
+const MAGIC: &[u8; 8] = b"CNOSIDX\0";
+const VERSION: u32 = 1;
+
+/// Which series a scan wants: those for which every term holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeriesFilter {
+    /// A tag and the values it may have; `None` is NULL.
+    pub terms: Vec<(ColumnId, Vec<Option<String>>)>,
+}
+
+/// All series of a vnode, in memory.
+#[derive(Debug, Default)]
+pub(crate) struct SeriesTable {
+    ids: HashMap<Arc<[u8]>, u32>,
+    keys: Vec<Arc<[u8]>>,
+    tables: HashMap<TableId, Vec<u32>>,
+}
+
+impl SeriesTable {
+    /// Returns the id of a key, giving the next one to a new key.
+    pub(crate) fn id(&mut self, key: &[u8]) -> u32 {
+        if let Some(id) = self.ids.get(key) {
+            return *id;
+        }
+        let id = u32::try_from(self.keys.len()).expect("fewer than 2^32 series in a vnode");
+        let key: Arc<[u8]> = key.into();
+        self.tables.entry(table_of(&key)).or_default().push(id);
+        self.ids.insert(Arc::clone(&key), id);
+        self.keys.push(key);
+        id
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Returns the keys of ids `start..end`.
+    pub(crate) fn range(&self, start: usize, end: usize) -> Vec<Arc<[u8]>> {
+        self.keys[start..end].to_vec()
+    }
+
+    /// Returns the series of a table that a filter keeps, in order of id.
+    pub(crate) fn matching(&self, table: TableId, filter: &SeriesFilter) -> Vec<(u32, Arc<[u8]>)> {
+        let ids = self.tables.get(&table).map_or(&[][..], Vec::as_slice);
+        let found = ids.iter().filter_map(|id| {
+            let key = &self.keys[*id as usize];
+            filter.keeps(key).then(|| (*id, Arc::clone(key)))
+        });
+        found.collect()
+    }
+}
+
+impl SeriesFilter {
+    fn keeps(&self, key: &[u8]) -> bool {
+        self.terms.iter().all(|(column, values)| {
+            let value = tag(key, *column);
+            values.iter().any(|wanted| wanted.as_deref() == value)
+        })
+    }
+}
+
+fn table_of(key: &[u8]) -> TableId {
+    series_key::check(key).expect("keys were checked when the command was decoded")
+}
+
+/// Returns a tag's value in a key, `None` where it is NULL.
+pub(crate) fn tag(key: &[u8], column: ColumnId) -> Option<&str> {
+    series_key::tag(key, column)
+}
+
+/// Writes the keys of consecutive ids, the first of which is `first`, as one segment.
+// FORMAT: docs/formats/series_segment.md, v1
+pub(crate) fn write_segment(
+    disk: &dyn Disk,
+    path: &Path,
+    first: usize,
+    keys: &[Arc<[u8]>],
+) -> Result<()> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.put_u32(VERSION);
+    bytes.put_varint(first as u64);
+    bytes.put_varint(keys.len() as u64);
+    for key in keys {
+        bytes.put_bytes(key);
+    }
+    bytes.put_u32(crc32fast::hash(&bytes));
+    write_new_file(disk, path, &bytes).context("write", path)
+}
+
+/// Reads a segment into `series`; segments must be read in order.
+pub(crate) fn read_segment(disk: &dyn Disk, path: &Path, series: &mut SeriesTable) -> Result<()> {
+    let bytes = read_file(disk, path).context("read", path)?;
+    let replayed = replay(&bytes, series);
+    replayed.map_err(|error| Error::corrupt(path, 0, error))
+}
+
+fn replay(bytes: &[u8], series: &mut SeriesTable) -> std::result::Result<(), Malformed> {
+    let Some((body, crc)) = bytes.split_last_chunk::<4>() else {
+        return Err(Malformed("shorter than a checksum".to_owned()));
+    };
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        return Err(Malformed("checksum".to_owned()));
+    }
+    let mut reader = Reader::new(body);
+    if reader.take(8)? != MAGIC || reader.u32()? != VERSION {
+        return Err(Malformed(format!("not a series segment of version {VERSION}")));
+    }
+    if reader.varint()? != series.len() as u64 {
+        return Err(Malformed("segment out of order".to_owned()));
+    }
+    for _ in 0..reader.count(5)? {
+        let key = reader.bytes()?;
+        series_key::check(key)?;
+        let next = series.len() as u32;
+        if series.id(key) != next {
+            return Err(Malformed("series twice".to_owned()));
+        }
+    }
+    reader.finish()
+}

@@ -1,0 +1,201 @@
+//! The summary of a vnode: the log of version edits, from which its version is rebuilt at start.
+//! Invariant: an edit is durable before the version it makes is seen, and the files it names are
+//! durable before it is.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::wire::{Decoded, Reader, Write, malformed};
+
+use crate::disk::{Disk, DiskFile, read_file, replace_file};
+use crate::error::{Context, Error, Result};
+use crate::sessions::Sessions;
+
+const MAGIC: &[u8; 8] = b"CNOSSUM\0";
+const VERSION: u32 = 1;
+const HEADER_BYTES: u64 = 16;
+const FRAME_HEADER_BYTES: usize = 16;
+/// The log is written anew, as one edit, above this size.
+const REWRITE_BYTES: u64 = 4 << 20;
+
+/// A change of a vnode's version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct VersionEdit {
+    /// Files added, oldest rows first.
+    pub(crate) files: Vec<u64>,
+    /// Series segments added, lowest ids first.
+    pub(crate) segments: Vec<u64>,
+    /// The next file number to use.
+    pub(crate) next_file: u64,
+    /// Everything up to this Raft index is in the files.
+    pub(crate) applied: u64,
+    /// What Raft knew then: last log id and membership, opaque here.
+    pub(crate) raft_state: Bytes,
+    pub(crate) sessions: Sessions,
+}
+
+/// The open summary.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    file: Option<Arc<dyn DiskFile>>,
+    end: u64,
+    next_number: u64,
+    /// All edits so far as one.
+    whole: VersionEdit,
+}
+
+impl Summary {
+    /// Opens the summary, replays its edits and cuts a torn last one.
+    pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self> {
+        let mut summary = Self {
+            disk: Arc::clone(&disk),
+            path: path.to_path_buf(),
+            file: None,
+            end: HEADER_BYTES,
+            next_number: 1,
+            whole: VersionEdit::default(),
+        };
+        let bytes = match read_file(&*disk, path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(summary),
+            other => other.context("read", path)?,
+        };
+        if bytes.get(..HEADER_BYTES as usize) != Some(&header()[..]) {
+            return Err(Error::corrupt(path, 0, format!("not a summary of version {VERSION}")));
+        }
+        let mut at = HEADER_BYTES as usize;
+        while let Some((number, edit, len)) = frame_at(&bytes, at) {
+            if number != summary.next_number && at > HEADER_BYTES as usize {
+                return Err(Error::corrupt(path, at as u64, "edit out of order"));
+            }
+            let edit = decode(edit).map_err(|error| Error::corrupt(path, at as u64, error))?;
+            summary.whole.merge(edit);
+            summary.next_number = number + 1;
+            at += len;
+        }
+        summary.end = at as u64;
+        let file = disk.open(path).context("open", path)?;
+        if at < bytes.len() {
+            if (at + 1..bytes.len()).any(|later| frame_at(&bytes, later).is_some()) {
+                return Err(Error::corrupt(path, at as u64, "unreadable edit"));
+            }
+            tracing::info!(path = %path.display(), offset = at, "cut a torn version edit");
+            file.set_len(at as u64).context("cut", path)?;
+            file.sync().context("sync", path)?;
+        }
+        summary.file = Some(file);
+        Ok(summary)
+    }
+
+    /// Returns all edits so far as one.
+    pub(crate) fn whole(&self) -> &VersionEdit {
+        &self.whole
+    }
+
+    /// Appends an edit and makes it durable.
+    pub(crate) fn append(&mut self, edit: VersionEdit) -> Result<()> {
+        assert!(edit.applied >= self.whole.applied, "summary went back: {edit:?}");
+        self.whole.merge(edit.clone());
+        match &self.file {
+            Some(file) if self.end < REWRITE_BYTES => {
+                let frame = frame(self.next_number, &edit, self.end);
+                file.write_at(self.end, &frame).context("append to", &self.path)?;
+                file.sync().context("sync", &self.path)?;
+                self.end += frame.len() as u64;
+            }
+            _ => {
+                let mut bytes = header();
+                bytes.extend_from_slice(&frame(self.next_number, &self.whole, HEADER_BYTES));
+                replace_file(&*self.disk, &self.path, &bytes).context("replace", &self.path)?;
+                self.end = bytes.len() as u64;
+                self.file = Some(self.disk.open(&self.path).context("open", &self.path)?);
+            }
+        }
+        self.next_number += 1;
+        Ok(())
+    }
+}
+
+impl VersionEdit {
+    fn merge(&mut self, later: Self) {
+        self.files.extend(later.files);
+        self.segments.extend(later.segments);
+        self.next_file = later.next_file;
+        self.applied = later.applied;
+        self.raft_state = later.raft_state;
+        self.sessions = later.sessions;
+    }
+}
+
+fn header() -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.put_u32(VERSION);
+    bytes.put_u32(crc32fast::hash(&bytes));
+    bytes
+}
+
+/// Frames an edit: length, checksum, number, then the edit. The checksum covers the offset as well,
+/// so that an edit's bytes elsewhere are no edit.
+// FORMAT: docs/formats/summary.md, v1
+fn frame(number: u64, edit: &VersionEdit, offset: u64) -> Vec<u8> {
+    let body = encode(edit);
+    let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
+    bytes.put_u32(u32::try_from(body.len()).expect("an edit is far below 4 GiB"));
+    bytes.put_u32(frame_crc(number, offset, &body));
+    bytes.put_u64(number);
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+fn frame_crc(number: u64, offset: u64, body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&number.to_le_bytes());
+    hasher.update(&offset.to_le_bytes());
+    hasher.update(body);
+    hasher.finalize()
+}
+
+fn frame_at(bytes: &[u8], at: usize) -> Option<(u64, &[u8], usize)> {
+    let mut reader = Reader::new(bytes.get(at..)?);
+    let len = reader.u32().ok()? as usize;
+    let crc = reader.u32().ok()?;
+    let number = reader.u64().ok()?;
+    let body = reader.take(len).ok()?;
+    let whole = len > 0 && frame_crc(number, at as u64, body) == crc;
+    whole.then_some((number, body, FRAME_HEADER_BYTES + len))
+}
+
+fn encode(edit: &VersionEdit) -> Vec<u8> {
+    let mut out = Vec::new();
+    for list in [&edit.files, &edit.segments] {
+        out.put_varint(list.len() as u64);
+        for number in list {
+            out.put_u64(*number);
+        }
+    }
+    out.put_u64(edit.next_file);
+    out.put_u64(edit.applied);
+    out.put_bytes(&edit.raft_state);
+    edit.sessions.encode(&mut out);
+    out
+}
+
+fn decode(bytes: &[u8]) -> Decoded<VersionEdit> {
+    let mut reader = Reader::new(bytes);
+    let mut lists = [Vec::new(), Vec::new()];
+    for list in &mut lists {
+        for _ in 0..reader.count(8)? {
+            list.push(reader.u64()?);
+        }
+    }
+    let [files, segments] = lists;
+    let (next_file, applied) = (reader.u64()?, reader.u64()?);
+    let raft_state = Bytes::copy_from_slice(reader.bytes()?);
+    let sessions = Sessions::decode(&mut reader)?;
+    if reader.remaining() > 0 {
+        return malformed("edit too long");
+    }
+    Ok(VersionEdit { files, segments, next_file, applied, raft_state, sessions })
+}

@@ -1,0 +1,193 @@
+//! The map of a TSM file: its row groups, their key and time ranges, their pages and statistics.
+#![deny(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
+use model::wire::{Decoded, Reader, Write, malformed};
+use model::{ColumnId, TableId, TimeRange, ValueType};
+
+use super::encodings::PAGE_ROWS_MAX;
+
+/// First bytes of a file.
+pub(super) const MAGIC: &[u8; 8] = b"CNOSTSM\0";
+/// The version of the format.
+pub(super) const VERSION: u32 = 1;
+/// Magic, version, checksum of both.
+pub(super) const HEADER_BYTES: u64 = 16;
+/// Footer's offset, length and checksum, version, then the checksum of these.
+pub(super) const TRAILER_BYTES: u64 = 28;
+
+/// Where a page stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) offset: u64,
+    pub(super) len: u32,
+    pub(super) crc: u32,
+}
+
+/// What is known of a page's values without reading it. Numbers are bits of the column's type;
+/// `sum` wraps. None where the page has no value that is a number, or has a NaN.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Extremes {
+    pub(super) min: u64,
+    pub(super) max: u64,
+    pub(super) sum: u64,
+}
+
+/// A column of a row group.
+#[derive(Clone, Debug)]
+pub(super) struct ColumnPages {
+    pub(super) id: ColumnId,
+    pub(super) value_type: ValueType,
+    pub(super) values: Page,
+    /// Which rows wrote the column; `None` where all did.
+    pub(super) written: Option<Page>,
+    pub(super) nulls: u32,
+    pub(super) extremes: Option<Extremes>,
+}
+
+/// Rows that are read together.
+#[derive(Clone, Debug)]
+pub(crate) struct RowGroup {
+    pub(crate) table: TableId,
+    pub(crate) rows: u32,
+    /// Number of distinct series.
+    pub(crate) series_count: u32,
+    /// Lowest and highest series.
+    pub(crate) series: (u32, u32),
+    pub(crate) times: TimeRange,
+    pub(super) series_page: Page,
+    pub(super) time_page: Page,
+    pub(super) columns: Vec<ColumnPages>,
+}
+
+/// Computes a page's statistics.
+pub(super) fn extremes(values: &ArrayRef, value_type: ValueType) -> Option<Extremes> {
+    match value_type {
+        ValueType::I64 => {
+            let values = || values.as_primitive::<Int64Type>().iter().flatten();
+            let sum = values().fold(0_i64, i64::wrapping_add);
+            let bits = i64::cast_unsigned;
+            Some(Extremes { min: bits(values().min()?), max: bits(values().max()?), sum: bits(sum) })
+        }
+        ValueType::U64 => {
+            let values = || values.as_primitive::<UInt64Type>().iter().flatten();
+            let sum = values().fold(0_u64, u64::wrapping_add);
+            Some(Extremes { min: values().min()?, max: values().max()?, sum })
+        }
+        ValueType::F64 => {
+            let values = || values.as_primitive::<Float64Type>().iter().flatten();
+            if values().any(f64::is_nan) {
+                return None;
+            }
+            let min = values().reduce(f64::min)?.to_bits();
+            let max = values().reduce(f64::max)?.to_bits();
+            Some(Extremes { min, max, sum: values().sum::<f64>().to_bits() })
+        }
+        ValueType::Bool | ValueType::Str => None,
+    }
+}
+
+/// Encodes the map.
+// FORMAT: docs/formats/tsm.md, v1
+pub(super) fn encode(groups: &[RowGroup]) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_varint(groups.len() as u64);
+    for group in groups {
+        out.put_u32(group.table.0);
+        out.put_u32(group.rows);
+        out.put_u32(group.series_count);
+        out.put_u32(group.series.0);
+        out.put_u32(group.series.1);
+        out.put_i64(group.times.min);
+        out.put_i64(group.times.max);
+        put_page(group.series_page, &mut out);
+        put_page(group.time_page, &mut out);
+        out.put_varint(group.columns.len() as u64);
+        for column in &group.columns {
+            out.put_u32(column.id.0);
+            out.put_u8(column.value_type.code());
+            out.put_u32(column.nulls);
+            out.put_u8(u8::from(column.written.is_some()) | u8::from(column.extremes.is_some()) << 1);
+            put_page(column.values, &mut out);
+            if let Some(page) = column.written {
+                put_page(page, &mut out);
+            }
+            if let Some(extremes) = column.extremes {
+                out.put_u64(extremes.min);
+                out.put_u64(extremes.max);
+                out.put_u64(extremes.sum);
+            }
+        }
+    }
+    out
+}
+
+/// Decodes the map of a file whose pages end at `pages_end`.
+pub(super) fn decode(bytes: &[u8], pages_end: u64) -> Decoded<Vec<RowGroup>> {
+    let mut reader = Reader::new(bytes);
+    let count = reader.count(69)?;
+    let mut groups = Vec::with_capacity(count);
+    for _ in 0..count {
+        let table = TableId(reader.u32()?);
+        let rows = reader.u32()?;
+        if rows == 0 || usize::try_from(rows).unwrap_or(usize::MAX) > PAGE_ROWS_MAX {
+            return malformed(format!("row group of {rows} rows"));
+        }
+        let series_count = reader.u32()?;
+        let series = (reader.u32()?, reader.u32()?);
+        let times = TimeRange { min: reader.i64()?, max: reader.i64()? };
+        let series_page = take_page(&mut reader, pages_end)?;
+        let time_page = take_page(&mut reader, pages_end)?;
+        let columns = reader.count(26)?;
+        let columns = (0..columns).map(|_| take_column(&mut reader, pages_end)).collect::<Decoded<_>>()?;
+        groups.push(RowGroup {
+            table,
+            rows,
+            series_count,
+            series,
+            times,
+            series_page,
+            time_page,
+            columns,
+        });
+    }
+    reader.finish()?;
+    Ok(groups)
+}
+
+fn take_column(reader: &mut Reader<'_>, pages_end: u64) -> Decoded<ColumnPages> {
+    let id = ColumnId(reader.u32()?);
+    let code = reader.u8()?;
+    let Some(value_type) = ValueType::from_code(code) else {
+        return malformed(format!("value type {code}"));
+    };
+    let nulls = reader.u32()?;
+    let flags = reader.u8()?;
+    if flags > 3 {
+        return malformed(format!("column flags {flags}"));
+    }
+    let values = take_page(reader, pages_end)?;
+    let written = if flags & 1 != 0 { Some(take_page(reader, pages_end)?) } else { None };
+    let extremes = if flags & 2 != 0 {
+        Some(Extremes { min: reader.u64()?, max: reader.u64()?, sum: reader.u64()? })
+    } else {
+        None
+    };
+    Ok(ColumnPages { id, value_type, values, written, nulls, extremes })
+}
+
+fn put_page(page: Page, out: &mut Vec<u8>) {
+    out.put_u64(page.offset);
+    out.put_u32(page.len);
+    out.put_u32(page.crc);
+}
+
+fn take_page(reader: &mut Reader<'_>, pages_end: u64) -> Decoded<Page> {
+    let page = Page { offset: reader.u64()?, len: reader.u32()?, crc: reader.u32()? };
+    let end = page.offset.checked_add(u64::from(page.len));
+    if page.offset < HEADER_BYTES || end.is_none_or(|end| end > pages_end) {
+        return malformed("page outside the file");
+    }
+    Ok(page)
+}

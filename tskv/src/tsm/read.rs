@@ -1,0 +1,151 @@
+//! Reads a TSM file: the footer once, then the pages a scan asks for.
+#![deny(clippy::indexing_slicing)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use model::points::decode_array;
+use model::wire::{Malformed, Reader};
+use model::{ColumnId, ValueType};
+
+use super::encodings;
+use super::footer::{self, HEADER_BYTES, MAGIC, Page, RowGroup, TRAILER_BYTES, VERSION};
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Context, Error, Result};
+use crate::run::{Run, RunColumn};
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) struct TsmFile {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    bytes: u64,
+    groups: Vec<RowGroup>,
+}
+
+impl TsmFile {
+    /// Opens a file and checks header, trailer and footer.
+    pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Self> {
+        let file = disk.open(path).context("open", path)?;
+        let bytes = file.len().context("measure", path)?;
+        if bytes < HEADER_BYTES + TRAILER_BYTES {
+            return Err(Error::corrupt(path, 0, "shorter than a header and a trailer"));
+        }
+        let header = file.read_at(0, HEADER_BYTES as usize).context("read", path)?;
+        check_header(&header).map_err(|error| Error::corrupt(path, 0, error))?;
+        let at = bytes - TRAILER_BYTES;
+        let trailer = file.read_at(at, TRAILER_BYTES as usize).context("read", path)?;
+        let (offset, len, crc) =
+            check_trailer(&trailer, at).map_err(|error| Error::corrupt(path, at, error))?;
+        let footer = file.read_at(offset, len).context("read", path)?;
+        if crc32fast::hash(&footer) != crc {
+            return Err(Error::corrupt(path, offset, "footer checksum"));
+        }
+        let groups =
+            footer::decode(&footer, offset).map_err(|error| Error::corrupt(path, offset, error))?;
+        Ok(Self { path: path.to_path_buf(), file, bytes, groups })
+    }
+
+    /// Returns the row groups, in order of table, series and time.
+    pub(crate) fn groups(&self) -> &[RowGroup] {
+        &self.groups
+    }
+
+    /// Returns the size of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Reads the named columns of a row group; those it does not have are left out.
+    pub(crate) fn read(&self, group: &RowGroup, columns: &[(ColumnId, ValueType)]) -> Result<Run> {
+        let rows = group.rows as usize;
+        let series = self.integers(group.series_page, rows)?;
+        let series = series.into_iter().map(|s| s as u32).collect();
+        let times = self.integers(group.time_page, rows)?;
+        let mut run = Run { series, times, columns: Vec::with_capacity(columns.len()) };
+        for (id, value_type) in columns {
+            let Some(pages) = group.columns.iter().find(|column| column.id == *id) else { continue };
+            if pages.value_type != *value_type {
+                let reason = format!("column {id} has another type than its table says");
+                return Err(Error::corrupt(&self.path, pages.values.offset, reason));
+            }
+            let bytes = self.page(pages.values)?;
+            let values = encodings::decode(&bytes, *value_type, rows)
+                .map_err(|error| self.malformed(pages.values, error))?;
+            let written = match pages.written {
+                None => None,
+                Some(page) => {
+                    let bytes = self.page(page)?;
+                    let bits = decode_array(&mut Reader::new(&bytes), ValueType::Bool, rows)
+                        .map_err(|error| self.malformed(page, error))?;
+                    Some(bits.as_boolean().values().clone())
+                }
+            };
+            debug_assert_eq!(values.null_count(), pages.nulls as usize);
+            run.columns.push(RunColumn { id: *id, value_type: *value_type, values, written });
+        }
+        Ok(run)
+    }
+
+    /// Reads and checks every page.
+    pub(crate) fn verify(&self) -> Result<()> {
+        for group in &self.groups {
+            let columns: Vec<_> =
+                group.columns.iter().map(|column| (column.id, column.value_type)).collect();
+            self.read(group, &columns)?;
+        }
+        Ok(())
+    }
+
+    fn integers(&self, page: Page, rows: usize) -> Result<Vec<i64>> {
+        let bytes = self.page(page)?;
+        let mut reader = Reader::new(&bytes);
+        let integers = encodings::unpack(&mut reader, rows)
+            .and_then(|integers| reader.finish().map(|()| integers));
+        integers.map_err(|error| self.malformed(page, error))
+    }
+
+    fn page(&self, page: Page) -> Result<Vec<u8>> {
+        let bytes = self.file.read_at(page.offset, page.len as usize).context("read", &self.path)?;
+        if crc32fast::hash(&bytes) != page.crc {
+            return Err(Error::corrupt(&self.path, page.offset, "page checksum"));
+        }
+        Ok(bytes)
+    }
+
+    fn malformed(&self, page: Page, error: Malformed) -> Error {
+        Error::corrupt(&self.path, page.offset, error)
+    }
+}
+
+fn check_header(header: &[u8]) -> std::result::Result<(), Malformed> {
+    let mut reader = Reader::new(header);
+    let magic = reader.take(8)?;
+    let version = reader.u32()?;
+    let crc = reader.u32()?;
+    if magic != MAGIC || crc != crc32fast::hash(header.get(..12).unwrap_or_default()) {
+        return Err(Malformed("not a tsm file".to_owned()));
+    }
+    check_version(version)
+}
+
+fn check_version(version: u32) -> std::result::Result<(), Malformed> {
+    if version == VERSION {
+        return Ok(());
+    }
+    Err(Malformed(format!("tsm version {version}; this program reads {VERSION}")))
+}
+
+fn check_trailer(trailer: &[u8], at: u64) -> std::result::Result<(u64, usize, u32), Malformed> {
+    let mut reader = Reader::new(trailer);
+    let (offset, len, crc) = (reader.u64()?, reader.u64()?, reader.u32()?);
+    check_version(reader.u32()?)?;
+    if reader.u32()? != crc32fast::hash(trailer.get(..24).unwrap_or_default()) {
+        return Err(Malformed("trailer checksum".to_owned()));
+    }
+    if offset < HEADER_BYTES || offset.checked_add(len) != Some(at) {
+        return Err(Malformed("footer outside the file".to_owned()));
+    }
+    Ok((offset, len as usize, crc))
+}

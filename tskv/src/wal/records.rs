@@ -1,0 +1,198 @@
+//! What each vnode's log holds now, in memory: entries by index with their place on disk, and the
+//! Raft states beside them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use model::VnodeId;
+use parking_lot::Mutex;
+
+use super::format::Record;
+use super::segments::Position;
+
+/// An entry: its payload while it is wanted in memory, its position once it is written.
+#[derive(Debug)]
+pub(super) struct Entry {
+    payload: Mutex<Option<Bytes>>,
+    position: OnceLock<Position>,
+}
+
+/// The log of one vnode.
+#[derive(Debug, Default)]
+pub(super) struct VnodeRecords {
+    pub(super) vote: Option<Bytes>,
+    pub(super) committed: Option<Bytes>,
+    pub(super) purged: Option<(u64, Bytes)>,
+    first: u64,
+    entries: VecDeque<Arc<Entry>>,
+    /// Oldest segment that vote, commit or purge point may be read from.
+    state_segment: Option<u64>,
+}
+
+/// The logs of all vnodes.
+#[derive(Debug, Default)]
+pub(super) struct Logs {
+    vnodes: BTreeMap<VnodeId, VnodeRecords>,
+}
+
+impl Entry {
+    pub(super) fn cached(&self) -> Option<Bytes> {
+        self.payload.lock().clone()
+    }
+
+    pub(super) fn position(&self) -> Option<Position> {
+        self.position.get().copied()
+    }
+
+    pub(super) fn set_position(&self, position: Position) {
+        assert!(self.position.set(position).is_ok(), "an entry is written once");
+    }
+}
+
+impl VnodeRecords {
+    pub(super) fn last_index(&self) -> Option<u64> {
+        (!self.entries.is_empty()).then(|| self.first + self.entries.len() as u64 - 1)
+    }
+
+    /// Adds an entry whose place is not known yet.
+    pub(super) fn push(&mut self, index: u64, payload: Bytes) -> Arc<Entry> {
+        let entry =
+            Arc::new(Entry { payload: Mutex::new(Some(payload)), position: OnceLock::new() });
+        self.push_entry(index, Arc::clone(&entry));
+        entry
+    }
+
+    fn push_entry(&mut self, index: u64, entry: Arc<Entry>) {
+        if self.entries.is_empty() {
+            self.first = index;
+        }
+        let next = self.first + self.entries.len() as u64;
+        assert!(index == next, "log has a hole: entry {index} where {next} is next");
+        self.entries.push_back(entry);
+    }
+
+    pub(super) fn truncate(&mut self, from: u64) {
+        let keep = from.saturating_sub(self.first).min(self.entries.len() as u64);
+        self.entries.truncate(keep as usize);
+    }
+
+    pub(super) fn purge(&mut self, upto: u64, log_id: Bytes) {
+        while !self.entries.is_empty() && self.first <= upto {
+            self.entries.pop_front();
+            self.first += 1;
+        }
+        if self.purged.as_ref().is_none_or(|(before, _)| *before < upto) {
+            self.purged = Some((upto, log_id));
+        }
+    }
+
+    pub(super) fn range(&self, start: u64, end: u64) -> Vec<Arc<Entry>> {
+        let from = start.max(self.first) - self.first;
+        let to = end.saturating_sub(self.first).min(self.entries.len() as u64);
+        if from >= to {
+            return Vec::new();
+        }
+        self.entries.range(from as usize..to as usize).map(Arc::clone).collect()
+    }
+
+    pub(super) fn evict(&mut self, upto: u64) {
+        // Newest first: what lies further back was let go of before.
+        for entry in self.range(0, upto.saturating_add(1)).iter().rev() {
+            if entry.position.get().is_none() {
+                continue;
+            }
+            if entry.payload.lock().take().is_none() {
+                break;
+            }
+        }
+    }
+
+    fn oldest_entry_segment(&self) -> Option<u64> {
+        self.entries.front()?.position.get().map(|position| position.segment)
+    }
+}
+
+impl Logs {
+    pub(super) fn of(&mut self, vnode: VnodeId) -> &mut VnodeRecords {
+        self.vnodes.entry(vnode).or_default()
+    }
+
+    pub(super) fn vnodes_with_entries(&self) -> Vec<VnodeId> {
+        let full = self.vnodes.iter().filter(|(_, log)| !log.entries.is_empty());
+        full.map(|(vnode, _)| *vnode).collect()
+    }
+
+    pub(super) fn forget(&mut self, vnode: VnodeId) {
+        self.vnodes.remove(&vnode);
+    }
+
+    /// Returns the vnodes that have an entry in `segment` or an older one.
+    pub(super) fn holding(&self, segment: u64) -> Vec<VnodeId> {
+        let holds = |log: &VnodeRecords| log.oldest_entry_segment().is_some_and(|s| s <= segment);
+        self.vnodes.iter().filter(|(_, log)| holds(log)).map(|(vnode, _)| *vnode).collect()
+    }
+
+    /// Returns the records that say again what `segment` and older ones alone may hold.
+    pub(super) fn states_in(&self, segment: u64) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (vnode, log) in &self.vnodes {
+            if log.state_segment.is_none_or(|oldest| oldest > segment) {
+                continue;
+            }
+            let vnode = *vnode;
+            if let Some(vote) = log.vote.clone() {
+                records.push(Record::Vote { vnode, vote });
+            }
+            if let Some((upto, log_id)) = log.purged.clone() {
+                records.push(Record::Purge { vnode, upto, log_id });
+            }
+            if let Some(committed) = log.committed.clone() {
+                records.push(Record::Committed { vnode, committed });
+            }
+        }
+        records
+    }
+
+    pub(super) fn state_written(&mut self, vnode: VnodeId, segment: u64) {
+        if let Some(log) = self.vnodes.get_mut(&vnode) {
+            log.state_segment = Some(log.state_segment.map_or(segment, |old| old.min(segment)));
+        }
+    }
+
+    pub(super) fn state_moved(&mut self, vnode: VnodeId, segment: u64) {
+        if let Some(log) = self.vnodes.get_mut(&vnode) {
+            log.state_segment = Some(segment);
+        }
+    }
+
+    /// Replays a record read back from disk. Returns what is wrong when it does not fit.
+    pub(super) fn replay(&mut self, record: Record, position: Position) -> Result<(), String> {
+        let vnode = record.vnode();
+        if !matches!(record, Record::Entry { .. }) {
+            self.of(vnode);
+            self.state_written(vnode, position.segment);
+        }
+        let log = self.of(vnode);
+        match record {
+            Record::Entry { index, .. } => {
+                if log.purged.as_ref().is_some_and(|(upto, _)| index <= *upto) {
+                    return Err(format!("vnode {vnode}: entry {index} after it was purged"));
+                }
+                log.truncate(index);
+                let next = log.first + log.entries.len() as u64;
+                if !log.entries.is_empty() && next != index {
+                    return Err(format!("vnode {vnode}: entry {index} where {next} is next"));
+                }
+                let entry = Entry { payload: Mutex::new(None), position: OnceLock::from(position) };
+                log.push_entry(index, Arc::new(entry));
+            }
+            Record::Vote { vote, .. } => log.vote = Some(vote),
+            Record::Committed { committed, .. } => log.committed = Some(committed),
+            Record::Truncate { from, .. } => log.truncate(from),
+            Record::Purge { upto, log_id, .. } => log.purge(upto, log_id),
+            Record::Forget { .. } => self.forget(vnode),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! One vnode driven as a replica set of one member drives it, and the plain map it is compared with.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, Int64Array};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampNanosecondType};
+use bytes::Bytes;
+use model::points::{PointsColumn, SeriesDictionary};
+use model::{ColumnId, Points, SeriesKey, TableId, TimeRange, ValueType, VnodeId};
+use rand::Rng;
+use rand::rngs::StdRng;
+use tskv::disk::SimDisk;
+use tskv::wal::{VnodeLog, Wal, WalConfig};
+use tskv::{
+    Error, MemcacheGauge, Outcome, Progress, ScanColumn, ScanRequest, SeriesFilter, Vnode, WriteId,
+    encode_write,
+};
+
+pub(crate) const TABLE: TableId = TableId(9);
+pub(crate) const TAG: ColumnId = ColumnId(1);
+const FIELDS: [u32; 3] = [2, 3, 4];
+const VNODE: VnodeId = VnodeId(5);
+
+/// (tag value, time) → column → value; a column that nothing wrote is not there.
+pub(crate) type Rows = BTreeMap<(Option<String>, i64), BTreeMap<u32, Option<i64>>>;
+
+/// A write: the columns it names, and rows of (tag, time, values).
+#[derive(Clone, Debug)]
+pub(crate) struct TestWrite {
+    pub(crate) columns: Vec<u32>,
+    pub(crate) rows: Vec<(Option<String>, i64, Vec<Option<i64>>)>,
+}
+
+pub(crate) struct TestVnode {
+    wal: Arc<Wal>,
+    log: VnodeLog,
+    vnode: Vnode,
+    next_index: u64,
+}
+
+impl TestVnode {
+    /// Opens or recovers what is on `disk`.
+    pub(crate) fn open(disk: &SimDisk) -> Result<Self, Error> {
+        let disk = Arc::new(disk.clone());
+        let config =
+            WalConfig { segment_bytes: 2_048, writer_thread: false, on_failure: |_| {} };
+        let wal = Wal::open(disk.clone(), Path::new("wal"), &config)?;
+        let gauge = Arc::new(MemcacheGauge::default());
+        let vnode = Vnode::open(disk, Path::new("vnode"), VNODE, gauge)?;
+        let log = wal.log(VNODE);
+        let applied = vnode.progress().map_or(0, |progress| progress.applied);
+        vnode.check_covers(log.purged().map_or(0, |(upto, _)| upto))?;
+        let entries = log.read(applied + 1, u64::MAX, usize::MAX)?;
+        let mut next_index = applied + 1;
+        for entry in entries {
+            apply(&vnode, next_index, &entry)?;
+            next_index += 1;
+        }
+        Ok(Self { wal, log, vnode, next_index })
+    }
+
+    /// Logs and applies a write; it is acknowledged when this returns.
+    pub(crate) fn write(&mut self, id: WriteId, write: &TestWrite) -> Result<Outcome, Error> {
+        let command = encode_write(id, 0, &[write.points()]);
+        let (sender, mut receiver) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |outcome| sender.send(outcome).unwrap());
+        block_on(self.log.append(vec![(self.next_index, command.clone())], done));
+        receiver.try_recv().unwrap()?;
+        let outcome = apply(&self.vnode, self.next_index, &command)?;
+        self.next_index += 1;
+        Ok(outcome)
+    }
+
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        if let Some(progress) = self.vnode.flush()? {
+            block_on(self.log.purge(progress.applied, progress.raft_state))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn wal(&self) -> &Arc<Wal> {
+        &self.wal
+    }
+
+    pub(crate) fn vnode(&self) -> &Vnode {
+        &self.vnode
+    }
+
+    /// Reads everything.
+    pub(crate) fn rows(&self) -> Result<Rows, Error> {
+        self.scan(TimeRange::ALL, SeriesFilter::default())
+    }
+
+    /// Reads what lies within `times` and is kept by `filter`, and checks the promised order.
+    pub(crate) fn scan(&self, times: TimeRange, filter: SeriesFilter) -> Result<Rows, Error> {
+        let mut columns = vec![ScanColumn::Time, ScanColumn::Tag(TAG)];
+        let mut fields = vec![
+            Field::new("time", model::schema::time_type(), false),
+            Field::new("tag", DataType::Utf8, true),
+        ];
+        for id in FIELDS {
+            columns.push(ScanColumn::Field(ColumnId(id), ValueType::I64));
+            fields.push(Field::new(format!("f{id}"), DataType::Int64, true));
+        }
+        let schema = Arc::new(Schema::new(fields));
+        let request =
+            ScanRequest { table: TABLE, columns, schema, times, filter, order: vec![TAG] };
+        let mut scan = self.vnode.scan(request);
+        let mut rows = Rows::new();
+        let mut last = None;
+        while let Some(batch) = scan.next_batch()? {
+            let time = batch.column(0).as_primitive::<TimestampNanosecondType>();
+            let tags = batch.column(1).as_string::<i32>();
+            for row in 0..batch.num_rows() {
+                let tag = tags.is_valid(row).then(|| tags.value(row).to_owned());
+                let key = (tag.is_none(), tag.clone(), time.value(row));
+                assert!(last.is_none_or(|last| last < key) || !scan.is_ordered(), "out of order");
+                last = Some(key);
+                let values = FIELDS.iter().enumerate().map(|(at, id)| {
+                    let values = batch.column(at + 2).as_primitive::<Int64Type>();
+                    (*id, values.is_valid(row).then(|| values.value(row)))
+                });
+                let doubled = rows.insert((tag, time.value(row)), values.collect());
+                assert!(doubled.is_none(), "row twice");
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn apply(vnode: &Vnode, index: u64, command: &Bytes) -> Result<Outcome, Error> {
+    let raft_state = Bytes::copy_from_slice(&index.to_le_bytes());
+    let progress = Progress { applied: index, raft_state };
+    Ok(vnode.apply(progress, std::slice::from_ref(command))?[0])
+}
+
+/// Drives a future that never waits, as nothing does without a writer thread.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(output) => output,
+        std::task::Poll::Pending => panic!("the log without a thread never waits"),
+    }
+}
+
+impl TestWrite {
+    /// Makes up a write over few series and times, so that rows meet.
+    pub(crate) fn random(random: &mut StdRng) -> Self {
+        let mut columns = FIELDS.to_vec();
+        columns.retain(|_| random.random_bool(0.6));
+        let rows = (0..random.random_range(1..12)).map(|_| {
+            let tag = [None, Some(""), Some("a"), Some("b")][random.random_range(0..4)];
+            let values = columns.iter().map(|_| {
+                random.random_bool(0.8).then(|| random.random_range(-1_000..1_000))
+            });
+            let values = values.collect();
+            (tag.map(str::to_owned), random.random_range(-20..20), values)
+        });
+        let rows = rows.collect();
+        Self { columns, rows }
+    }
+
+    fn points(&self) -> Points {
+        let mut series = SeriesDictionary::default();
+        let row_series = self.rows.iter().map(|(tag, _, _)| {
+            let key = SeriesKey::encode(TABLE, [(TAG, tag.as_deref())].into_iter());
+            series.number(key.as_bytes())
+        });
+        let row_series = row_series.collect();
+        let fields = self.columns.iter().enumerate().map(|(at, id)| PointsColumn {
+            id: ColumnId(*id),
+            value_type: ValueType::I64,
+            values: Arc::new(Int64Array::from_iter(self.rows.iter().map(|row| row.2[at]))),
+        });
+        Points {
+            table: TABLE,
+            series: series.into_keys(),
+            row_series,
+            times: self.rows.iter().map(|row| row.1).collect(),
+            fields: fields.collect(),
+        }
+    }
+
+    /// Does to the map what the write does to the vnode.
+    pub(crate) fn apply_to(&self, rows: &mut Rows) {
+        for (tag, time, values) in &self.rows {
+            let empty = || FIELDS.iter().map(|id| (*id, None)).collect();
+            let row = rows.entry((tag.clone(), *time)).or_insert_with(empty);
+            for (id, value) in self.columns.iter().zip(values) {
+                row.insert(*id, *value);
+            }
+        }
+    }
+}
