@@ -331,7 +331,11 @@ impl VnodeLog {
                 let entry = log.push(index, payload.clone());
                 (Record::Entry { vnode: self.vnode, index, payload }, Some(entry))
             };
-            entries.into_iter().map(add).collect()
+            let mut records: Vec<_> = entries.into_iter().map(add).collect();
+            if let Some(committed) = log.take_unwritten_committed() {
+                records.push((Record::Committed { vnode: self.vnode, committed }, None));
+            }
+            records
         };
         self.wal.submit(Request { records, done }).await;
     }
@@ -345,16 +349,10 @@ impl VnodeLog {
         self.wal.submit_and_wait(Record::Vote { vnode: self.vnode, vote }).await
     }
 
-    /// Notes what is committed; becomes durable with the next fsync, which nobody awaits.
-    ///
-    /// # Errors
-    /// `Stopped`.
-    pub async fn save_committed(&self, committed: Bytes) -> Result<()> {
-        self.wal.logs.lock().of(self.vnode).committed = Some(committed.clone());
-        let record = Record::Committed { vnode: self.vnode, committed };
-        let done: Completion = Box::new(|_| {});
-        self.wal.submit(Request { records: vec![(record, None)], done }).await;
-        Ok(())
+    /// Notes what is committed. It goes to disk with the next entry of this vnode, costing no fsync of
+    /// its own: the state machine is rebuilt from the log either way.
+    pub fn note_committed(&self, committed: Bytes) {
+        self.wal.logs.lock().of(self.vnode).note_committed(committed);
     }
 
     /// Removes the entries from `from` on; durable when this returns.

@@ -23,6 +23,7 @@ pub(super) struct Entry {
 pub(super) struct VnodeRecords {
     pub(super) vote: Option<Bytes>,
     pub(super) committed: Option<Bytes>,
+    committed_unwritten: bool,
     pub(super) purged: Option<(u64, Bytes)>,
     first: u64,
     entries: VecDeque<Arc<Entry>>,
@@ -64,12 +65,26 @@ impl VnodeRecords {
     }
 
     fn push_entry(&mut self, index: u64, entry: Arc<Entry>) {
+        if self.purged.as_ref().is_some_and(|(upto, _)| index <= *upto) {
+            return;
+        }
         if self.entries.is_empty() {
             self.first = index;
         }
         let next = self.first + self.entries.len() as u64;
         assert!(index == next, "log has a hole: entry {index} where {next} is next");
         self.entries.push_back(entry);
+    }
+
+    pub(super) fn note_committed(&mut self, committed: Bytes) {
+        self.committed = Some(committed);
+        self.committed_unwritten = true;
+    }
+
+    /// Returns what is committed where the log on disk does not say it yet.
+    pub(super) fn take_unwritten_committed(&mut self) -> Option<Bytes> {
+        let unwritten = std::mem::take(&mut self.committed_unwritten);
+        self.committed.clone().filter(|_| unwritten)
     }
 
     pub(super) fn truncate(&mut self, from: u64) {
@@ -176,9 +191,6 @@ impl Logs {
         let log = self.of(vnode);
         match record {
             Record::Entry { index, .. } => {
-                if log.purged.as_ref().is_some_and(|(upto, _)| index <= *upto) {
-                    return Err(format!("vnode {vnode}: entry {index} after it was purged"));
-                }
                 log.truncate(index);
                 let next = log.first + log.entries.len() as u64;
                 if !log.entries.is_empty() && next != index {

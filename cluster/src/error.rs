@@ -1,0 +1,57 @@
+//! What can go wrong between a query and its data.
+
+use model::ErrorKind;
+
+/// An error of the cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The catalog refused or is away.
+    #[error(transparent)]
+    Meta(#[from] meta::Error),
+    /// Storage of this node failed.
+    #[error(transparent)]
+    Storage(#[from] tskv::Error),
+    /// A replica set cannot take or give rows now.
+    #[error(transparent)]
+    Replication(#[from] replication::Error),
+    /// Memory for new rows did not become free in time.
+    #[error("no memory for new rows was freed within {seconds} s")]
+    Overloaded {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Some parts of a write are in, some may not be. Repeating the write is harmless.
+    #[error("part of the rows may not be stored: {parts}: {first}")]
+    Partial {
+        /// Which buckets.
+        parts: String,
+        /// The first error.
+        first: String,
+        /// Its kind.
+        kind: ErrorKind,
+    },
+    /// A fault of ours.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// Shorthand of a result of the cluster.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Returns what a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Meta(error) => error.kind(),
+            Self::Storage(error) => error.kind(),
+            Self::Replication(error) => error.kind(),
+            Self::Overloaded { .. } => ErrorKind::Unavailable,
+            Self::Partial { kind, .. } => *kind,
+            Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    pub(crate) fn internal(error: impl ToString) -> Self {
+        Self::Internal(error.to_string())
+    }
+}

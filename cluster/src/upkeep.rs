@@ -1,0 +1,269 @@
+//! What a node does by itself: flush, close what is idle, drop what expired, remove what was dropped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meta::{Catalog, Command};
+use model::time::Span;
+use model::{TimeRange, VnodeId};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::sync::oneshot;
+
+use crate::Cluster;
+use crate::error::{Error, Result};
+use crate::vnodes::{HostedVnode, folder};
+
+/// How often upkeep looks around by itself.
+const ROUND: Duration = Duration::from_secs(1);
+/// A vnode nobody used for so long is flushed and closed.
+const IDLE: Duration = Duration::from_secs(300);
+/// Rounds between two looks for expired buckets.
+const EXPIRY_ROUNDS: u32 = 60;
+
+/// Wakes upkeep, and writers that wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    wanted: Notify,
+    done: Notify,
+}
+
+/// What this node holds of a database, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalSize {
+    /// Vnodes open now.
+    pub vnodes: usize,
+    /// Bytes of their files.
+    pub file_bytes: u64,
+    /// Bytes of their rows in memory.
+    pub memcache_bytes: usize,
+}
+
+impl Signals {
+    pub(crate) fn flush_wanted(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Returns what completes after the next flush; take it before looking at the memory.
+    pub(crate) fn flushed(&self) -> Notified<'_> {
+        self.done.notified()
+    }
+}
+
+/// Runs until told to stop.
+pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) {
+    let mut catalogs = cluster.meta.watch();
+    let mut known = cluster.meta.catalog();
+    let mut round = tokio::time::interval(ROUND);
+    let mut rounds = 0_u32;
+    loop {
+        tokio::select! {
+            _ = &mut stop => return,
+            _ = round.tick() => rounds += 1,
+            () = cluster.signals.wanted.notified() => {}
+            changed = catalogs.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let fresh = Arc::clone(&catalogs.borrow_and_update());
+                cluster.remove_dropped(&known, &fresh).await;
+                known = fresh;
+            }
+        }
+        cluster.flush_some().await;
+        cluster.close_idle().await;
+        if rounds >= EXPIRY_ROUNDS {
+            rounds = 0;
+            cluster.drop_expired().await;
+        }
+    }
+}
+
+impl Cluster {
+    /// Flushes vnodes that are large, the largest where memory is short, and those that keep old
+    /// segments of the log.
+    async fn flush_some(&self) {
+        let holders = self.wal.holders_of_oldest(self.config.wal_segments_max);
+        let open = self.vnodes.open_now().await;
+        for vnode in &holders {
+            if !open.iter().any(|(member, _)| *member == vnode.0) {
+                self.open_holder(*vnode).await;
+            }
+        }
+        let mut due: Vec<_> = self.vnodes.open_now().await;
+        let short = self.gauge.bytes() >= self.config.memcache_bytes_max / 2;
+        let size = |hosted: &HostedVnode| hosted.beside.vnode.memcache_bytes();
+        let largest = due.iter().map(|(_, hosted)| size(hosted)).max().unwrap_or(0);
+        due.retain(|(member, hosted)| {
+            let bytes = size(hosted);
+            bytes >= self.config.flush_bytes
+                || (short && bytes > 0 && bytes == largest)
+                || holders.contains(&VnodeId(*member))
+        });
+        for (member, hosted) in due {
+            if let Err(error) = hosted.group.snapshot().await {
+                tracing::error!(vnode = member, %error, "flush failed");
+            }
+            self.signals.done.notify_waiters();
+        }
+    }
+
+    /// Opens a vnode that nothing has used since the start, so that it can be flushed.
+    async fn open_holder(&self, vnode: VnodeId) {
+        let catalog = self.meta.catalog();
+        for bucket in catalog.all_buckets() {
+            for set in &bucket.replica_sets {
+                if set.vnodes.iter().any(|place| place.id == vnode)
+                    && let Err(error) = self.vnode(bucket, set).await
+                {
+                    tracing::error!(%vnode, %error, "a vnode that holds the log does not open");
+                }
+            }
+        }
+    }
+
+    async fn close_idle(&self) {
+        for (member, hosted) in self.vnodes.open_now().await {
+            if hosted.beside.idle() < IDLE {
+                continue;
+            }
+            if hosted.beside.vnode.memcache_bytes() > 0
+                && let Err(error) = hosted.group.snapshot().await
+            {
+                tracing::error!(vnode = member, %error, "flush failed");
+                continue;
+            }
+            drop(hosted);
+            self.vnodes.close(VnodeId(member)).await;
+        }
+    }
+
+    async fn drop_expired(&self) {
+        let catalog = self.meta.catalog();
+        let now = self.clock.now_ns();
+        for database in catalog.all_databases() {
+            let Span::Ns(ttl) = database.options.ttl else { continue };
+            let oldest = now.saturating_sub(ttl);
+            for bucket in catalog.buckets(database.id, TimeRange { min: i64::MIN, max: oldest }) {
+                if bucket.times.max >= oldest {
+                    continue;
+                }
+                tracing::info!(database = database.name, bucket = %bucket.id, "bucket expired");
+                let dropped = self.meta.submit(&Command::DropBucket { bucket: bucket.id }).await;
+                if let Err(error) = dropped {
+                    tracing::warn!(%error, "an expired bucket stays for now");
+                }
+            }
+        }
+    }
+
+    /// Removes vnodes that the older catalog has and the newer does not.
+    async fn remove_dropped(&self, older: &Catalog, newer: &Catalog) {
+        let kept = places(newer, self);
+        for (vnode, folder) in places(older, self) {
+            if !kept.contains_key(&vnode)
+                && let Err(error) = self.remove_vnode(vnode, folder).await
+            {
+                tracing::error!(%vnode, %error, "a dropped vnode is left on disk");
+            }
+        }
+    }
+
+    async fn remove_vnode(&self, vnode: VnodeId, folder: PathBuf) -> Result<()> {
+        while !self.vnodes.close(vnode).await {
+            // A statement that began before the drop still holds it, for as long as a proposal takes.
+            tokio::task::yield_now().await;
+        }
+        self.vnodes.forget(vnode);
+        self.wal.forget(vnode).await?;
+        let disk = Arc::clone(&self.disk);
+        let removed = tokio::task::spawn_blocking(move || disk.remove_folder(&folder)).await;
+        removed.map_err(Error::internal)?.map_err(Error::internal)
+    }
+
+    /// Removes folders and log entries of vnodes that the catalog does not know: they were dropped
+    /// while this node was down, or the removal was interrupted.
+    pub(crate) async fn remove_strangers(&self) -> Result<()> {
+        let known = places(&self.meta.catalog(), self);
+        for vnode in self.wal.vnodes_with_entries() {
+            if !known.contains_key(&vnode) {
+                self.wal.forget(vnode).await?;
+            }
+        }
+        let known: BTreeSet<PathBuf> = known.into_values().collect();
+        let (disk, root) = (Arc::clone(&self.disk), self.config.data_dir.clone());
+        let removed = tokio::task::spawn_blocking(move || {
+            for folder in vnode_folders(&*disk, root)? {
+                if !known.contains(&folder) {
+                    tracing::info!(folder = %folder.display(), "remove a dropped vnode");
+                    disk.remove_folder(&folder)?;
+                }
+            }
+            Ok::<_, std::io::Error>(())
+        });
+        removed.await.map_err(Error::internal)?.map_err(Error::internal)
+    }
+
+    /// Returns what the open vnodes of this node hold.
+    pub async fn local_size(&self) -> LocalSize {
+        let mut total = LocalSize::default();
+        for (_, hosted) in self.vnodes.open_now().await {
+            let size = hosted.beside.vnode.size();
+            total.vnodes += 1;
+            total.file_bytes += size.file_bytes;
+            total.memcache_bytes += size.memcache_bytes;
+        }
+        total
+    }
+
+    /// Writes all rows in memory to files.
+    ///
+    /// # Errors
+    /// A vnode that cannot be flushed.
+    pub async fn flush_all(&self) -> Result<()> {
+        for (_, hosted) in self.vnodes.open_now().await {
+            hosted.group.snapshot().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the vnodes of this node and their folders.
+fn places(catalog: &Catalog, cluster: &Cluster) -> BTreeMap<VnodeId, PathBuf> {
+    let mut places = BTreeMap::new();
+    for bucket in catalog.all_buckets() {
+        let Some(database) = catalog.database_by_id(bucket.database) else { continue };
+        for set in &bucket.replica_sets {
+            for place in set.vnodes.iter().filter(|place| place.node == cluster.config.node) {
+                let ids = [
+                    u64::from(database.tenant.0),
+                    u64::from(database.id.0),
+                    u64::from(bucket.id.0),
+                    u64::from(set.id.0),
+                    place.id.0,
+                ];
+                places.insert(place.id, folder(&cluster.config, ids));
+            }
+        }
+    }
+    places
+}
+
+/// Lists the folders of vnodes: five levels of numbers below the data directory.
+fn vnode_folders(disk: &dyn tskv::disk::Disk, root: PathBuf) -> std::io::Result<Vec<PathBuf>> {
+    let mut level = vec![root];
+    for _ in 0..5 {
+        let mut below = Vec::new();
+        for folder in level {
+            for name in disk.list(&folder)? {
+                if name.bytes().all(|byte| byte.is_ascii_digit()) {
+                    below.push(folder.join(name));
+                }
+            }
+        }
+        level = below;
+    }
+    Ok(level)
+}

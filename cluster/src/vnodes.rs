@@ -1,0 +1,146 @@
+//! The replica sets of this node, opened on first need and closed when flushed and idle.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use meta::{Bucket, ReplicaSet};
+use model::VnodeId;
+use parking_lot::Mutex;
+use replication::{Group, GroupConfig};
+use replication::RaftHost;
+use tokio::time::Instant;
+use tskv::{Vnode, WriteId};
+
+use crate::error::{Error, Result};
+use crate::replica_set::{VnodeLogStore, VnodeMachine};
+use crate::{Cluster, ClusterConfig};
+
+/// What is kept beside a vnode's group.
+#[derive(Debug)]
+pub(crate) struct OpenVnode {
+    pub(crate) vnode: Arc<Vnode>,
+    last_use: Mutex<Instant>,
+}
+
+pub(crate) type HostedVnode = replication::Hosted<OpenVnode>;
+
+/// The open vnodes of this node.
+#[derive(Debug)]
+pub(crate) struct Vnodes {
+    host: RaftHost<OpenVnode>,
+    session: u64,
+    /// Last sequence used, by vnode; it outlives the group's being closed.
+    sequences: Mutex<HashMap<VnodeId, Arc<AtomicU64>>>,
+}
+
+impl Vnodes {
+    pub(crate) fn new(session: u64) -> Self {
+        let host = RaftHost::new(GroupConfig::default());
+        Self { host, session, sequences: Mutex::default() }
+    }
+
+    /// Returns the id of the next write to a vnode.
+    pub(crate) fn next_write(&self, vnode: VnodeId) -> WriteId {
+        let counter = Arc::clone(self.sequences.lock().entry(vnode).or_default());
+        WriteId { session: self.session, sequence: counter.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    pub(crate) async fn open_now(&self) -> Vec<(u64, Arc<HostedVnode>)> {
+        self.host.open_groups().await
+    }
+
+    /// Closes a vnode unless somebody holds it.
+    pub(crate) async fn close(&self, vnode: VnodeId) -> bool {
+        self.host.close(vnode.0).await
+    }
+
+    pub(crate) fn forget(&self, vnode: VnodeId) {
+        self.sequences.lock().remove(&vnode);
+    }
+
+    pub(crate) async fn close_all(&self) {
+        for (member, hosted) in self.host.open_groups().await {
+            drop(hosted);
+            if !self.host.close(member).await {
+                tracing::warn!(vnode = member, "still in use while the node stops");
+            }
+        }
+    }
+}
+
+impl OpenVnode {
+    /// Returns how long nobody used the vnode.
+    pub(crate) fn idle(&self) -> std::time::Duration {
+        self.last_use.lock().elapsed()
+    }
+}
+
+impl Cluster {
+    /// Returns this node's member of a replica set, opening it where it is not open.
+    pub(crate) async fn vnode(
+        &self,
+        bucket: &Bucket,
+        replica_set: &ReplicaSet,
+    ) -> Result<Arc<HostedVnode>> {
+        let here = replica_set.vnodes.iter().find(|place| place.node == self.config.node);
+        let Some(place) = here else {
+            let message = format!("replica set {} has no vnode on this node", replica_set.id);
+            return Err(Error::Internal(message));
+        };
+        let id = place.id;
+        let open = |config| async move {
+            let folder = self.folder(bucket, replica_set, id);
+            let folder = folder.map_err(|error| stopped(&error))?;
+            self.open_vnode(config, folder, id).await
+        };
+        let hosted = self.vnodes.host.get(id.0, open).await?;
+        *hosted.beside.last_use.lock() = Instant::now();
+        Ok(hosted)
+    }
+
+    fn folder(&self, bucket: &Bucket, set: &ReplicaSet, vnode: VnodeId) -> Result<PathBuf> {
+        let catalog = self.meta.catalog();
+        let database = catalog.database_by_id(bucket.database);
+        let database = database.ok_or_else(|| Error::internal("the database was dropped"))?;
+        Ok(folder(&self.config, [
+            u64::from(database.tenant.0),
+            u64::from(database.id.0),
+            u64::from(bucket.id.0),
+            u64::from(set.id.0),
+            vnode.0,
+        ]))
+    }
+
+    async fn open_vnode(
+        &self,
+        config: GroupConfig,
+        folder: PathBuf,
+        id: VnodeId,
+    ) -> replication::Result<HostedVnode> {
+        let log = self.wal.log(id);
+        let purged = log.purged().map_or(0, |(upto, _)| upto);
+        let (disk, gauge) = (Arc::clone(&self.disk), Arc::clone(&self.gauge));
+        let opened = tokio::task::spawn_blocking(move || {
+            let vnode = Vnode::open(disk, &folder, id, gauge)?;
+            vnode.check_covers(purged)?;
+            Ok::<_, tskv::Error>(vnode)
+        });
+        let vnode = opened.await.map_err(|error| stopped(&error))?.map_err(|e| stopped(&e))?;
+        let vnode = Arc::new(vnode);
+        let machine = Arc::new(VnodeMachine::new(Arc::clone(&vnode), log.clone()));
+        let group = Group::open(&config, id.0, VnodeLogStore(log), machine).await?;
+        let beside = OpenVnode { vnode, last_use: Mutex::new(Instant::now()) };
+        Ok(HostedVnode { group, beside })
+    }
+}
+
+fn stopped(error: &dyn std::fmt::Display) -> replication::Error {
+    replication::Error::Stopped(error.to_string())
+}
+
+/// Returns the folder named by tenant, database, bucket, replica set and vnode.
+pub(crate) fn folder(config: &ClusterConfig, ids: [u64; 5]) -> PathBuf {
+    ids.iter().fold(config.data_dir.clone(), |path, id| path.join(id.to_string()))
+}

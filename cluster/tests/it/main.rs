@@ -1,0 +1,4 @@
+//! A node's data through the catalog, Raft and storage together.
+
+mod node;
+mod raft_log;

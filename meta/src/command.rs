@@ -1,0 +1,225 @@
+//! What may be asked to change, as versioned bytes, and what is answered.
+
+use bytes::Bytes;
+use model::{
+    BucketId, ColumnKind, DatabaseId, NodeId, TableId, TenantId, UserId,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{DatabaseOptions, Role};
+use crate::error::{Error, Result};
+
+const VERSION: u8 = 1;
+
+/// A command of the catalog's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Makes the first tenant, database and user of an empty catalog; does nothing to another.
+    Bootstrap {
+        /// The first user's verifier.
+        verifier: Option<String>,
+    },
+    /// Hands out a number that no other session of writers has or will have.
+    NewSession,
+    /// Makes a tenant.
+    CreateTenant {
+        /// Its name.
+        name: String,
+        /// What people say of it.
+        comment: String,
+    },
+    /// Changes a tenant.
+    AlterTenant {
+        /// Which.
+        tenant: TenantId,
+        /// How.
+        change: TenantChange,
+    },
+    /// Removes a tenant with all it holds.
+    DropTenant {
+        /// Which.
+        tenant: TenantId,
+    },
+    /// Makes a user.
+    CreateUser(NewUser),
+    /// Changes a user.
+    AlterUser {
+        /// Which.
+        user: UserId,
+        /// How.
+        change: UserChange,
+    },
+    /// Removes a user and its memberships.
+    DropUser {
+        /// Which.
+        user: UserId,
+    },
+    /// Makes a database.
+    CreateDatabase {
+        /// In which tenant.
+        tenant: TenantId,
+        /// Its name.
+        name: String,
+        /// Its options.
+        options: DatabaseOptions,
+    },
+    /// Changes one option of a database; buckets there are keep theirs.
+    AlterDatabase {
+        /// Which.
+        database: DatabaseId,
+        /// How.
+        change: DatabaseChange,
+    },
+    /// Removes a database with its tables and rows.
+    DropDatabase {
+        /// Which.
+        database: DatabaseId,
+    },
+    /// Makes a table.
+    CreateTable {
+        /// In which database.
+        database: DatabaseId,
+        /// Its name.
+        name: String,
+        /// Its columns without `time`, tags before fields.
+        columns: Vec<NewColumn>,
+    },
+    /// Changes a table.
+    AlterTable {
+        /// Which.
+        table: TableId,
+        /// How.
+        change: AlterTable,
+    },
+    /// Removes a table.
+    DropTable {
+        /// Which.
+        table: TableId,
+    },
+    /// Makes the bucket that holds a time, if it is not there.
+    CreateBucket {
+        /// Of which database.
+        database: DatabaseId,
+        /// A time in it, nanoseconds.
+        time: i64,
+        /// The nodes that can take vnodes, best first.
+        nodes: Vec<NodeId>,
+        /// The caller's clock, nanoseconds.
+        now: i64,
+    },
+    /// Removes a bucket with its rows.
+    DropBucket {
+        /// Which.
+        bucket: BucketId,
+    },
+}
+
+/// A user to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewUser {
+    /// Its name.
+    pub name: String,
+    /// Its SCRAM verifier.
+    pub verifier: Option<String>,
+    /// Whether it may do everything.
+    pub admin: bool,
+    /// What people say of it.
+    pub comment: String,
+}
+
+/// A change of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TenantChange {
+    /// Another comment.
+    Comment(String),
+    /// A new member; an old one gets the role.
+    AddMember(UserId, Role),
+    /// One member less.
+    RemoveMember(UserId),
+}
+
+/// A change of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserChange {
+    /// Another name.
+    Rename(String),
+    /// Another verifier.
+    Verifier(Option<String>),
+    /// Admin or not.
+    Admin(bool),
+    /// Another comment.
+    Comment(String),
+}
+
+/// A change of a database's options.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DatabaseChange {
+    /// Another life time of rows.
+    Ttl(model::time::Span),
+    /// Another number of shards in new buckets.
+    Shards(u32),
+    /// Another length of new buckets.
+    VnodeDuration(i64),
+    /// Another number of replicas in new buckets.
+    Replicas(u32),
+}
+
+/// A column to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewColumn {
+    /// Its name.
+    pub name: String,
+    /// Tag or field.
+    pub kind: ColumnKind,
+    /// Whether NULL is refused.
+    pub not_null: bool,
+}
+
+/// A change of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AlterTable {
+    /// One column more.
+    Add(NewColumn),
+    /// One field less.
+    Drop(String),
+    /// Another name of a column.
+    RenameColumn {
+        /// From.
+        from: String,
+        /// To.
+        to: String,
+    },
+    /// Another name of the table.
+    Rename(String),
+}
+
+/// What a command answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// A number that was handed out.
+    Session(u64),
+    /// The bucket that holds the time asked for.
+    Bucket(BucketId),
+}
+
+// FORMAT: docs/formats/meta.md, v1
+pub(crate) fn encode(command: &Command) -> Result<Bytes> {
+    let mut bytes = vec![VERSION];
+    let json = serde_json::to_vec(command).map_err(|error| Error::Corrupt(error.to_string()))?;
+    bytes.extend_from_slice(&json);
+    Ok(bytes.into())
+}
+
+pub(crate) fn decode(bytes: &[u8]) -> Result<Command> {
+    match bytes.split_first() {
+        Some((&VERSION, json)) => {
+            serde_json::from_slice(json).map_err(|error| Error::Corrupt(error.to_string()))
+        }
+        other => {
+            let version = other.map(|(version, _)| *version);
+            Err(Error::Corrupt(format!("command version {version:?}; this program reads {VERSION}")))
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What can go wrong in a group.
+
+use model::ErrorKind;
+
+/// An error of replication.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// This member does not lead the group; `leader` does, if one is known.
+    #[error("not the leader of the group{}", leader.map(|id| format!(", member {id} is")).unwrap_or_default())]
+    NotLeader {
+        /// The member that leads.
+        leader: Option<u64>,
+    },
+    /// The group has stopped; what was proposed last may or may not have been applied.
+    #[error("the raft group stopped: {0}")]
+    Stopped(String),
+    /// The group did not get ready in time.
+    #[error("the raft group is not ready: {0}")]
+    NotReady(String),
+}
+
+/// Shorthand of a result of replication.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Returns what a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Unavailable
+    }
+}

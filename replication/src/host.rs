@@ -1,0 +1,126 @@
+//! The groups of a process: opened when first needed, closed when idle, reopened after a failure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::group::{Group, GroupConfig};
+
+/// How long a group that failed stays closed, first time and at most.
+const BACK_OFF_FIRST: Duration = Duration::from_millis(200);
+const BACK_OFF_MOST: Duration = Duration::from_secs(30);
+
+/// All groups of this process, by member id. `T` is what the owner keeps beside a group.
+#[derive(Debug)]
+pub struct RaftHost<T> {
+    config: GroupConfig,
+    slots: Mutex<HashMap<u64, Arc<AsyncMutex<Slot<T>>>>>,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    open: Option<Arc<Hosted<T>>>,
+    failures: u32,
+    closed_until: Option<Instant>,
+}
+
+/// An open group and what its owner keeps beside it.
+#[derive(Debug)]
+pub struct Hosted<T> {
+    /// The group.
+    pub group: Group,
+    /// The owner's.
+    pub beside: T,
+}
+
+impl<T: Send + Sync + 'static> RaftHost<T> {
+    /// Makes a host without groups.
+    pub fn new(config: GroupConfig) -> Self {
+        Self { config, slots: Mutex::new(HashMap::new()) }
+    }
+
+    fn slot(&self, member: u64) -> Arc<AsyncMutex<Slot<T>>> {
+        let mut slots = self.slots.lock();
+        let fresh = || Slot { open: None, failures: 0, closed_until: None };
+        Arc::clone(slots.entry(member).or_insert_with(|| Arc::new(AsyncMutex::new(fresh()))))
+    }
+
+    /// Returns the group of a member, opening it where it is not open. One that failed is opened
+    /// again, at growing intervals.
+    ///
+    /// # Errors
+    /// What `open` says; `NotReady` while a failed group waits.
+    pub async fn get<F>(&self, member: u64, open: impl FnOnce(GroupConfig) -> F) -> Result<Arc<Hosted<T>>>
+    where
+        F: Future<Output = Result<Hosted<T>>>,
+    {
+        let slot = self.slot(member);
+        let mut slot = slot.lock().await;
+        if let Some(hosted) = &slot.open {
+            let Some(failure) = hosted.group.failure() else { return Ok(Arc::clone(hosted)) };
+            tracing::error!(member, failure, "a raft group stopped and is opened again");
+            slot.open = None;
+            slot.fail();
+        }
+        if let Some(until) = slot.closed_until
+            && Instant::now() < until
+        {
+            return Err(Error::NotReady(format!("member {member} failed and waits")));
+        }
+        match open(self.config.clone()).await {
+            Ok(hosted) => {
+                let hosted = Arc::new(hosted);
+                slot.open = Some(Arc::clone(&hosted));
+                Ok(hosted)
+            }
+            Err(error) => {
+                tracing::error!(member, %error, "a raft group does not open");
+                slot.fail();
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns the groups that are open now.
+    pub async fn open_groups(&self) -> Vec<(u64, Arc<Hosted<T>>)> {
+        let slots: Vec<_> =
+            self.slots.lock().iter().map(|(id, slot)| (*id, Arc::clone(slot))).collect();
+        let mut open = Vec::new();
+        for (member, slot) in slots {
+            if let Some(hosted) = &slot.lock().await.open {
+                open.push((member, Arc::clone(hosted)));
+            }
+        }
+        open
+    }
+
+    /// Closes a group once nobody else holds it. Returns false where somebody does.
+    pub async fn close(&self, member: u64) -> bool {
+        let slot = self.slot(member);
+        let mut slot = slot.lock().await;
+        let Some(hosted) = slot.open.take() else { return true };
+        match Arc::try_unwrap(hosted) {
+            Ok(hosted) => {
+                hosted.group.close().await;
+                true
+            }
+            Err(used) => {
+                slot.open = Some(used);
+                false
+            }
+        }
+    }
+}
+
+impl<T> Slot<T> {
+    fn fail(&mut self) {
+        let wait = BACK_OFF_FIRST.saturating_mul(1 << self.failures.min(10)).min(BACK_OFF_MOST);
+        self.failures += 1;
+        self.closed_until = Some(Instant::now() + wait);
+    }
+}
