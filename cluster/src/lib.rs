@@ -33,6 +33,7 @@ use tskv::wal::{Wal, WalConfig};
 pub use error::{Error, Result};
 pub use read::{ScanPart, Scans};
 pub use replica_set::{VnodeLogStore, VnodeMachine};
+pub use tskv::{ScanColumn, ScanRequest, SeriesFilter, VnodeScan};
 pub use upkeep::LocalSize;
 use vnodes::Vnodes;
 

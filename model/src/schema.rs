@@ -9,6 +9,8 @@ use crate::ids::{ColumnId, DatabaseId, TableId};
 pub const COLUMNS_MAX: usize = 4_096;
 /// The most tags a table may have.
 pub const TAGS_MAX: usize = 256;
+/// The zone that times are held in, as Arrow spells it.
+pub const TIME_ZONE: &str = "+00:00";
 /// The longest name of an object, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 
@@ -149,5 +151,5 @@ impl Column {
 
 /// Returns the Arrow type of `time`: an instant in UTC, to the nanosecond.
 pub fn time_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
+    DataType::Timestamp(TimeUnit::Nanosecond, Some(TIME_ZONE.into()))
 }

@@ -1,1 +1,50 @@
-//! query
+//! Sessions, the SQL dialect, planning, definitions, writes, privileges and limits.
+//!
+//! Front ends share one API and only translate: [`Database::connect`] gives a [`Session`], which
+//! prepares and executes; what comes back is an [`Output`].
+//!
+//! | module     | holds                                                                       |
+//! |------------|-----------------------------------------------------------------------------|
+//! | `database` | what all sessions share; who may connect                                    |
+//! | `session`  | one client's state; prepare, execute, cancel                                |
+//! | `sql`      | our grammar in front of DataFusion's, and the limits on statements           |
+//! | `access`   | who may do what: the only place that decides                                |
+//! | `ddl`      | definitions: tenants, users, databases, tables                              |
+//! | `show`     | SHOW and DESCRIBE                                                           |
+//! | `ingest`   | columns of rows to points, and points to the cluster                        |
+//! | `insert`   | INSERT                                                                      |
+//! | `copy`     | COPY, both ways                                                             |
+//! | `catalog`  | databases and tables as DataFusion sees them; system schemas                |
+//! | `scan`     | the leaf of every plan                                                      |
+//! | `planning` | text to plan, with parameters                                               |
+//! | `settings` | SET, SHOW, RESET                                                            |
+//!
+//! Change a statement: also touch `access`, docs/guide/sql.md and sqllogictest/cases.
+
+mod access;
+mod catalog;
+mod copy;
+mod database;
+mod ddl;
+mod error;
+mod ingest;
+mod insert;
+mod output;
+mod planning;
+mod scan;
+mod scram;
+mod session;
+mod settings;
+mod show;
+mod sql;
+mod types;
+
+pub use copy::{CopyFormat, CopyIn, CopyOut, CopyRow};
+pub use database::{Database, DatabaseConfig};
+pub use error::{Error, Result};
+pub use datafusion::common::ScalarValue;
+pub use output::{Notice, Output};
+pub use planning::Prepared;
+pub use scram::{Verifier, make_verifier};
+pub use session::{CancelHandle, Session};
+pub use sql::{Statement, parse};

@@ -77,15 +77,16 @@ pub struct ScanCounts {
     pub series: usize,
 }
 
-/// A scan under way. It sees what was visible when it was opened.
+/// A scan under way. It sees what was visible when it was opened; a clone starts where it stands.
+#[derive(Clone)]
 pub struct VnodeScan {
     request: ScanRequest,
     fields: Vec<(ColumnId, ValueType)>,
     files: Vec<(Arc<TsmFile>, Vec<usize>)>,
     runs: Vec<Arc<Run>>,
     /// In visiting order: id and key.
-    series: Vec<(u32, Arc<[u8]>)>,
-    rank: HashMap<u32, u32>,
+    series: Arc<Vec<(u32, Arc<[u8]>)>>,
+    rank: Arc<HashMap<u32, u32>>,
     ordered: bool,
     next_series: usize,
     units: VecDeque<Unit>,
@@ -147,8 +148,8 @@ impl VnodeScan {
             fields: fields.collect(),
             files,
             runs: pinned.runs,
-            series,
-            rank,
+            series: Arc::new(series),
+            rank: Arc::new(rank),
             ordered,
             next_series: 0,
             units: VecDeque::new(),
@@ -324,7 +325,7 @@ impl VnodeScan {
             .map(|column| match column {
                 ScanColumn::Time => {
                     let times = TimestampNanosecondArray::from(run.times.clone());
-                    Arc::new(times.with_timezone("UTC")) as ArrayRef
+                    Arc::new(times.with_timezone(model::schema::TIME_ZONE)) as ArrayRef
                 }
                 ScanColumn::Tag(id) => self.tag_column(run, *id),
                 ScanColumn::Field(id, _) => {

@@ -1,0 +1,125 @@
+//! information_schema: what the SQL standard says of schemata, tables and columns.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{ArrayRef, Int64Array, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
+use datafusion::common::Result;
+
+use super::{INFORMATION_SCHEMA, PG_CATALOG, SessionCatalogs};
+use crate::types::pg_name;
+
+const TABLES: [&str; 5] = ["schemata", "tables", "columns", "views", "table_constraints"];
+
+/// The schema of that name.
+#[derive(Debug)]
+pub(super) struct InformationSchema(pub(super) SessionCatalogs);
+
+#[async_trait]
+impl SchemaProvider for InformationSchema {
+    fn table_names(&self) -> Vec<String> {
+        TABLES.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let batch = match name {
+            "schemata" => self.schemata(),
+            "tables" => self.tables(),
+            "columns" => self.columns(),
+            "views" => texts(
+                &["table_catalog", "table_schema", "table_name", "view_definition"],
+                &[],
+            ),
+            "table_constraints" => texts(
+                &["constraint_catalog", "constraint_schema", "constraint_name", "table_schema",
+                  "table_name", "constraint_type"],
+                &[],
+            ),
+            _ => return Ok(None),
+        }?;
+        let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
+        Ok(Some(Arc::new(table)))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        TABLES.contains(&name)
+    }
+}
+
+/// Builds a batch of texts.
+fn texts(names: &[&str], rows: &[Vec<String>]) -> Result<RecordBatch> {
+    let fields: Vec<Field> =
+        names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect();
+    let column = |at: usize| {
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row[at]))) as ArrayRef
+    };
+    let columns = (0..names.len()).map(column).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+impl InformationSchema {
+    fn tenant_name(&self) -> String {
+        self.0.names[0].clone()
+    }
+
+    fn schemata(&self) -> Result<RecordBatch> {
+        let catalog = self.0.database.catalog();
+        let mut names: Vec<String> =
+            catalog.databases(self.0.identity.tenant).map(|one| one.name.clone()).collect();
+        names.extend([INFORMATION_SCHEMA.to_owned(), PG_CATALOG.to_owned()]);
+        let row = |name: String| vec![self.tenant_name(), name, "root".to_owned()];
+        let rows: Vec<Vec<String>> = names.into_iter().map(row).collect();
+        texts(&["catalog_name", "schema_name", "schema_owner"], &rows)
+    }
+
+    fn tables(&self) -> Result<RecordBatch> {
+        let catalog = self.0.database.catalog();
+        let mut rows = Vec::new();
+        let mut add = |schema: &str, table: &str, kind: &str| {
+            let row = [&self.tenant_name(), schema, table, kind];
+            rows.push(row.iter().map(|part| (*part).to_owned()).collect());
+        };
+        for database in catalog.databases(self.0.identity.tenant) {
+            for table in catalog.tables(database.id) {
+                add(&database.name, &table.name, "BASE TABLE");
+            }
+        }
+        TABLES.iter().for_each(|table| add(INFORMATION_SCHEMA, table, "VIEW"));
+        texts(&["table_catalog", "table_schema", "table_name", "table_type"], &rows)
+    }
+
+    fn columns(&self) -> Result<RecordBatch> {
+        let catalog = self.0.database.catalog();
+        let (mut rows, mut positions) = (Vec::new(), Vec::new());
+        for database in catalog.databases(self.0.identity.tenant) {
+            for table in catalog.tables(database.id) {
+                for (at, column) in table.columns.iter().enumerate() {
+                    let field = column.arrow();
+                    let kind = match column.kind {
+                        model::ColumnKind::Time => "TIME",
+                        model::ColumnKind::Tag => "TAG",
+                        model::ColumnKind::Field(_) => "FIELD",
+                    };
+                    let nullable = if field.is_nullable() { "YES" } else { "NO" };
+                    let name = [&self.tenant_name(), &database.name, &table.name, &column.name];
+                    let mut row: Vec<String> = name.iter().map(|part| (*part).clone()).collect();
+                    let rest = [pg_name(field.data_type()), nullable, kind, "DEFAULT"];
+                    row.extend(rest.iter().map(|part| (*part).to_owned()));
+                    rows.push(row);
+                    positions.push(at as i64 + 1);
+                }
+            }
+        }
+        let names = ["table_catalog", "table_schema", "table_name", "column_name", "data_type",
+                     "is_nullable", "column_type", "compression_codec"];
+        let batch = texts(&names, &rows)?;
+        let mut fields = batch.schema().fields().to_vec();
+        fields.insert(4, Arc::new(Field::new("ordinal_position", DataType::Int64, false)));
+        let mut columns = batch.columns().to_vec();
+        columns.insert(4, Arc::new(Int64Array::from(positions)));
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+}

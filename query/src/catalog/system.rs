@@ -1,0 +1,301 @@
+//! pg_catalog, so that psql, drivers and tools find what they ask for. Most of it is
+//! `datafusion-pg-catalog`; databases, roles and some functions are ours.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{ArrayRef, BooleanArray, Int32Array, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, TableType, Volatility, create_udf};
+use datafusion::sql::sqlparser::ast::{self, Visit, VisitMut, Visitor, VisitorMut};
+use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
+use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
+use datafusion_pg_catalog::pg_catalog::{
+    self, PG_CATALOG_TABLES, PgCatalogSchemaProvider, PgCatalogStaticTables,
+    oid_field::oid_field,
+};
+use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use model::TenantId;
+
+use super::PG_CATALOG;
+use crate::database::Database;
+use crate::error::Error;
+
+type Statics = std::result::Result<Arc<PgCatalogStaticTables>, String>;
+
+/// The tables that never change, decoded once in a process.
+static STATICS: LazyLock<Statics> = LazyLock::new(|| {
+    PgCatalogStaticTables::try_new().map(Arc::new).map_err(|error| error.to_string())
+});
+static REWRITER: LazyLock<PostgresCompatibilityParser> =
+    LazyLock::new(PostgresCompatibilityParser::new);
+
+/// pg_catalog of one tenant.
+#[derive(Debug)]
+pub(crate) struct SystemCatalog {
+    inner: PgCatalogSchemaProvider<TenantObjects, EmptyContextProvider>,
+    objects: TenantObjects,
+}
+
+/// What the tenant has, out of the cached catalog.
+#[derive(Clone, Debug)]
+struct TenantObjects {
+    database: Arc<Database>,
+    tenant: TenantId,
+    name: String,
+}
+
+#[async_trait]
+impl CatalogInfo for TenantObjects {
+    async fn catalog_names(&self) -> Result<Vec<String>> {
+        Ok(vec![self.name.clone()])
+    }
+
+    async fn schema_names(&self, _: &str) -> Result<Option<Vec<String>>> {
+        let catalog = self.database.catalog();
+        let mut names: Vec<String> =
+            catalog.databases(self.tenant).map(|database| database.name.clone()).collect();
+        names.push(PG_CATALOG.to_owned());
+        Ok(Some(names))
+    }
+
+    async fn table_names(&self, _: &str, schema: &str) -> Result<Option<Vec<String>>> {
+        let catalog = self.database.catalog();
+        let database = catalog.database(self.tenant, schema);
+        let tables = database.map(|database| catalog.tables(database.id));
+        Ok(Some(tables.into_iter().flatten().map(|table| table.name.clone()).collect()))
+    }
+
+    async fn table_schema(&self, _: &str, schema: &str, table: &str) -> Result<Option<SchemaRef>> {
+        let catalog = self.database.catalog();
+        let database = catalog.database(self.tenant, schema);
+        let table = database.and_then(|database| catalog.table(database.id, table));
+        Ok(table.map(|table| table.arrow()))
+    }
+
+    async fn table_type(&self, _: &str, _: &str, _: &str) -> Result<Option<TableType>> {
+        Ok(Some(TableType::Base))
+    }
+}
+
+impl SystemCatalog {
+    /// Makes the catalog of a tenant that is known under `name`.
+    pub(crate) fn new(database: Arc<Database>, tenant: TenantId, name: String) -> Result<Self, Error> {
+        let statics = STATICS.as_ref().map_err(Error::internal)?;
+        let objects = TenantObjects { database, tenant, name };
+        let inner = PgCatalogSchemaProvider::try_new(
+            objects.clone(),
+            Arc::clone(statics),
+            EmptyContextProvider,
+        );
+        Ok(Self { inner: inner.map_err(Error::from)?, objects })
+    }
+
+    /// The tenant, and nothing else: others do not exist for who is here.
+    fn pg_database(&self) -> Result<RecordBatch> {
+        let text = |value: &str| Arc::new(StringArray::from(vec![Some(value)])) as ArrayRef;
+        let none = || Arc::new(StringArray::from(vec![None::<&str>])) as ArrayRef;
+        let int = |value: i32| Arc::new(Int32Array::from(vec![value])) as ArrayRef;
+        let bool = |value: bool| Arc::new(BooleanArray::from(vec![value])) as ArrayRef;
+        let oid = i32::try_from(self.objects.tenant.0).unwrap_or(0);
+        batch(vec![
+            ("oid", int(oid)),
+            ("datname", text(&self.objects.name)),
+            ("datdba", int(10)),
+            ("encoding", int(6)),
+            ("datlocprovider", text("c")),
+            ("datistemplate", bool(false)),
+            ("datallowconn", bool(true)),
+            ("datconnlimit", int(-1)),
+            ("datcollate", text("C.UTF-8")),
+            ("datctype", text("C.UTF-8")),
+            ("daticulocale", none()),
+            ("dattablespace", int(1663)),
+            ("datacl", none()),
+        ])
+    }
+
+    fn pg_roles(&self) -> Result<RecordBatch> {
+        let catalog = self.objects.database.catalog();
+        let tenant = catalog.tenant_by_id(self.objects.tenant);
+        let members = catalog.users().filter(|user| {
+            user.admin || tenant.is_some_and(|tenant| tenant.members.contains_key(&user.id))
+        });
+        let users: Vec<_> = members.collect();
+        let admin = || Arc::new(BooleanArray::from_iter(users.iter().map(|u| Some(u.admin))));
+        let all = |value: bool| Arc::new(BooleanArray::from(vec![value; users.len()])) as ArrayRef;
+        let oids = users.iter().map(|user| i32::try_from(user.id.0).unwrap_or(0) + 9);
+        let names = StringArray::from_iter_values(users.iter().map(|user| &user.name));
+        batch(vec![
+            ("oid", Arc::new(Int32Array::from_iter_values(oids))),
+            ("rolname", Arc::new(names)),
+            ("rolsuper", admin()),
+            ("rolinherit", all(true)),
+            ("rolcreaterole", admin()),
+            ("rolcreatedb", admin()),
+            ("rolcanlogin", all(true)),
+            ("rolreplication", all(false)),
+            ("rolconnlimit", Arc::new(Int32Array::from(vec![-1; users.len()]))),
+            ("rolvaliduntil", Arc::new(StringArray::from(vec![None::<&str>; users.len()]))),
+            ("rolbypassrls", all(false)),
+        ])
+    }
+}
+
+fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
+    let field = |(name, array): &(&str, ArrayRef)| match *name {
+        "oid" => oid_field("oid", "oid", false),
+        name => Field::new(name, array.data_type().clone(), true),
+    };
+    let fields: Vec<Field> = columns.iter().map(field).collect();
+    let arrays = columns.into_iter().map(|(_, array)| array).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
+}
+
+#[async_trait]
+impl SchemaProvider for SystemCatalog {
+    fn table_names(&self) -> Vec<String> {
+        self.inner.table_names()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let batch = match name {
+            "pg_database" => self.pg_database()?,
+            "pg_roles" => self.pg_roles()?,
+            _ => return self.inner.table(name).await,
+        };
+        Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.inner.table_exist(name)
+    }
+}
+
+/// Returns the statement as it can be planned where it asks pg_catalog, as clients write it; `None`
+/// where it does not: the rewriting is not fit for queries in general.
+pub(crate) fn mentions_catalog(statement: &ast::Statement) -> Option<ast::Statement> {
+    struct Mentions;
+    impl Visitor for Mentions {
+        type Break = ();
+
+        fn pre_visit_relation(&mut self, relation: &ast::ObjectName) -> ControlFlow<()> {
+            let parts: Vec<_> = relation.0.iter().filter_map(|part| part.as_ident()).collect();
+            let system = match parts.as_slice() {
+                [table] => PG_CATALOG_TABLES.contains(&table.value.as_str()),
+                [.., schema, _] => schema.value == PG_CATALOG,
+                [] => false,
+            };
+            if system { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    statement.visit(&mut Mentions).is_break().then(|| {
+        let text = statement.to_string();
+        // By its text, as some of psql's queries are replaced as a whole.
+        let parsed = REWRITER.parse(&text).ok().and_then(|mut all| all.pop());
+        let mut rewritten = parsed.unwrap_or_else(|| REWRITER.rewrite(statement.clone()));
+        if VisitMut::visit(&mut rewritten, &mut ArraySubqueries).is_break() {
+            tracing::debug!("a subquery of a catalog query was not rewritten");
+        }
+        rewritten
+    })
+}
+
+/// `ARRAY(SELECT …)` in a catalog query becomes the empty array: nothing here has members.
+struct ArraySubqueries;
+
+impl VisitorMut for ArraySubqueries {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expression: &mut ast::Expr) -> ControlFlow<()> {
+        if let ast::Expr::Function(function) = expression
+            && matches!(function.args, ast::FunctionArguments::Subquery(_))
+        {
+            let empty = ast::Value::SingleQuotedString("{}".to_owned());
+            *expression = ast::Expr::Value(empty.with_empty_span());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn constant(name: &'static str, value: String) -> ScalarUDF {
+    let value = ScalarValue::Utf8(Some(value));
+    create_udf(
+        name,
+        vec![],
+        DataType::Utf8,
+        Volatility::Stable,
+        Arc::new(move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(value.clone()))),
+    )
+}
+
+/// What a session's own functions answer.
+pub(crate) struct SessionNames {
+    pub(crate) tenant: String,
+    pub(crate) database: String,
+    pub(crate) user: String,
+}
+
+/// Registers PostgreSQL's information functions for a session.
+pub(crate) fn register_functions(state: &mut SessionState, names: &SessionNames) -> Result<()> {
+    let mut functions = vec![
+        pg_catalog::create_current_schemas_udf(),
+        pg_catalog::create_pg_table_is_visible(),
+        pg_catalog::format_type::create_format_type_udf(),
+        pg_catalog::pg_get_expr_udf::create_pg_get_expr_udf(),
+        pg_catalog::create_pg_get_partkeydef_udf(),
+        pg_catalog::create_pg_relation_is_publishable_udf(),
+        pg_catalog::create_pg_get_statisticsobjdef_columns_udf(),
+        pg_catalog::create_pg_encoding_to_char_udf(),
+        pg_catalog::create_pg_backend_pid_udf(),
+        pg_catalog::create_pg_relation_size_udf(),
+        pg_catalog::create_pg_total_relation_size_udf(),
+        pg_catalog::create_pg_stat_get_numscans(),
+        pg_catalog::create_pg_get_constraintdef(),
+        pg_catalog::create_pg_get_partition_ancestors_udf(),
+        pg_catalog::quote_ident_udf::create_quote_ident_udf(),
+        pg_catalog::quote_ident_udf::create_parse_ident_udf(),
+        pg_catalog::array_bounds_udf::create_array_upper_udf(),
+        pg_catalog::array_bounds_udf::create_array_lower_udf(),
+    ];
+    let privileges =
+        ["has_table_privilege", "has_schema_privilege", "has_database_privilege", "has_any_column_privilege"];
+    functions.extend(
+        privileges.map(pg_catalog::has_privilege_udf::create_has_privilege_udf),
+    );
+    functions.push(owner_name());
+    let version = format!("PostgreSQL {}", crate::settings::SERVER_VERSION);
+    for (name, qualified, value) in [
+        ("current_database", "pg_catalog.current_database", &names.tenant),
+        ("current_catalog", "pg_catalog.current_catalog", &names.tenant),
+        ("current_tenant", "pg_catalog.current_tenant", &names.tenant),
+        ("current_schema", "pg_catalog.current_schema", &names.database),
+        ("current_user", "pg_catalog.current_user", &names.user),
+        ("session_user", "pg_catalog.session_user", &names.user),
+        ("user", "pg_catalog.user", &names.user),
+        ("version", "pg_catalog.version", &version),
+    ] {
+        functions.push(constant(name, value.clone()).with_aliases([qualified]));
+    }
+    for function in functions {
+        state.register_udf(Arc::new(function))?;
+    }
+    Ok(())
+}
+
+/// Everything here belongs to the first user.
+fn owner_name() -> ScalarUDF {
+    let root = ScalarValue::Utf8(Some("root".to_owned()));
+    create_udf(
+        "pg_get_userbyid",
+        vec![DataType::Int32],
+        DataType::Utf8,
+        Volatility::Stable,
+        Arc::new(move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(root.clone()))),
+    )
+}

@@ -1,0 +1,211 @@
+//! User tables: their schema, what of a filter storage can answer, and the scans of a query.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{SchemaProvider, Session, TableProvider};
+use datafusion::common::{Result, ScalarValue, project_schema};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, expr::InList,
+};
+use datafusion::physical_plan::ExecutionPlan;
+use model::time::Span;
+use model::{ColumnId, ColumnKind, TableSchema, TimeRange};
+use cluster::{ScanColumn, ScanRequest, SeriesFilter};
+
+use super::SessionCatalogs;
+use crate::access::{Need, check};
+use crate::error::Error;
+use crate::scan::TskvScanExec;
+
+/// A database, as a schema.
+#[derive(Debug)]
+pub(super) struct DatabaseSchema {
+    pub(super) catalogs: SessionCatalogs,
+    pub(super) database: Arc<meta::Database>,
+}
+
+#[async_trait]
+impl SchemaProvider for DatabaseSchema {
+    fn table_names(&self) -> Vec<String> {
+        let catalog = self.catalogs.database.catalog();
+        catalog.tables(self.database.id).map(|table| table.name.clone()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let catalog = self.catalogs.database.catalog();
+        if let Some(table) = catalog.table(self.database.id, name) {
+            check(&catalog, self.catalogs.identity, Need::Read)?;
+            return Ok(Some(Arc::new(TskvTable {
+                database: Arc::clone(&self.database),
+                table: Arc::clone(table),
+                schema: table.arrow(),
+                shared: Arc::clone(&self.catalogs.database),
+            })));
+        }
+        if name.starts_with("pg_") {
+            // As PostgreSQL does: pg_catalog is searched, whatever the search path says.
+            return self.catalogs.system.table(name).await;
+        }
+        Ok(None)
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
+        Ok(self.table_exist(name).then_some(TableType::Base))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        let catalog = self.catalogs.database.catalog();
+        catalog.table(self.database.id, name).is_some()
+            || (name.starts_with("pg_") && self.catalogs.system.table_exist(name))
+    }
+}
+
+/// A table of rows in tskv.
+#[derive(Debug)]
+pub(crate) struct TskvTable {
+    database: Arc<meta::Database>,
+    table: Arc<TableSchema>,
+    schema: SchemaRef,
+    shared: Arc<crate::Database>,
+}
+
+/// What of a filter storage answers by itself, exactly.
+#[derive(Clone, Debug, Default)]
+struct Pushed {
+    times: Option<TimeRange>,
+    term: Option<(ColumnId, Vec<Option<String>>)>,
+}
+
+#[async_trait]
+impl TableProvider for TskvTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let exact = |filter: &&Expr| match self.push(filter) {
+            Some(_) => TableProviderFilterPushDown::Exact,
+            None => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(exact).collect())
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = project_schema(&self.schema, projection)?;
+        let all: Vec<usize> = (0..self.table.columns.len()).collect();
+        let columns = projection.unwrap_or(&all).iter().map(|at| {
+            let column = &self.table.columns[*at];
+            match column.kind {
+                ColumnKind::Time => ScanColumn::Time,
+                ColumnKind::Tag => ScanColumn::Tag(column.id),
+                ColumnKind::Field(value_type) => ScanColumn::Field(column.id, value_type),
+            }
+        });
+        let (mut times, mut filter) = (self.alive(), SeriesFilter::default());
+        for pushed in filters.iter().filter_map(|filter| self.push(filter)) {
+            times = pushed.times.map_or(times, |range| times.intersect(&range));
+            filter.terms.extend(pushed.term);
+        }
+        let request = ScanRequest {
+            table: self.table.id,
+            columns: columns.collect(),
+            schema,
+            times,
+            filter,
+            order: self.table.tags().map(|tag| tag.id).collect(),
+        };
+        let scans = self.shared.cluster().scan(self.database.id, &request).await;
+        let scans = scans.map_err(Error::from)?;
+        let tags: Vec<String> = self.table.tags().map(|tag| tag.name.clone()).collect();
+        Ok(Arc::new(TskvScanExec::new(&self.table.name, request, scans, (&tags, limit))?))
+    }
+}
+
+impl TskvTable {
+    /// Returns the times of rows that have not outlived the database's TTL.
+    fn alive(&self) -> TimeRange {
+        match self.database.options.ttl {
+            Span::Infinite => TimeRange::ALL,
+            Span::Ns(ttl) => {
+                let oldest = self.shared.now_ns().saturating_sub(ttl);
+                TimeRange { min: oldest, max: i64::MAX }
+            }
+        }
+    }
+
+    fn push(&self, filter: &Expr) -> Option<Pushed> {
+        match filter {
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+                let (column, op, literal) = match (left.as_ref(), right.as_ref()) {
+                    (Expr::Column(column), Expr::Literal(literal, _)) => (column, *op, literal),
+                    (Expr::Literal(literal, _), Expr::Column(column)) => (column, op.swap()?, literal),
+                    _ => return None,
+                };
+                let column = self.table.column(column.name())?;
+                match column.kind {
+                    ColumnKind::Time => Some(Pushed { times: Some(range(op, literal)?), term: None }),
+                    ColumnKind::Tag if op == Operator::Eq => {
+                        let term = Some((column.id, vec![Some(text(literal)?)]));
+                        Some(Pushed { times: None, term })
+                    }
+                    ColumnKind::Tag | ColumnKind::Field(_) => None,
+                }
+            }
+            Expr::InList(InList { expr, list, negated: false }) => {
+                let Expr::Column(column) = expr.as_ref() else { return None };
+                let column = self.table.column(column.name())?;
+                if column.kind != ColumnKind::Tag {
+                    return None;
+                }
+                let values = list.iter().map(|value| match value {
+                    Expr::Literal(literal, _) => text(literal).map(Some),
+                    _ => None,
+                });
+                let term = Some((column.id, values.collect::<Option<Vec<_>>>()?));
+                Some(Pushed { times: None, term })
+            }
+            Expr::IsNull(expr) => {
+                let Expr::Column(column) = expr.as_ref() else { return None };
+                let column = self.table.column(column.name())?;
+                let is_tag = column.kind == ColumnKind::Tag;
+                is_tag.then(|| Pushed { times: None, term: Some((column.id, vec![None])) })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn text(literal: &ScalarValue) -> Option<String> {
+    literal.try_as_str().flatten().map(str::to_owned)
+}
+
+/// Returns the times for which `time op literal` holds.
+fn range(op: Operator, literal: &ScalarValue) -> Option<TimeRange> {
+    // A zone only says how the literal was written: the number is an instant in UTC.
+    let ScalarValue::TimestampNanosecond(Some(at), Some(_)) = literal else { return None };
+    let all = TimeRange::ALL;
+    let none = TimeRange { min: i64::MAX, max: i64::MIN };
+    Some(match op {
+        Operator::Eq => TimeRange { min: *at, max: *at },
+        Operator::Lt => at.checked_sub(1).map_or(none, |max| TimeRange { max, ..all }),
+        Operator::LtEq => TimeRange { max: *at, ..all },
+        Operator::Gt => at.checked_add(1).map_or(none, |min| TimeRange { min, ..all }),
+        Operator::GtEq => TimeRange { min: *at, ..all },
+        _ => return None,
+    })
+}

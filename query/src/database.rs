@@ -1,0 +1,193 @@
+//! What all sessions share, and who may connect.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cluster::Cluster;
+use datafusion::error::DataFusionError;
+use datafusion::execution::config::SessionConfig;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, SessionStateBuilder, SessionStateDefaults};
+use meta::{Catalog, MetaClient, Tenant, User};
+use model::Clock;
+use model::schema::TIME_ZONE;
+
+use crate::access::{Identity, may_enter};
+use crate::error::{Error, Result};
+use crate::scram::Verifier;
+use crate::session::{Entry, Session};
+
+/// The tenant and the database that everyone starts with.
+const DEFAULT_TENANT: &str = "cnosdb";
+const DEFAULT_DATABASE: &str = "public";
+/// Consumers named when memory runs out.
+const CONSUMERS_NAMED: std::num::NonZeroUsize =
+    std::num::NonZeroUsize::new(5).expect("five is not zero");
+
+/// Settings of query processing.
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// Bytes of memory all queries share; what does not fit spills to disk.
+    pub memory_bytes: usize,
+    /// Bytes of disk all queries may spill to.
+    pub spill_bytes: u64,
+    /// Where they spill.
+    pub spill_dir: PathBuf,
+}
+
+/// The database, as front ends see it.
+#[derive(Debug)]
+pub struct Database {
+    meta: MetaClient,
+    cluster: Arc<Cluster>,
+    clock: Arc<dyn Clock>,
+    template: SessionState,
+}
+
+impl Database {
+    /// Joins catalog and data.
+    ///
+    /// # Errors
+    /// A spill folder that cannot be used.
+    pub fn new(
+        meta: MetaClient,
+        cluster: Arc<Cluster>,
+        clock: Arc<dyn Clock>,
+        config: &DatabaseConfig,
+    ) -> Result<Arc<Self>> {
+        let template = template(config)?;
+        Ok(Arc::new(Self { meta, cluster, clock, template }))
+    }
+
+    pub(crate) fn meta(&self) -> &MetaClient {
+        &self.meta
+    }
+
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        self.meta.catalog()
+    }
+
+    pub(crate) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    pub(crate) fn now_ns(&self) -> i64 {
+        self.clock.now_ns()
+    }
+
+    pub(crate) fn template(&self) -> &SessionState {
+        &self.template
+    }
+
+    /// Returns the verifier of a user's password: `None` where there is no such user, `Some(None)`
+    /// where it has no password.
+    pub fn verifier(&self, user: &str) -> Option<Option<Verifier>> {
+        let catalog = self.catalog();
+        let user = catalog.user(user)?;
+        Some(user.verifier.as_deref().map(|text| {
+            // One that cannot be read lets nobody in.
+            let unusable = || Verifier {
+                iterations: 1,
+                salt: Vec::new(),
+                stored_key: vec![0; 32],
+                server_key: vec![0; 32],
+            };
+            Verifier::parse(text).unwrap_or_else(unusable)
+        }))
+    }
+
+    /// Opens a session for a user who has proved to be that user. `name` is what the client calls the
+    /// database, `tenant` what it chose besides.
+    ///
+    /// # Errors
+    /// 3D000 where the name resolves to nothing the user may enter.
+    pub fn connect(
+        self: &Arc<Self>,
+        user: &str,
+        name: &str,
+        tenant: Option<&str>,
+    ) -> Result<Session> {
+        let catalog = self.catalog();
+        let Some(user) = catalog.user(user) else {
+            return Err(Error::new("28000", format!("role \"{user}\" does not exist")));
+        };
+        let found = match tenant {
+            Some(tenant) => enter(&catalog, user, tenant).map(|found| {
+                let named = catalog.database(found.id, name).map(|database| database.name.clone());
+                (found, tenant.to_owned(), named.unwrap_or_else(|| DEFAULT_DATABASE.to_owned()))
+            }),
+            None => resolve(&catalog, user, name),
+        };
+        let Some((tenant, entered_as, database)) = found else {
+            return Err(Error::new("3D000", format!("database \"{name}\" does not exist")));
+        };
+        let identity = Identity { user: user.id, tenant: tenant.id };
+        let entry =
+            Entry { identity, user: user.name.clone(), tenant: entered_as, database };
+        Session::new(Arc::clone(self), entry)
+    }
+}
+
+fn enter<'a>(catalog: &'a Catalog, user: &User, name: &str) -> Option<&'a Tenant> {
+    catalog.tenant(name).map(AsRef::as_ref).filter(|tenant| may_enter(user, tenant))
+}
+
+/// Resolves the name of a connection, in the order of docs/guide/connect.md: a tenant;
+/// `tenant.database`; a database of the default tenant; `postgres` or the user's own name.
+fn resolve<'a>(
+    catalog: &'a Catalog,
+    user: &User,
+    name: &str,
+) -> Option<(&'a Tenant, String, String)> {
+    let default = || DEFAULT_DATABASE.to_owned();
+    if let Some(tenant) = enter(catalog, user, name) {
+        return Some((tenant, name.to_owned(), default()));
+    }
+    if let Some((tenant, database)) = name.split_once('.')
+        && let Some(found) = enter(catalog, user, tenant)
+    {
+        // The database need not be there yet: its first use will say so.
+        return Some((found, tenant.to_owned(), database.to_owned()));
+    }
+    let tenant = enter(catalog, user, DEFAULT_TENANT)?;
+    if catalog.database(tenant.id, name).is_some() {
+        return Some((tenant, DEFAULT_TENANT.to_owned(), name.to_owned()));
+    }
+    (name == "postgres" || name == user.name).then(|| (tenant, name.to_owned(), default()))
+}
+
+/// Builds what every session starts from: functions, rules and the shared memory.
+fn template(config: &DatabaseConfig) -> Result<SessionState> {
+    let pool = FairSpillPool::new(config.memory_bytes);
+    let disk = DiskManagerBuilder::default()
+        .with_mode(DiskManagerMode::Directories(vec![config.spill_dir.clone()]))
+        .with_max_temp_directory_size(config.spill_bytes);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, CONSUMERS_NAMED)))
+        .with_disk_manager_builder(disk)
+        .build_arc()?;
+    let mut session = SessionConfig::new()
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(false)
+        .with_collect_statistics(false)
+        .with_prefer_existing_sort(true);
+    let options = session.options_mut();
+    options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.execution.time_zone = Some(TIME_ZONE.to_owned());
+    options.explain.show_statistics = false;
+    // Only what computes: no file formats, no table factories, no way to files of the server.
+    let state = SessionStateBuilder::new()
+        .with_config(session)
+        .with_runtime_env(runtime)
+        .with_expr_planners(SessionStateDefaults::default_expr_planners())
+        .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
+        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_table_function_list(SessionStateDefaults::default_table_functions())
+        .with_type_planner(Arc::new(crate::types::PgTypes))
+        .build();
+    Ok::<_, DataFusionError>(state).map_err(Error::from)
+}

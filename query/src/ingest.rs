@@ -1,0 +1,467 @@
+//! Columns of rows to points, and points to the cluster. INSERT and COPY both end here.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder,
+    TimestampNanosecondBuilder, UInt64Builder,
+};
+use datafusion::arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
+use datafusion::arrow::datatypes::TimestampNanosecondType;
+use meta::Precision;
+use model::points::{POINTS_ROWS_MAX, PointsColumn, SeriesDictionary};
+use model::schema::TIME_ZONE;
+use model::series_key::TAG_VALUE_BYTES_MAX;
+use model::time::Span;
+use model::{Column, ColumnKind, Points, SeriesKey, TableSchema, ValueType};
+
+use crate::database::Database;
+use crate::error::{Error, Result, nearest};
+
+/// Where rows go: a table, and the columns that are named.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) database: Arc<meta::Database>,
+    pub(crate) table: Arc<TableSchema>,
+    pub(crate) columns: Vec<Column>,
+}
+
+/// A value as it was written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cell<'a> {
+    Null,
+    /// In quotes, or a field of COPY.
+    Text(&'a str),
+    /// A number's digits.
+    Number(&'a str),
+    Bool(bool),
+    I64(i64),
+    F64(f64),
+    /// An instant, nanoseconds.
+    Time(i64),
+}
+
+/// Gathers rows of a target, column by column.
+pub(crate) struct RowsBuilder {
+    target: Target,
+    builders: Vec<CellBuilder>,
+    rows: usize,
+    bytes: usize,
+}
+
+enum CellBuilder {
+    Time(TimestampNanosecondBuilder),
+    I64(Int64Builder),
+    U64(UInt64Builder),
+    F64(Float64Builder),
+    Bool(BooleanBuilder),
+    Str(StringBuilder),
+}
+
+impl Target {
+    /// Names columns of a table, all of them where `names` is empty.
+    pub(crate) fn new(
+        database: Arc<meta::Database>,
+        table: Arc<TableSchema>,
+        names: &[String],
+    ) -> Result<Self> {
+        let mut columns: Vec<Column> = Vec::with_capacity(names.len());
+        for name in names {
+            let Some(column) = table.column(name) else {
+                let message = format!("column \"{name}\" of relation \"{}\" does not exist", table.name);
+                let error = Error::new("42703", message);
+                let known = table.columns.iter().map(|column| column.name.as_str());
+                return Err(match nearest(name, known) {
+                    Some(near) => error.hint(format!("perhaps you meant \"{near}\"")),
+                    None => error,
+                });
+            };
+            if columns.iter().any(|other| other.id == column.id) {
+                let message = format!("column \"{name}\" specified more than once");
+                return Err(Error::new("42701", message));
+            }
+            columns.push(column.clone());
+        }
+        if names.is_empty() {
+            columns.clone_from(&table.columns);
+        }
+        if !columns.iter().any(|column| column.kind == ColumnKind::Time) {
+            let message = format!("rows of \"{}\" need their \"time\"", table.name);
+            return Err(Error::new("23502", message).hint("name the column \"time\""));
+        }
+        if let Some(tag) = table.tags().find(|tag| tag.not_null && !columns.contains(tag)) {
+            return Err(null_value(&tag.name, &table.name));
+        }
+        Ok(Self { database, table, columns })
+    }
+
+    /// Turns one array a column, in the columns' Arrow types, into points.
+    pub(crate) fn points(&self, arrays: &[ArrayRef], now_ns: i64) -> Result<Vec<Points>> {
+        let rows = arrays.first().map_or(0, |array| array.len());
+        let mut all = Vec::with_capacity(rows / POINTS_ROWS_MAX + 1);
+        let mut start = 0;
+        while start < rows {
+            let len = (rows - start).min(POINTS_ROWS_MAX);
+            let part: Vec<ArrayRef> = arrays.iter().map(|array| array.slice(start, len)).collect();
+            all.push(self.part(&part, now_ns)?);
+            start += len;
+        }
+        Ok(all)
+    }
+
+    fn part(&self, arrays: &[ArrayRef], now_ns: i64) -> Result<Points> {
+        let of_kind = |kind: ColumnKind| self.columns.iter().zip(arrays).filter(move |(c, _)| c.kind == kind);
+        let time = of_kind(ColumnKind::Time).next().map(|(_, array)| array);
+        let time = time.ok_or_else(|| Error::internal("a target names its time"))?;
+        if time.null_count() > 0 {
+            return Err(null_value("time", &self.table.name));
+        }
+        let times = time.as_primitive::<TimestampNanosecondType>().values().to_vec();
+        self.check_alive(&times, now_ns)?;
+        let mut tags: Vec<_> = of_kind(ColumnKind::Tag).collect();
+        tags.sort_by_key(|(column, _)| column.id);
+        let (series, row_series) = self.series(&tags, times.len())?;
+        let fields = self.columns.iter().zip(arrays).filter_map(|(column, array)| match column.kind {
+            ColumnKind::Field(value_type) => {
+                Some(PointsColumn { id: column.id, value_type, values: Arc::clone(array) })
+            }
+            ColumnKind::Time | ColumnKind::Tag => None,
+        });
+        Ok(Points { table: self.table.id, series, row_series, times, fields: fields.collect() })
+    }
+
+    fn check_alive(&self, times: &[i64], now_ns: i64) -> Result<()> {
+        let Span::Ns(ttl) = self.database.options.ttl else { return Ok(()) };
+        let oldest = now_ns.saturating_sub(ttl);
+        if times.iter().all(|time| *time >= oldest) {
+            return Ok(());
+        }
+        let message = format!("a row is older than the TTL of database \"{}\"", self.database.name);
+        Err(Error::new("22008", message).hint("ALTER DATABASE ... SET TTL makes room for older rows"))
+    }
+
+    fn series(
+        &self,
+        tags: &[(&Column, &ArrayRef)],
+        rows: usize,
+    ) -> Result<(Vec<Box<[u8]>>, Vec<u32>)> {
+        let arrays: Vec<_> = tags.iter().map(|(tag, array)| (tag.id, array.as_string::<i32>())).collect();
+        for (tag, array) in tags {
+            if tag.not_null && array.null_count() > 0 {
+                return Err(null_value(&tag.name, &self.table.name));
+            }
+            let strings = array.as_string::<i32>();
+            if strings.iter().flatten().any(|value| value.len() > TAG_VALUE_BYTES_MAX) {
+                let message = format!("a value of tag \"{}\" is longer than 16 KiB", tag.name);
+                return Err(Error::new("22001", message));
+            }
+        }
+        let mut dictionary = SeriesDictionary::default();
+        let mut row_series = Vec::with_capacity(rows);
+        let (mut key, mut last) = (Vec::new(), (Vec::new(), 0));
+        for row in 0..rows {
+            key.clear();
+            let values = arrays.iter().map(|(id, array)| {
+                (*id, array.is_valid(row).then(|| array.value(row)))
+            });
+            SeriesKey::encode_into(&mut key, self.table.id, values);
+            // Rows of one series often stand together.
+            if row == 0 || key != last.0 {
+                let number = dictionary.number(&key);
+                last = (key.clone(), number);
+            }
+            row_series.push(last.1);
+        }
+        Ok((dictionary.into_keys(), row_series))
+    }
+}
+
+fn null_value(column: &str, table: &str) -> Error {
+    let message = format!("null value in column \"{column}\" of relation \"{table}\" violates not-null constraint");
+    Error::new("23502", message)
+}
+
+impl RowsBuilder {
+    pub(crate) fn new(target: Target) -> Self {
+        let builders = target.columns.iter().map(|column| match column.kind {
+            ColumnKind::Time => {
+                let builder = TimestampNanosecondBuilder::new();
+                CellBuilder::Time(builder.with_timezone(TIME_ZONE))
+            }
+            ColumnKind::Tag | ColumnKind::Field(ValueType::Str) => CellBuilder::Str(StringBuilder::new()),
+            ColumnKind::Field(ValueType::I64) => CellBuilder::I64(Int64Builder::new()),
+            ColumnKind::Field(ValueType::U64) => CellBuilder::U64(UInt64Builder::new()),
+            ColumnKind::Field(ValueType::F64) => CellBuilder::F64(Float64Builder::new()),
+            ColumnKind::Field(ValueType::Bool) => CellBuilder::Bool(BooleanBuilder::new()),
+        });
+        let builders = builders.collect();
+        Self { target, builders, rows: 0, bytes: 0 }
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Returns about how many bytes the rows take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds the value of a column of the current row.
+    pub(crate) fn push(&mut self, at: usize, cell: Cell<'_>) -> Result<()> {
+        let precision = self.target.database.options.precision;
+        self.bytes += match cell {
+            Cell::Text(text) => text.len() + 4,
+            _ => 8,
+        };
+        self.builders[at].push(cell, precision)
+    }
+
+    /// Ends the current row.
+    pub(crate) fn end_row(&mut self) {
+        self.rows += 1;
+    }
+
+    /// Gives the rows as points, and begins anew.
+    pub(crate) fn finish(&mut self, now_ns: i64) -> Result<Vec<Points>> {
+        let arrays: Vec<ArrayRef> = self.builders.iter_mut().map(CellBuilder::finish).collect();
+        (self.rows, self.bytes) = (0, 0);
+        self.target.points(&arrays, now_ns)
+    }
+
+    /// Drops the cells of a row that was not ended.
+    pub(crate) fn drop_partial_row(&mut self) {
+        let rows = self.rows;
+        for builder in &mut self.builders {
+            builder.truncate(rows);
+        }
+    }
+}
+
+impl CellBuilder {
+    fn push(&mut self, cell: Cell<'_>, precision: Precision) -> Result<()> {
+        if matches!(cell, Cell::Null) {
+            match self {
+                Self::Time(builder) => builder.append_null(),
+                Self::I64(builder) => builder.append_null(),
+                Self::U64(builder) => builder.append_null(),
+                Self::F64(builder) => builder.append_null(),
+                Self::Bool(builder) => builder.append_null(),
+                Self::Str(builder) => builder.append_null(),
+            }
+            return Ok(());
+        }
+        match self {
+            Self::Time(builder) => builder.append_value(time(cell, precision)?),
+            Self::I64(builder) => builder.append_value(integer(cell)?),
+            Self::U64(builder) => builder.append_value(unsigned(cell)?),
+            Self::F64(builder) => builder.append_value(float(cell)?),
+            Self::Bool(builder) => builder.append_value(boolean(cell)?),
+            Self::Str(builder) => match cell {
+                Cell::Text(text) | Cell::Number(text) => builder.append_value(text),
+                Cell::Bool(value) => builder.append_value(if value { "true" } else { "false" }),
+                Cell::I64(value) => builder.append_value(value.to_string()),
+                Cell::F64(value) => builder.append_value(value.to_string()),
+                Cell::Time(_) | Cell::Null => return Err(mismatch("text", "timestamp with time zone")),
+            },
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match self {
+            Self::Time(builder) => Arc::new(builder.finish()),
+            Self::I64(builder) => Arc::new(builder.finish()),
+            Self::U64(builder) => Arc::new(builder.finish()),
+            Self::F64(builder) => Arc::new(builder.finish()),
+            Self::Bool(builder) => Arc::new(builder.finish()),
+            Self::Str(builder) => Arc::new(builder.finish()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        use datafusion::arrow::array::ArrayBuilder;
+        match self {
+            Self::Time(builder) => builder.len(),
+            Self::I64(builder) => builder.len(),
+            Self::U64(builder) => builder.len(),
+            Self::F64(builder) => builder.len(),
+            Self::Bool(builder) => builder.len(),
+            Self::Str(builder) => builder.len(),
+        }
+    }
+
+    /// Keeps the first `rows` values. Rebuilds the column, which only a refused row costs.
+    fn truncate(&mut self, rows: usize) {
+        if self.len() <= rows {
+            return;
+        }
+        let kept = self.finish().slice(0, rows);
+        match self {
+            Self::Time(builder) => builder.extend(kept.as_primitive::<TimestampNanosecondType>()),
+            Self::I64(builder) => builder.extend(kept.as_primitive::<datafusion::arrow::datatypes::Int64Type>()),
+            Self::U64(builder) => builder.extend(kept.as_primitive::<datafusion::arrow::datatypes::UInt64Type>()),
+            Self::F64(builder) => builder.extend(kept.as_primitive::<datafusion::arrow::datatypes::Float64Type>()),
+            Self::Bool(builder) => builder.extend(kept.as_boolean()),
+            Self::Str(builder) => builder.extend(kept.as_string::<i32>()),
+        }
+    }
+}
+
+fn invalid(type_name: &str, text: &str) -> Error {
+    Error::new("22P02", format!("invalid input syntax for type {type_name}: \"{text}\""))
+}
+
+fn mismatch(wanted: &str, given: &str) -> Error {
+    Error::new("42804", format!("column is of type {wanted} but expression is of type {given}"))
+}
+
+fn out_of_range(type_name: &str, text: &str) -> Error {
+    Error::new("22003", format!("value \"{text}\" is out of range for type {type_name}"))
+}
+
+/// Reads an instant: text with or without an offset, or a number in the database's precision.
+fn time(cell: Cell<'_>, precision: Precision) -> Result<i64> {
+    const NAME: &str = "timestamp with time zone";
+    let scaled = |number: i64, text: &str| {
+        number.checked_mul(precision.ns()).ok_or_else(|| out_of_range(NAME, text))
+    };
+    match cell {
+        Cell::Time(ns) => Ok(ns),
+        Cell::I64(number) => scaled(number, &number.to_string()),
+        Cell::Number(text) => {
+            scaled(text.parse().map_err(|_| out_of_range(NAME, text))?, text)
+        }
+        Cell::Text(text) => {
+            let text = text.trim();
+            let digits = text.strip_prefix('-').unwrap_or(text);
+            if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                return scaled(text.parse().map_err(|_| out_of_range(NAME, text))?, text);
+            }
+            string_to_timestamp_nanos(text).map_err(|_| {
+                Error::new("22007", format!("invalid input syntax for type {NAME}: \"{text}\""))
+            })
+        }
+        Cell::Bool(_) => Err(mismatch(NAME, "boolean")),
+        Cell::F64(_) | Cell::Null => Err(mismatch(NAME, "double precision")),
+    }
+}
+
+fn integer(cell: Cell<'_>) -> Result<i64> {
+    const NAME: &str = "bigint";
+    let rounded = |value: f64, text: &str| {
+        let whole = value.round();
+        // 2^63 is the first double beyond the range.
+        let inside = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&whole);
+        if inside { Ok(whole as i64) } else { Err(out_of_range(NAME, text)) }
+    };
+    match cell {
+        Cell::I64(value) => Ok(value),
+        Cell::F64(value) => rounded(value, &value.to_string()),
+        Cell::Text(text) => text.trim().parse().map_err(|_| {
+            if text.trim().parse::<i128>().is_ok() { out_of_range(NAME, text) } else { invalid(NAME, text) }
+        }),
+        Cell::Number(text) => match text.parse() {
+            Ok(value) => Ok(value),
+            Err(_) if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => {
+                Err(out_of_range(NAME, text))
+            }
+            Err(_) => rounded(text.parse().map_err(|_| invalid(NAME, text))?, text),
+        },
+        Cell::Bool(_) => Err(mismatch(NAME, "boolean")),
+        Cell::Time(_) | Cell::Null => Err(mismatch(NAME, "timestamp with time zone")),
+    }
+}
+
+fn unsigned(cell: Cell<'_>) -> Result<u64> {
+    const NAME: &str = "bigint unsigned";
+    match cell {
+        Cell::I64(value) => u64::try_from(value).map_err(|_| out_of_range(NAME, &value.to_string())),
+        Cell::Text(text) | Cell::Number(text) => text.trim().parse().map_err(|_| {
+            if text.trim().parse::<f64>().is_ok() { out_of_range(NAME, text) } else { invalid(NAME, text) }
+        }),
+        Cell::F64(_) => Err(mismatch(NAME, "double precision")),
+        Cell::Bool(_) => Err(mismatch(NAME, "boolean")),
+        Cell::Time(_) | Cell::Null => Err(mismatch(NAME, "timestamp with time zone")),
+    }
+}
+
+fn float(cell: Cell<'_>) -> Result<f64> {
+    const NAME: &str = "double precision";
+    match cell {
+        Cell::F64(value) => Ok(value),
+        Cell::I64(value) => Ok(value as f64),
+        Cell::Text(text) | Cell::Number(text) => {
+            let text = text.trim();
+            let value: f64 = text.parse().map_err(|_| invalid(NAME, text))?;
+            let spelt = text.bytes().any(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E'));
+            if value.is_infinite() && !spelt { Err(out_of_range(NAME, text)) } else { Ok(value) }
+        }
+        Cell::Bool(_) => Err(mismatch(NAME, "boolean")),
+        Cell::Time(_) | Cell::Null => Err(mismatch(NAME, "timestamp with time zone")),
+    }
+}
+
+fn boolean(cell: Cell<'_>) -> Result<bool> {
+    const NAME: &str = "boolean";
+    match cell {
+        Cell::Bool(value) => Ok(value),
+        Cell::Text(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "t" | "true" | "y" | "yes" | "on" | "1" => Ok(true),
+            "f" | "false" | "n" | "no" | "off" | "0" => Ok(false),
+            _ => Err(invalid(NAME, text)),
+        },
+        Cell::Number(_) | Cell::I64(_) => Err(mismatch(NAME, "integer")),
+        Cell::F64(_) => Err(mismatch(NAME, "double precision")),
+        Cell::Time(_) | Cell::Null => Err(mismatch(NAME, "timestamp with time zone")),
+    }
+}
+
+/// Stores points; every row is durable and visible when this returns.
+pub(crate) async fn store(
+    database: &Database,
+    target: &Target,
+    points: Vec<Points>,
+) -> Result<()> {
+    for points in points {
+        database.cluster().write(target.database.id, points).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_postgresql_reads_them() {
+        assert_eq!(integer(Cell::Number("1.5")).unwrap(), 2);
+        assert_eq!(integer(Cell::Text(" 7 ")).unwrap(), 7);
+        assert_eq!(integer(Cell::Text("x")).unwrap_err().sqlstate, "22P02");
+        assert_eq!(integer(Cell::Number("9223372036854775808")).unwrap_err().sqlstate, "22003");
+        assert_eq!(integer(Cell::F64(9.3e18)).unwrap_err().sqlstate, "22003");
+        assert_eq!(unsigned(Cell::Number("18446744073709551615")).unwrap(), u64::MAX);
+        assert_eq!(unsigned(Cell::I64(-1)).unwrap_err().sqlstate, "22003");
+        assert!(float(Cell::Text("Infinity")).unwrap().is_infinite());
+        assert!(float(Cell::Text("NaN")).unwrap().is_nan());
+        assert_eq!(float(Cell::Number("1e999")).unwrap_err().sqlstate, "22003");
+        assert!(boolean(Cell::Text("ON")).unwrap());
+    }
+
+    #[test]
+    fn times_have_an_offset_a_zone_or_a_precision() {
+        let read = |text| time(Cell::Text(text), Precision::Ms);
+        let second = 1_000_000_000;
+        assert_eq!(read("1970-01-01T00:00:01Z").unwrap(), second);
+        assert_eq!(read("1970-01-01 01:00:01+01").unwrap(), second);
+        assert_eq!(read("1970-01-01 00:00:01.000000001").unwrap(), second + 1);
+        assert_eq!(read("1970-01-01").unwrap(), 0);
+        assert_eq!(read("1000").unwrap(), second);
+        assert_eq!(time(Cell::Number("-1"), Precision::Us).unwrap(), -1_000);
+        assert_eq!(read("yesterday-ish").unwrap_err().sqlstate, "22007");
+    }
+}

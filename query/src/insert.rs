@@ -1,0 +1,261 @@
+//! INSERT: literal rows go straight to columns, everything else through the planner.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::compute::{CastOptions, cast_with_options};
+use datafusion::arrow::datatypes::{DataType, Int64Type};
+use datafusion::arrow::util::display::FormatOptions;
+use datafusion::common::ScalarValue;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast;
+use futures::StreamExt;
+use model::{Column, ColumnKind};
+
+use crate::access::Need;
+use crate::error::{Error, Result};
+use crate::ingest::{Cell, RowsBuilder, Target, store};
+use crate::session::Session;
+use crate::sql::Statement;
+
+/// The most rows of one INSERT ... SELECT, as it is checked whole before its first row is stored.
+const SELECTED_ROWS_MAX: usize = 10_000_000;
+
+impl Session {
+    /// Runs an INSERT. Returns the number of rows.
+    pub(crate) async fn insert(&self, insert: &ast::Insert, params: &[ScalarValue]) -> Result<u64> {
+        self.check(Need::Write)?;
+        let target = self.insert_target(insert)?;
+        let source = insert.source.as_ref().ok_or_else(|| Error::unsupported("DEFAULT VALUES"))?;
+        let literal = match source.body.as_ref() {
+            ast::SetExpr::Values(values) if is_plain(source) => {
+                self.literal_rows(&target, values, params)?
+            }
+            _ => None,
+        };
+        let (rows, points) = match literal {
+            Some(found) => found,
+            None => self.selected_rows(&target, source, params).await?,
+        };
+        store(self.database(), &target, points).await?;
+        self.note_write();
+        Ok(rows)
+    }
+
+    /// Returns what the INSERT names.
+    pub(crate) fn insert_target(&self, insert: &ast::Insert) -> Result<Target> {
+        if insert.on.is_some() {
+            let hint = "a row with the same tags and time is updated anyway";
+            return Err(Error::unsupported("ON CONFLICT").hint(hint));
+        }
+        if insert.returning.is_some() {
+            return Err(Error::unsupported("RETURNING"));
+        }
+        let ast::TableObject::TableName(name) = &insert.table else {
+            return Err(Error::unsupported("INSERT into an expression"));
+        };
+        let (database, table) = self.user_table(&crate::planning::parts(name)?)?;
+        let names = insert.columns.iter().map(|column| {
+            let parts = crate::planning::parts(column)?;
+            parts.last().cloned().ok_or_else(|| Error::syntax("column name expected"))
+        });
+        Target::new(database, table, &names.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Reads rows of literals and parameters; `None` where one is an expression.
+    fn literal_rows(
+        &self,
+        target: &Target,
+        values: &ast::Values,
+        params: &[ScalarValue],
+    ) -> Result<Option<(u64, Vec<model::Points>)>> {
+        let mut builder = RowsBuilder::new(target.clone());
+        for row in &values.rows {
+            check_width(row.content.len(), target)?;
+            for (at, expression) in row.content.iter().enumerate() {
+                let Some(literal) = literal(expression, params)? else { return Ok(None) };
+                let pushed = builder.push(at, literal.cell());
+                pushed.map_err(|error| in_column(error, &target.columns[at]))?;
+            }
+            for at in row.content.len()..target.columns.len() {
+                builder.push(at, Cell::Null)?;
+            }
+            builder.end_row();
+        }
+        let rows = builder.rows() as u64;
+        Ok(Some((rows, builder.finish(self.now_ns())?)))
+    }
+
+    async fn selected_rows(
+        &self,
+        target: &Target,
+        source: &ast::Query,
+        params: &[ScalarValue],
+    ) -> Result<(u64, Vec<model::Points>)> {
+        let query = ast::Statement::Query(Box::new(source.clone()));
+        let query = Statement::Query(Box::new(DfStatement::Statement(Box::new(query))));
+        let mut stream = self.query(&query, params).await?;
+        let mut points = Vec::new();
+        let mut rows = 0;
+        while let Some(batch) = stream.next().await {
+            let batch = batch?;
+            check_width(batch.num_columns(), target)?;
+            rows += batch.num_rows();
+            if rows > SELECTED_ROWS_MAX {
+                let message = format!("INSERT ... SELECT of more than {SELECTED_ROWS_MAX} rows");
+                return Err(Error::new("54000", message).hint("split it by time"));
+            }
+            let narrowed = Target { columns: target.columns[..batch.num_columns()].to_vec(), ..target.clone() };
+            let precision = target.database.options.precision.ns();
+            let arrays = narrowed.columns.iter().zip(batch.columns()).map(|(column, array)| {
+                convert(array, column, precision).map_err(|error| in_column(error, column))
+            });
+            points.extend(narrowed.points(&arrays.collect::<Result<Vec<_>>>()?, self.now_ns())?);
+        }
+        Ok((rows as u64, points))
+    }
+}
+
+fn is_plain(query: &ast::Query) -> bool {
+    query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none()
+}
+
+fn check_width(width: usize, target: &Target) -> Result<()> {
+    if width > target.columns.len() {
+        return Err(Error::syntax("INSERT has more expressions than target columns"));
+    }
+    // The time comes first unless columns were named: what is left out on the right is NULL.
+    let named = target.columns.len() != target.table.columns.len();
+    if width < target.columns.len() && named {
+        return Err(Error::syntax("INSERT has more target columns than expressions"));
+    }
+    Ok(())
+}
+
+fn in_column(mut error: Error, column: &Column) -> Error {
+    if !error.message.contains("column \"") {
+        error.message = format!("{} (column \"{}\")", error.message, column.name);
+    }
+    error
+}
+
+/// Casts an array to the type rows of a column are held in; integers are times in the precision.
+fn convert(array: &ArrayRef, column: &Column, precision_ns: i64) -> Result<ArrayRef> {
+    let wanted = column.arrow().data_type().clone();
+    if array.data_type() == &wanted {
+        return Ok(Arc::clone(array));
+    }
+    let options = CastOptions { safe: false, format_options: FormatOptions::default() };
+    if column.kind == ColumnKind::Time && array.data_type().is_integer() {
+        let numbers = cast_with_options(array, &DataType::Int64, &options)?;
+        let numbers = numbers.as_primitive::<Int64Type>();
+        let scaled = numbers.try_unary::<_, Int64Type, _>(|number| {
+            number.checked_mul(precision_ns).ok_or_else(|| {
+                datafusion::arrow::error::ArrowError::ArithmeticOverflow("time out of range".to_owned())
+            })
+        })?;
+        return Ok(cast_with_options(&scaled, &wanted, &options)?);
+    }
+    if array.data_type() == &DataType::Null {
+        return Ok(datafusion::arrow::array::new_null_array(&wanted, array.len()));
+    }
+    Ok(cast_with_options(array, &wanted, &options)?)
+}
+
+/// A literal of VALUES, or the value of a parameter.
+enum Literal<'a> {
+    Null,
+    Text(Cow<'a, str>),
+    Number(Cow<'a, str>),
+    Bool(bool),
+    I64(i64),
+    F64(f64),
+    Time(i64),
+}
+
+impl Literal<'_> {
+    fn cell(&self) -> Cell<'_> {
+        match self {
+            Self::Null => Cell::Null,
+            Self::Text(text) => Cell::Text(text),
+            Self::Number(text) => Cell::Number(text),
+            Self::Bool(value) => Cell::Bool(*value),
+            Self::I64(value) => Cell::I64(*value),
+            Self::F64(value) => Cell::F64(*value),
+            Self::Time(ns) => Cell::Time(*ns),
+        }
+    }
+}
+
+fn literal<'a>(expression: &'a ast::Expr, params: &'a [ScalarValue]) -> Result<Option<Literal<'a>>> {
+    Ok(match expression {
+        ast::Expr::Value(value) => match &value.value {
+            ast::Value::Null => Some(Literal::Null),
+            ast::Value::Boolean(value) => Some(Literal::Bool(*value)),
+            ast::Value::Number(text, _) => Some(Literal::Number(text.as_str().into())),
+            ast::Value::SingleQuotedString(text) | ast::Value::EscapedStringLiteral(text) => {
+                Some(Literal::Text(text.as_str().into()))
+            }
+            ast::Value::Placeholder(name) => Some(parameter(name, params)?),
+            _ => None,
+        },
+        ast::Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => match expr.as_ref() {
+            ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::Number(text, _), .. }) => {
+                Some(Literal::Number(format!("-{text}").into()))
+            }
+            _ => None,
+        },
+        ast::Expr::Nested(inner) => literal(inner, params)?,
+        ast::Expr::TypedString(typed) if matches!(typed.data_type, ast::DataType::Timestamp(..)) => {
+            match &typed.value.value {
+                ast::Value::SingleQuotedString(text) => Some(Literal::Text(text.as_str().into())),
+                _ => None,
+            }
+        }
+        _ => None,
+    })
+}
+
+fn parameter<'a>(name: &str, params: &'a [ScalarValue]) -> Result<Literal<'a>> {
+    let number = name.strip_prefix('$').and_then(|number| number.parse::<usize>().ok());
+    let value = number.and_then(|number| params.get(number.checked_sub(1)?));
+    let value = value.ok_or_else(|| Error::new("08P01", format!("there is no parameter {name}")))?;
+    Ok(match value {
+        value if value.is_null() => Literal::Null,
+        ScalarValue::Utf8(Some(text)) => Literal::Text(text.as_str().into()),
+        ScalarValue::Boolean(Some(value)) => Literal::Bool(*value),
+        ScalarValue::Int16(Some(value)) => Literal::I64(i64::from(*value)),
+        ScalarValue::Int32(Some(value)) => Literal::I64(i64::from(*value)),
+        ScalarValue::Int64(Some(value)) => Literal::I64(*value),
+        ScalarValue::Float32(Some(value)) => Literal::F64(f64::from(*value)),
+        ScalarValue::Float64(Some(value)) => Literal::F64(*value),
+        ScalarValue::TimestampNanosecond(Some(ns), _) => Literal::Time(*ns),
+        other => Literal::Number(other.to_string().into()),
+    })
+}
+
+/// Returns the columns that parameters standing alone in VALUES are for, by parameter number.
+pub(crate) fn parameter_columns<'a>(
+    insert: &ast::Insert,
+    target: &'a Target,
+) -> Vec<Option<&'a Column>> {
+    let mut columns: Vec<Option<&Column>> = Vec::new();
+    let Some(source) = &insert.source else { return columns };
+    let ast::SetExpr::Values(values) = source.body.as_ref() else { return columns };
+    for row in &values.rows {
+        for (expression, column) in row.content.iter().zip(&target.columns) {
+            if let ast::Expr::Value(value) = expression
+                && let ast::Value::Placeholder(name) = &value.value
+                && let Some(number) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok())
+                && (1..=crate::planning::PARAMETERS_MAX).contains(&number)
+            {
+                if columns.len() < number {
+                    columns.resize(number, None);
+                }
+                columns[number - 1].get_or_insert(column);
+            }
+        }
+    }
+    columns
+}

@@ -1,0 +1,258 @@
+//! Text to plan: names, parameters, pg_catalog's ways, then DataFusion.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::{ParamValues, ScalarValue, TableReference};
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
+use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
+
+use crate::catalog::mentions_catalog;
+use crate::error::{Error, Result, nearest};
+use crate::insert::parameter_columns;
+use crate::session::Session;
+use crate::sql::{Statement, parse_one};
+use crate::types::sql_type;
+use crate::show;
+
+/// The most parameters of a statement, as in PostgreSQL's protocol.
+pub(crate) const PARAMETERS_MAX: usize = 65_535;
+
+/// A statement that was parsed and looked at, ready to be run with parameters.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The statement; `None` where the text holds none.
+    pub statement: Option<Arc<Statement>>,
+    /// The type of each parameter.
+    pub parameters: Vec<DataType>,
+    /// The columns of the rows it gives, if it gives rows.
+    pub columns: Option<SchemaRef>,
+}
+
+/// Returns a name as it is after folding.
+pub(crate) fn fold(ident: &ast::Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+/// Returns the parts of a dotted name.
+pub(crate) fn parts(name: &ast::ObjectName) -> Result<Vec<String>> {
+    let part = |part: &ast::ObjectNamePart| part.as_ident().map(fold);
+    name.0.iter().map(part).collect::<Option<_>>().ok_or_else(|| Error::syntax("a name is expected"))
+}
+
+impl Session {
+    /// Parses a statement and finds out its parameters and columns. `declared` are the types the
+    /// client gave, by parameter.
+    ///
+    /// # Errors
+    /// What is wrong with the text or the names in it.
+    pub async fn prepare(&self, text: &str, declared: &[Option<DataType>]) -> Result<Prepared> {
+        let Some(statement) = parse_one(text)? else {
+            return Ok(Prepared { statement: None, parameters: Vec::new(), columns: None });
+        };
+        match statement {
+            Statement::Query(query) => {
+                let query = self.with_types(*query, declared);
+                let plan = self.plan(&query).await?;
+                let parameters = parameters_of(&plan, declared)?;
+                let columns = Some(Arc::clone(plan.schema().inner()));
+                let statement = Some(Arc::new(Statement::Query(Box::new(query))));
+                Ok(Prepared { statement, parameters, columns })
+            }
+            Statement::Insert(insert) => {
+                let parameters = self.insert_parameters(&insert, declared).await?;
+                let statement = Some(Arc::new(Statement::Insert(insert)));
+                Ok(Prepared { statement, parameters, columns: None })
+            }
+            other => {
+                let columns = match &other {
+                    Statement::Show(shown) => Some(show::schema(shown)),
+                    _ => None,
+                };
+                Ok(Prepared { statement: Some(Arc::new(other)), parameters: Vec::new(), columns })
+            }
+        }
+    }
+
+    async fn insert_parameters(
+        &self,
+        insert: &ast::Insert,
+        declared: &[Option<DataType>],
+    ) -> Result<Vec<DataType>> {
+        let target = self.insert_target(insert)?;
+        let mut types: Vec<Option<DataType>> = parameter_columns(insert, &target)
+            .into_iter()
+            .map(|column| column.map(|column| column.arrow().data_type().clone()))
+            .collect();
+        if types.len() < declared.len() {
+            types.resize(declared.len(), None);
+        }
+        for (found, declared) in types.iter_mut().zip(declared) {
+            if declared.is_some() {
+                found.clone_from(declared);
+            }
+        }
+        if let Some(source) = insert.source.as_ref()
+            && !matches!(source.body.as_ref(), ast::SetExpr::Values(_))
+        {
+            let query = ast::Statement::Query(source.clone());
+            let query = DfStatement::Statement(Box::new(query));
+            let plan = self.plan(&self.with_types(query, declared)).await?;
+            return parameters_of(&plan, declared);
+        }
+        Ok(types.into_iter().map(|found| found.unwrap_or(DataType::Utf8)).collect())
+    }
+
+    /// Runs a query with parameters. Nothing is computed before the stream is read.
+    pub(crate) async fn query(
+        &self,
+        query: &Statement,
+        params: &[ScalarValue],
+    ) -> Result<SendableRecordBatchStream> {
+        let Statement::Query(query) = query else {
+            return Err(Error::internal("a query was expected"));
+        };
+        let state = self.state()?;
+        let mut plan = self.plan_in(&state, query).await?;
+        if !params.is_empty() || !plan.get_parameter_names()?.is_empty() {
+            plan = plan.replace_params_with_values(&ParamValues::from(params.to_vec()))?;
+        }
+        let plan = state.create_physical_plan(&plan).await?;
+        Ok(execute_stream(plan, state.task_ctx())?)
+    }
+
+    async fn plan(&self, query: &DfStatement) -> Result<LogicalPlan> {
+        self.plan_in(&self.state()?, query).await
+    }
+
+    async fn plan_in(&self, state: &SessionState, query: &DfStatement) -> Result<LogicalPlan> {
+        let query = rewrite(query.clone());
+        self.check_names(state, &query)?;
+        let plan = state.statement_to_plan(query).await?;
+        let options = SQLOptions::new();
+        let options = options.with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        options.verify_plan(&plan)?;
+        Ok(plan)
+    }
+
+    /// Gives a missing tenant, database or table its own error: the planner would only say that the
+    /// table is not found.
+    fn check_names(&self, state: &SessionState, query: &DfStatement) -> Result<()> {
+        for reference in state.resolve_table_references(query)? {
+            let (catalog, schema, table) = match &reference {
+                TableReference::Bare { table } => (None, None, table),
+                TableReference::Partial { schema, table } => (None, Some(schema), table),
+                TableReference::Full { catalog, schema, table } => (Some(catalog), Some(schema), table),
+            };
+            let catalog = catalog.map_or_else(|| self.tenant_name(), |name| name.to_string());
+            let Some(found) = state.catalog_list().catalog(&catalog) else {
+                return Err(Error::new("3D000", format!("tenant \"{catalog}\" does not exist")));
+            };
+            let schema = schema.map_or_else(|| self.database_name(), |name| name.to_string());
+            let Some(found) = found.schema(&schema) else {
+                return Err(Error::new("3F000", format!("database \"{schema}\" does not exist")));
+            };
+            if !found.table_exist(table) {
+                let error = Error::new("42P01", format!("relation \"{reference}\" does not exist"));
+                let names = found.table_names();
+                return Err(match nearest(table, names.iter().map(String::as_str)) {
+                    Some(near) => error.hint(format!("perhaps you meant \"{near}\"")),
+                    None => error,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the types a client declared into the text, as casts: that is where inference looks.
+    fn with_types(&self, query: DfStatement, declared: &[Option<DataType>]) -> DfStatement {
+        if declared.iter().all(Option::is_none) {
+            return query;
+        }
+        match query {
+            DfStatement::Statement(mut statement) => {
+                let walked = statement.visit(&mut Typed { declared });
+                debug_assert!(walked.is_continue());
+                DfStatement::Statement(statement)
+            }
+            other => other,
+        }
+    }
+}
+
+fn rewrite(query: DfStatement) -> DfStatement {
+    match query {
+        DfStatement::Statement(statement) => {
+            let rewritten = mentions_catalog(&statement).map(Box::new);
+            DfStatement::Statement(rewritten.unwrap_or(statement))
+        }
+        DfStatement::Explain(explain) => {
+            let statement = Box::new(rewrite(*explain.statement));
+            DfStatement::Explain(ExplainStatement { statement, ..explain })
+        }
+        other => other,
+    }
+}
+
+struct Typed<'a> {
+    declared: &'a [Option<DataType>],
+}
+
+impl VisitorMut for Typed<'_> {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expression: &mut ast::Expr) -> ControlFlow<()> {
+        let number = match expression {
+            ast::Expr::Value(value) => match &value.value {
+                ast::Value::Placeholder(name) => placeholder(name),
+                _ => None,
+            },
+            _ => None,
+        };
+        let declared = number.and_then(|number| self.declared.get(number - 1)?.as_ref());
+        if let Some(data_type) = declared.and_then(sql_type) {
+            let null = ast::Expr::Value(ast::Value::Null.with_empty_span());
+            let inner = std::mem::replace(expression, null);
+            *expression = ast::Expr::Cast {
+                kind: ast::CastKind::Cast,
+                expr: Box::new(inner),
+                data_type,
+                array: false,
+                format: None,
+            };
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Returns the number of `$n`.
+fn placeholder(name: &str) -> Option<usize> {
+    let number = name.strip_prefix('$')?.parse::<usize>().ok()?;
+    (1..=PARAMETERS_MAX).contains(&number).then_some(number)
+}
+
+/// Returns the type of each parameter: declared, else inferred, else text.
+fn parameters_of(plan: &LogicalPlan, declared: &[Option<DataType>]) -> Result<Vec<DataType>> {
+    let inferred: BTreeMap<usize, Option<DataType>> = plan
+        .get_parameter_types()?
+        .into_iter()
+        .filter_map(|(name, data_type)| Some((placeholder(&name)?, data_type)))
+        .collect();
+    let count = inferred.keys().next_back().copied().unwrap_or(0).max(declared.len());
+    let of = |number: usize| {
+        let declared = declared.get(number - 1).and_then(Clone::clone);
+        let inferred = || inferred.get(&number).cloned().flatten();
+        let found = declared.or_else(inferred).filter(|found| *found != DataType::Null);
+        found.unwrap_or(DataType::Utf8)
+    };
+    Ok((1..=count).map(of).collect())
+}

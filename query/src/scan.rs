@@ -1,0 +1,220 @@
+//! The leaf of every plan: scans of vnodes as an execution plan.
+//!
+//! Invariant: an ordering is declared only where every scan of a partition keeps it, for a false one
+//! gives silently wrong answers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::compute::SortOptions;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, internal_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{
+    EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr, PhysicalSortExpr, expressions,
+};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, RecordOutput,
+};
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
+    ReplaceChildrenOptions,
+};
+use cluster::{ScanRequest, VnodeScan};
+
+use crate::error::Error;
+
+/// Up to so many vnodes each is a partition of its own; above, they are read one after another in
+/// [`PARTITIONS_FEW`] partitions.
+const PARTITIONS_MAX: usize = 16;
+const PARTITIONS_FEW: usize = 4;
+/// Batches a partition may be ahead of who reads it.
+const BATCHES_AHEAD: usize = 2;
+
+/// Reads a table.
+#[derive(Debug)]
+pub(crate) struct TskvScanExec {
+    table: String,
+    request: ScanRequest,
+    partitions: Vec<Vec<VnodeScan>>,
+    limit: Option<usize>,
+    buckets: (usize, usize),
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl TskvScanExec {
+    /// Makes the node; `tags` are the table's, in order, and `limit` is how many rows suffice.
+    pub(crate) fn new(
+        table: &str,
+        request: ScanRequest,
+        scans: cluster::Scans,
+        (tags, limit): (&[String], Option<usize>),
+    ) -> Result<Self> {
+        let buckets = (scans.buckets, scans.buckets_all);
+        let parts = scans.parts.into_iter().map(|part| part.scan);
+        let partitions = partition(parts.filter(|scan| scan.counts().series > 0).collect());
+        let ordering = ordering(&request, &partitions, tags)?;
+        let schema = Arc::clone(&request.schema);
+        let equivalences = EquivalenceProperties::new_with_orderings(schema, ordering);
+        let partitioning = Partitioning::UnknownPartitioning(partitions.len());
+        let properties = PlanProperties::new(
+            equivalences,
+            partitioning,
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Ok(Self {
+            table: table.to_owned(),
+            request,
+            partitions,
+            limit,
+            buckets,
+            properties: Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative)),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
+    }
+}
+
+fn partition(scans: Vec<VnodeScan>) -> Vec<Vec<VnodeScan>> {
+    if scans.len() <= PARTITIONS_MAX {
+        let mut partitions: Vec<_> = scans.into_iter().map(|scan| vec![scan]).collect();
+        if partitions.is_empty() {
+            partitions.push(Vec::new());
+        }
+        return partitions;
+    }
+    let per_partition = scans.len().div_ceil(PARTITIONS_FEW);
+    let mut scans = scans.into_iter();
+    let chunks = std::iter::from_fn(|| {
+        let chunk: Vec<_> = scans.by_ref().take(per_partition).collect();
+        (!chunk.is_empty()).then_some(chunk)
+    });
+    chunks.collect()
+}
+
+/// Returns the order of each partition's rows: by tags, then time, as far as those are read; by time
+/// where there is one series.
+fn ordering(
+    request: &ScanRequest,
+    partitions: &[Vec<VnodeScan>],
+    tags: &[String],
+) -> Result<Vec<LexOrdering>> {
+    if partitions.iter().any(|scans| scans.len() > 1) {
+        return Ok(Vec::new());
+    }
+    let single = |scan: &VnodeScan| scan.counts().series <= 1;
+    let schema = &request.schema;
+    let mut orderings = Vec::new();
+    if partitions.iter().flatten().all(VnodeScan::is_ordered) {
+        let mut columns: Vec<&str> = tags.iter().map(String::as_str).collect();
+        columns.push("time");
+        columns.truncate(columns.iter().take_while(|name| schema.index_of(name).is_ok()).count());
+        orderings.extend(ascending(schema, &columns)?);
+    }
+    if partitions.iter().flatten().all(single) && schema.index_of("time").is_ok() {
+        orderings.extend(ascending(schema, &["time"])?);
+    }
+    Ok(orderings)
+}
+
+fn ascending(schema: &SchemaRef, columns: &[&str]) -> Result<Option<LexOrdering>> {
+    let options = SortOptions { descending: false, nulls_first: false };
+    let sort = |name: &&str| Ok(PhysicalSortExpr::new(expressions::col(name, schema)?, options));
+    Ok(LexOrdering::new(columns.iter().map(sort).collect::<Result<Vec<_>>>()?))
+}
+
+impl DisplayAs for TskvScanExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let vnodes: usize = self.partitions.iter().map(Vec::len).sum();
+        let series: usize = self.partitions.iter().flatten().map(|s| s.counts().series).sum();
+        write!(
+            f,
+            "TskvScanExec: table={}, buckets={} of {}, vnodes={vnodes}, series={series}",
+            self.table, self.buckets.0, self.buckets.1
+        )?;
+        if let Some(limit) = self.limit {
+            write!(f, ", limit={limit}")?;
+        }
+        let columns: Vec<&str> =
+            self.request.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        write!(f, ", columns=[{}]", columns.join(", "))
+    }
+}
+
+impl ExecutionPlan for TskvScanExec {
+    fn name(&self) -> &'static str {
+        "TskvScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if children.is_empty() { Ok(self) } else { internal_err!("a scan has no children") }
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mode = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        self.replace_children(children, mode)
+    }
+
+    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let metrics = BaselineMetrics::new(&self.metrics, partition);
+        let count = |name: &'static str| MetricBuilder::new(&self.metrics).counter(name, partition);
+        let (files, files_all) = (count("files_read"), count("files_all"));
+        let (groups, groups_all) = (count("row_groups_read"), count("row_groups_all"));
+        let scans = self.partitions.get(partition).cloned().unwrap_or_default();
+        let mut left = self.limit.unwrap_or(usize::MAX);
+        let mut builder =
+            RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.request.schema), BATCHES_AHEAD);
+        let sender = builder.tx();
+        builder.spawn_blocking(move || {
+            for mut scan in scans {
+                while left > 0
+                    && let Some(batch) = scan.next_batch().map_err(cluster::Error::from).map_err(Error::from)?
+                {
+                    left = left.saturating_sub(batch.num_rows());
+                    let batch = batch.record_output(&metrics);
+                    if sender.blocking_send(Ok(batch)).is_err() {
+                        return Ok(());
+                    }
+                }
+                let read = scan.counts();
+                files.add(read.files);
+                files_all.add(read.files_all);
+                groups.add(read.groups);
+                groups_all.add(read.groups_all);
+            }
+            metrics.done();
+            Ok(())
+        });
+        Ok(builder.build())
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}

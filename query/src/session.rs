@@ -1,0 +1,369 @@
+//! One client's state: who it is, where it is, what it set; and the running of its statements.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use datafusion::common::ScalarValue;
+use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::{Stream, StreamExt};
+use model::TableSchema;
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::access::{Identity, Need, check};
+use crate::catalog::{SessionCatalogs, SessionNames, SystemCatalog, register_functions};
+use crate::database::Database;
+use crate::error::{Error, Result, nearest};
+use crate::output::{Notice, Output};
+use crate::settings::Settings;
+use crate::sql::Statement;
+
+/// A connected client.
+pub struct Session {
+    database: Arc<Database>,
+    identity: Identity,
+    user: String,
+    /// The name the tenant was entered by.
+    tenant: String,
+    settings: Mutex<Settings>,
+    system: Arc<SystemCatalog>,
+    running: Arc<Mutex<CancellationToken>>,
+    notices: Mutex<Vec<Notice>>,
+    reports: Mutex<Vec<(&'static str, String)>>,
+    in_block: AtomicBool,
+    wrote_in_block: AtomicBool,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Stops what a session runs.
+#[derive(Clone, Debug)]
+pub struct CancelHandle(Arc<Mutex<CancellationToken>>);
+
+impl CancelHandle {
+    /// Ends the running statement with 57014; does nothing where none runs.
+    pub fn cancel(&self) {
+        self.0.lock().cancel();
+    }
+}
+
+/// How a session is entered.
+pub(crate) struct Entry {
+    pub(crate) identity: Identity,
+    pub(crate) user: String,
+    pub(crate) tenant: String,
+    pub(crate) database: String,
+}
+
+fn canceled() -> Error {
+    Error::new("57014", "canceling statement due to user request")
+}
+
+fn timed_out() -> Error {
+    Error::new("57014", "canceling statement due to statement timeout")
+}
+
+impl Session {
+    pub(crate) fn new(database: Arc<Database>, entry: Entry) -> Result<Self> {
+        let Entry { identity, user, tenant, database: schema } = entry;
+        let shared = Arc::clone(&database);
+        let system = Arc::new(SystemCatalog::new(shared, identity.tenant, tenant.clone())?);
+        let mut settings = Settings::default();
+        settings.set("search_path", Some(&schema))?;
+        Ok(Self {
+            database,
+            identity,
+            user,
+            tenant,
+            settings: Mutex::new(settings),
+            system,
+            running: Arc::default(),
+            notices: Mutex::default(),
+            reports: Mutex::default(),
+            in_block: AtomicBool::new(false),
+            wrote_in_block: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns what stops this session's statements.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle(Arc::clone(&self.running))
+    }
+
+    /// Returns what was to be said since the last call.
+    pub fn take_notices(&self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices.lock())
+    }
+
+    /// Returns the settings that changed since the last call and that clients follow.
+    pub fn take_reports(&self) -> Vec<(&'static str, String)> {
+        std::mem::take(&mut self.reports.lock())
+    }
+
+    /// Returns the settings every client is told when it connects.
+    pub fn reported_settings(&self) -> Vec<(String, String)> {
+        self.settings.lock().reported()
+    }
+
+    /// Changes a setting, as a client does when it connects.
+    ///
+    /// # Errors
+    /// An unknown name, a value that does not fit.
+    pub fn set(&self, name: &str, value: Option<&str>) -> Result<()> {
+        if name.eq_ignore_ascii_case("search_path") {
+            // Only the first name counts: one database is searched, then pg_catalog.
+            let first = value.map(|path| path.split(',').next().unwrap_or_default());
+            let first = first.map(|name| name.trim().trim_matches(['"', '\'']));
+            self.settings.lock().set(name, first.filter(|name| !name.is_empty() && *name != "$user"))?;
+            return Ok(());
+        }
+        if let Some(report) = self.settings.lock().set(name, value)? {
+            self.reports.lock().push(report);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn setting(&self, name: &str) -> Result<String> {
+        self.settings.lock().get(name)
+    }
+
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        self.settings.lock().all()
+    }
+
+    pub(crate) fn notice(&self, notice: Notice) {
+        self.notices.lock().push(notice);
+    }
+
+    /// Runs a statement with parameters.
+    ///
+    /// # Errors
+    /// What PostgreSQL would say; 57014 when it is cancelled or takes too long.
+    pub async fn execute(&self, statement: &Statement, params: &[ScalarValue]) -> Result<Output> {
+        let token = CancellationToken::new();
+        *self.running.lock() = token.clone();
+        let timeout = self.settings.lock().statement_timeout();
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let run = self.run(statement, params);
+        let output = tokio::select! {
+            output = run => output?,
+            () = token.cancelled() => return Err(canceled()),
+            () = sleep_until(deadline) => return Err(timed_out()),
+        };
+        Ok(match output {
+            Output::Rows(rows) => Output::Rows(guarded(rows, token, deadline)),
+            Output::CopyOut(mut copy) => {
+                copy.rows = guarded(copy.rows, token, deadline);
+                Output::CopyOut(copy)
+            }
+            other => other,
+        })
+    }
+
+    async fn run(&self, statement: &Statement, params: &[ScalarValue]) -> Result<Output> {
+        match statement {
+            Statement::Query(_) => {
+                self.check(Need::See)?;
+                Ok(Output::Rows(self.query(statement, params).await?))
+            }
+            Statement::Insert(insert) => {
+                Ok(Output::Affected("INSERT", self.insert(insert, params).await?))
+            }
+            Statement::Copy(copy) => self.copy(copy, params).await,
+            Statement::Definition(definition) => self.define(definition).await,
+            Statement::Show(shown) => self.show(shown),
+            Statement::Set(name, value) => {
+                self.set(name, value.as_deref())?;
+                Ok(Output::Done(if value.is_some() { "SET" } else { "RESET" }))
+            }
+            Statement::ResetAll => {
+                self.settings.lock().reset();
+                Ok(Output::Done("RESET"))
+            }
+            Statement::Begin(tag) => {
+                if self.in_block.swap(true, Ordering::AcqRel) {
+                    let message = "there is already a transaction in progress";
+                    self.notice(Notice::warning("25001", message));
+                }
+                Ok(Output::Begin(tag))
+            }
+            Statement::Commit => {
+                self.end_block();
+                Ok(Output::End("COMMIT"))
+            }
+            Statement::Rollback => {
+                if self.end_block() {
+                    let message = "what was written is kept: each statement commits by itself";
+                    self.notice(Notice::warning("25000", message));
+                }
+                Ok(Output::End("ROLLBACK"))
+            }
+            Statement::Discard(tag) => Ok(Output::Done(tag)),
+        }
+    }
+
+    /// Ends a block of statements. Returns whether something was written in it.
+    fn end_block(&self) -> bool {
+        if !self.in_block.swap(false, Ordering::AcqRel) {
+            self.notice(Notice::warning("25P01", "there is no transaction in progress"));
+        }
+        self.wrote_in_block.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn note_write(&self) {
+        if self.in_block.load(Ordering::Acquire) {
+            self.wrote_in_block.store(true, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub(crate) fn now_ns(&self) -> i64 {
+        self.database.now_ns()
+    }
+
+    pub(crate) fn tenant_name(&self) -> String {
+        self.tenant.clone()
+    }
+
+    /// Returns the name of the database that names without one are looked up in.
+    pub(crate) fn database_name(&self) -> String {
+        self.setting("search_path").unwrap_or_default()
+    }
+
+    pub(crate) fn check(&self, need: Need) -> Result<()> {
+        check(&self.database.catalog(), self.identity, need)
+    }
+
+    /// Finds a user table by its dotted name.
+    pub(crate) fn user_table(
+        &self,
+        name: &[String],
+    ) -> Result<(Arc<meta::Database>, Arc<TableSchema>)> {
+        let (database, table) = self.split_table(name)?;
+        let database = self.user_database(&database)?;
+        let catalog = self.database.catalog();
+        if let Some(found) = catalog.table(database.id, table) {
+            return Ok((database, Arc::clone(found)));
+        }
+        let error = Error::new("42P01", format!("relation \"{}\" does not exist", name.join(".")));
+        let names = catalog.tables(database.id).map(|table| table.name.as_str());
+        Err(match nearest(table, names) {
+            Some(near) => error.hint(format!("perhaps you meant \"{near}\"")),
+            None => error,
+        })
+    }
+
+    /// Splits a dotted name into database and table; another tenant's does not exist.
+    pub(crate) fn split_table<'a>(&self, name: &'a [String]) -> Result<(String, &'a str)> {
+        match name {
+            [table] => Ok((self.database_name(), table)),
+            [database, table] => Ok((database.clone(), table)),
+            [tenant, database, table] if self.tenant_names().contains(tenant) => {
+                Ok((database.clone(), table))
+            }
+            [tenant, _, _] => Err(Error::new("3D000", format!("tenant \"{tenant}\" does not exist"))),
+            _ => Err(Error::syntax(format!("improper qualified name: {}", name.join(".")))),
+        }
+    }
+
+    /// Finds a database of the tenant.
+    pub(crate) fn user_database(&self, name: &str) -> Result<Arc<meta::Database>> {
+        let catalog = self.database.catalog();
+        if let Some(found) = catalog.database(self.identity.tenant, name) {
+            return Ok(Arc::clone(found));
+        }
+        let error = Error::new("3F000", format!("database \"{name}\" does not exist"));
+        let names = catalog.databases(self.identity.tenant).map(|one| one.name.as_str());
+        Err(match nearest(name, names) {
+            Some(near) => error.hint(format!("perhaps you meant \"{near}\"")),
+            None => error,
+        })
+    }
+
+    fn tenant_names(&self) -> Vec<String> {
+        let catalog = self.database.catalog();
+        let own = catalog.tenant_by_id(self.identity.tenant).map(|tenant| tenant.name.clone());
+        let mut names = vec![self.tenant.clone()];
+        names.extend(own.filter(|own| *own != self.tenant));
+        names
+    }
+
+    /// Makes the planner's state for one statement.
+    pub(crate) fn state(&self) -> Result<SessionState> {
+        let catalogs = SessionCatalogs {
+            database: Arc::clone(&self.database),
+            identity: self.identity,
+            names: self.tenant_names(),
+            system: Arc::clone(&self.system),
+        };
+        let template = self.database.template();
+        let schema = self.database_name();
+        let config = template.config().clone().with_default_catalog_and_schema(&self.tenant, &schema);
+        let builder = SessionStateBuilder::new_from_existing(template.clone());
+        let mut state = builder.with_config(config).with_catalog_list(Arc::new(catalogs)).build();
+        let names = SessionNames {
+            tenant: self.tenant.clone(),
+            database: schema,
+            user: self.user.clone(),
+        };
+        register_functions(&mut state, &names)?;
+        state.mark_start_execution();
+        Ok(state)
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends a stream when it is cancelled or out of time.
+fn guarded(
+    rows: SendableRecordBatchStream,
+    token: CancellationToken,
+    deadline: Option<Instant>,
+) -> SendableRecordBatchStream {
+    let schema = rows.schema();
+    let stream = futures::stream::unfold(Some((rows, token)), move |state| async move {
+        let (mut rows, token) = state?;
+        let next = tokio::select! {
+            biased;
+            () = token.cancelled() => Err(canceled()),
+            next = next_before(&mut rows, deadline) => next,
+        };
+        match next {
+            Ok(Some(batch)) => Some((batch, Some((rows, token)))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error.into()), None)),
+        }
+    });
+    let stream: std::pin::Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(stream);
+    Box::pin(RecordBatchStreamAdapter::new(schema, stream))
+}
+
+type Batch = datafusion::common::Result<datafusion::arrow::record_batch::RecordBatch>;
+
+async fn next_before(
+    rows: &mut SendableRecordBatchStream,
+    deadline: Option<Instant>,
+) -> Result<Option<Batch>> {
+    match deadline {
+        None => Ok(rows.next().await),
+        Some(deadline) => timeout_at(deadline, rows.next()).await.map_err(|_| timed_out()),
+    }
+}

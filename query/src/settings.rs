@@ -1,0 +1,215 @@
+//! Settings of a session: SET, SHOW, RESET. An unknown name is an error, never stored in silence.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::error::{Error, Result, nearest};
+
+/// A setting that can be changed, its default, and whether clients are told of changes.
+struct Known {
+    name: &'static str,
+    default: &'static str,
+    reported: Option<&'static str>,
+    check: fn(&str) -> std::result::Result<String, String>,
+}
+
+/// Settings whose value is a fact of the server.
+const FIXED: [(&str, &str); 12] = [
+    ("server_version", SERVER_VERSION),
+    ("server_version_num", "150000"),
+    ("server_encoding", "UTF8"),
+    ("integer_datetimes", "on"),
+    ("standard_conforming_strings", "on"),
+    ("transaction_isolation", "read committed"),
+    ("default_transaction_isolation", "read committed"),
+    ("transaction_read_only", "off"),
+    ("max_identifier_length", "255"),
+    ("max_index_keys", "256"),
+    ("in_hot_standby", "off"),
+    ("scram_iterations", "15000"),
+];
+
+/// The version of PostgreSQL whose protocol and dialect is spoken, then ours.
+pub(crate) const SERVER_VERSION: &str = concat!("15.0 (CnosDB ", env!("CARGO_PKG_VERSION"), ")");
+
+const KNOWN: [Known; 15] = [
+    Known { name: "application_name", default: "", reported: Some("application_name"), check: any },
+    Known { name: "bytea_output", default: "hex", reported: None, check: |v| only(v, &["hex"]) },
+    Known { name: "client_encoding", default: "UTF8", reported: Some("client_encoding"), check: utf8 },
+    Known { name: "client_min_messages", default: "notice", reported: None, check: any },
+    Known { name: "datestyle", default: "ISO, MDY", reported: Some("DateStyle"), check: date_style },
+    Known { name: "default_transaction_read_only", default: "off", reported: None, check: off },
+    Known { name: "extra_float_digits", default: "1", reported: None, check: any },
+    Known { name: "idle_in_transaction_session_timeout", default: "0", reported: None, check: millis },
+    Known { name: "intervalstyle", default: "postgres", reported: Some("IntervalStyle"), check: |v| only(v, &["postgres"]) },
+    Known { name: "lock_timeout", default: "0", reported: None, check: millis },
+    Known { name: "row_security", default: "on", reported: None, check: any },
+    Known { name: "search_path", default: "public", reported: None, check: any },
+    Known { name: "statement_timeout", default: "3600000", reported: None, check: millis },
+    Known { name: "synchronous_commit", default: "on", reported: None, check: |v| only(v, &["on"]) },
+    Known { name: "timezone", default: "UTC", reported: Some("TimeZone"), check: utc },
+];
+
+fn any(value: &str) -> std::result::Result<String, String> {
+    Ok(value.to_owned())
+}
+
+fn only(value: &str, allowed: &[&str]) -> std::result::Result<String, String> {
+    let found = allowed.iter().find(|allowed| allowed.eq_ignore_ascii_case(value));
+    found.map(|found| (*found).to_owned()).ok_or_else(|| format!("only {} is supported", allowed.join(", ")))
+}
+
+fn off(value: &str) -> std::result::Result<String, String> {
+    if value.eq_ignore_ascii_case("false") { Ok("off".to_owned()) } else { only(value, &["off"]) }
+}
+
+fn utf8(value: &str) -> std::result::Result<String, String> {
+    match value.to_ascii_uppercase().replace(['-', '_'], "").as_str() {
+        "UTF8" | "UNICODE" => Ok("UTF8".to_owned()),
+        // What libpq sends where the client's locale says nothing.
+        "SQLASCII" => Ok("UTF8".to_owned()),
+        _ => Err("only UTF8 is supported".to_owned()),
+    }
+}
+
+fn date_style(value: &str) -> std::result::Result<String, String> {
+    let first = value.split(',').next().unwrap_or_default().trim();
+    if first.eq_ignore_ascii_case("iso") { Ok("ISO, MDY".to_owned()) } else { Err("only ISO is supported".to_owned()) }
+}
+
+fn utc(value: &str) -> std::result::Result<String, String> {
+    let zone = value.trim_matches('\'').to_ascii_uppercase();
+    let utc = ["UTC", "ETC/UTC", "GMT", "ETC/GMT", "ZULU", "Z", "0", "+00", "+00:00", "UCT", "ETC/UCT"];
+    if utc.contains(&zone.as_str()) {
+        return Ok("UTC".to_owned());
+    }
+    Err("times are given in UTC; other zones are not supported yet".to_owned())
+}
+
+/// Reads a duration: milliseconds, or a number with ms, s, min, h.
+fn millis(value: &str) -> std::result::Result<String, String> {
+    let value = value.trim();
+    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let (number, unit) = value.split_at(digits);
+    let scale = match unit.trim() {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("a number of milliseconds is expected, or one with ms, s, min, h".to_owned()),
+    };
+    let number = number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale));
+    number.map(|number| number.to_string()).ok_or_else(|| "a number is expected".to_owned())
+}
+
+/// The settings of a session.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    changed: BTreeMap<&'static str, String>,
+}
+
+fn known(name: &str) -> Result<&'static Known> {
+    let lower = name.to_ascii_lowercase();
+    if let Some(known) = KNOWN.iter().find(|known| known.name == lower) {
+        return Ok(known);
+    }
+    if FIXED.iter().any(|(fixed, _)| *fixed == lower) {
+        return Err(Error::new("55P02", format!("parameter \"{lower}\" cannot be changed")));
+    }
+    Err(unrecognized(name))
+}
+
+fn unrecognized(name: &str) -> Error {
+    let error = Error::new("42704", format!("unrecognized configuration parameter \"{name}\""));
+    let names = KNOWN.iter().map(|known| known.name).chain(FIXED.iter().map(|(name, _)| *name));
+    match nearest(&name.to_ascii_lowercase(), names) {
+        Some(near) => error.hint(format!("perhaps you meant \"{near}\"")),
+        None => error,
+    }
+}
+
+impl Settings {
+    /// Changes a setting; `None` gives it its default. Returns what clients are to be told.
+    pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<Option<(&'static str, String)>> {
+        let known = known(name)?;
+        match value {
+            None => drop(self.changed.remove(known.name)),
+            Some(value) => {
+                let checked = (known.check)(value).map_err(|reason| {
+                    let message = format!("invalid value for parameter \"{name}\": \"{value}\"");
+                    Error::new("22023", message).hint(reason)
+                })?;
+                self.changed.insert(known.name, checked);
+            }
+        }
+        Ok(known.reported.map(|reported| (reported, self.value(known).to_owned())))
+    }
+
+    fn value<'a>(&'a self, known: &'a Known) -> &'a str {
+        self.changed.get(known.name).map_or(known.default, String::as_str)
+    }
+
+    /// Returns the value of a setting.
+    pub(crate) fn get(&self, name: &str) -> Result<String> {
+        let lower = name.to_ascii_lowercase();
+        if let Some((_, value)) = FIXED.iter().find(|(fixed, _)| *fixed == lower) {
+            return Ok((*value).to_owned());
+        }
+        let known = KNOWN.iter().find(|known| known.name == lower).ok_or_else(|| unrecognized(name))?;
+        Ok(self.value(known).to_owned())
+    }
+
+    /// Returns all settings by name.
+    pub(crate) fn all(&self) -> Vec<(String, String)> {
+        let fixed = FIXED.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let known = KNOWN.iter().map(|known| (known.name.to_owned(), self.value(known).to_owned()));
+        let mut all: Vec<_> = fixed.chain(known).collect();
+        all.sort();
+        all
+    }
+
+    /// Returns what every client is told when it connects.
+    pub(crate) fn reported(&self) -> Vec<(String, String)> {
+        let fixed = ["server_version", "server_encoding", "integer_datetimes", "standard_conforming_strings", "in_hot_standby"];
+        let mut reported: Vec<_> = FIXED
+            .iter()
+            .filter(|(name, _)| fixed.contains(name))
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        reported.extend(KNOWN.iter().filter_map(|known| {
+            known.reported.map(|name| (name.to_owned(), self.value(known).to_owned()))
+        }));
+        reported
+    }
+
+    /// All settings but the search path to their defaults.
+    pub(crate) fn reset(&mut self) {
+        self.changed.retain(|name, _| *name == "search_path");
+    }
+
+    /// Returns how long a statement may take; `None` is for ever.
+    pub(crate) fn statement_timeout(&self) -> Option<Duration> {
+        let millis = self.get("statement_timeout").ok()?.parse().ok()?;
+        (millis > 0).then(|| Duration::from_millis(millis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_names_and_bad_values_are_refused() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.set("serch_path", Some("x")).unwrap_err().sqlstate, "42704");
+        assert_eq!(settings.set("server_version", Some("9")).unwrap_err().sqlstate, "55P02");
+        assert_eq!(settings.set("client_encoding", Some("LATIN1")).unwrap_err().sqlstate, "22023");
+        assert_eq!(settings.set("statement_timeout", Some("soon")).unwrap_err().sqlstate, "22023");
+        settings.set("statement_timeout", Some("2s")).unwrap();
+        assert_eq!(settings.statement_timeout(), Some(Duration::from_secs(2)));
+        settings.set("statement_timeout", Some("0")).unwrap();
+        assert_eq!(settings.statement_timeout(), None);
+        let told = settings.set("TimeZone", Some("Etc/UTC")).unwrap();
+        assert_eq!(told, Some(("TimeZone", "UTC".to_owned())));
+    }
+}

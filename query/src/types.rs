@@ -1,0 +1,113 @@
+//! SQL's names of types, ours, and Arrow's.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::sql::sqlparser::ast;
+use datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
+use model::ValueType;
+
+use crate::error::{Error, Result};
+
+/// What a column definition's type says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ColumnType {
+    /// The time of the row.
+    Time,
+    /// A value; true where it is held in a wider type than was asked for.
+    Value(ValueType, bool),
+}
+
+/// Reads the type of a column definition.
+pub(crate) fn column_type(data_type: &ast::DataType) -> Result<ColumnType> {
+    use ast::DataType as Sql;
+    let value = |value_type| Ok(ColumnType::Value(value_type, false));
+    let widened = |value_type| Ok(ColumnType::Value(value_type, true));
+    match data_type {
+        Sql::BigInt(_) | Sql::Int8(_) => value(ValueType::I64),
+        Sql::BigIntUnsigned(_) => value(ValueType::U64),
+        Sql::SmallInt(_) | Sql::Int2(_) | Sql::Int(_) | Sql::Integer(_) | Sql::Int4(_) => {
+            widened(ValueType::I64)
+        }
+        Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 | Sql::Float(_) => value(ValueType::F64),
+        Sql::Real | Sql::Float4 => widened(ValueType::F64),
+        Sql::Boolean | Sql::Bool => value(ValueType::Bool),
+        Sql::String(_) | Sql::Text | Sql::Varchar(None) | Sql::CharacterVarying(None) => {
+            value(ValueType::Str)
+        }
+        Sql::Varchar(_) | Sql::CharacterVarying(_) | Sql::Char(_) | Sql::Character(_) => {
+            widened(ValueType::Str)
+        }
+        Sql::Timestamp(..) => Ok(ColumnType::Time),
+        other => {
+            let hint = "use BIGINT, BIGINT UNSIGNED, DOUBLE, BOOLEAN or STRING";
+            Err(Error::unsupported(format!("type {other}")).hint(hint))
+        }
+    }
+}
+
+/// Returns the name PostgreSQL's clients know a type by.
+pub(crate) fn pg_name(data_type: &DataType) -> &'static str {
+    match data_type {
+        DataType::Boolean => "boolean",
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => "smallint",
+        DataType::Int32 | DataType::UInt16 => "integer",
+        DataType::Int64 | DataType::UInt32 => "bigint",
+        DataType::UInt64 | DataType::Decimal128(..) => "numeric",
+        DataType::Float16 | DataType::Float32 => "real",
+        DataType::Float64 => "double precision",
+        DataType::Timestamp(_, Some(_)) => "timestamp with time zone",
+        DataType::Timestamp(_, None) => "timestamp without time zone",
+        DataType::Date32 | DataType::Date64 => "date",
+        _ => "text",
+    }
+}
+
+/// Returns the SQL type that a parameter of an Arrow type is cast to, `None` where it is left to
+/// inference.
+pub(crate) fn sql_type(data_type: &DataType) -> Option<ast::DataType> {
+    use ast::DataType as Sql;
+    Some(match data_type {
+        DataType::Boolean => Sql::Boolean,
+        DataType::Int16 => Sql::SmallInt(None),
+        DataType::Int32 => Sql::Int(None),
+        DataType::Int64 => Sql::BigInt(None),
+        DataType::Float32 => Sql::Real,
+        DataType::Float64 => Sql::DoublePrecision,
+        DataType::Utf8 => Sql::Text,
+        DataType::Date32 => Sql::Date,
+        DataType::Timestamp(TimeUnit::Nanosecond, Some(_)) => {
+            Sql::Timestamp(None, ast::TimezoneInfo::Tz)
+        }
+        DataType::Timestamp(TimeUnit::Nanosecond, None) => {
+            Sql::Timestamp(None, ast::TimezoneInfo::None)
+        }
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
+            Sql::Interval { fields: None, precision: None }
+        }
+        _ => return None,
+    })
+}
+
+/// SQL types that DataFusion does not know by itself.
+#[derive(Debug)]
+pub(crate) struct PgTypes;
+
+impl TypePlanner for PgTypes {
+    fn plan_type_field(
+        &self,
+        sql_type: &ast::DataType,
+    ) -> datafusion::common::Result<Option<FieldRef>> {
+        use ast::DataType as Sql;
+        let found = match sql_type {
+            Sql::CharacterVarying(_) | Sql::Character(_) | Sql::Uuid | Sql::JSON | Sql::JSONB => {
+                DataType::Utf8
+            }
+            // Without a length FLOAT is PostgreSQL's float8.
+            Sql::Float(ast::ExactNumberInfo::None) => DataType::Float64,
+            other => return PgOidTypePlanner.plan_type_field(other),
+        };
+        Ok(Some(Arc::new(Field::new("", found, true))))
+    }
+}

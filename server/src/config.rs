@@ -1,0 +1,202 @@
+//! Settings: flags over `CNOSDB_*` environment over file over defaults. An unknown key is an error.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The default settings, as `cnosdb config` prints them; parsed to give the defaults, so that the two
+/// cannot differ.
+pub(crate) const DEFAULTS: &str = include_str!("default.toml");
+
+/// Settings that may be given on the command line.
+#[derive(clap::Args, Default)]
+pub(crate) struct Flags {
+    /// File of settings; see `cnosdb config`.
+    #[arg(long, env = "CNOSDB_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where everything is stored.
+    #[arg(long, env = "CNOSDB_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address PostgreSQL clients connect to.
+    #[arg(long, env = "CNOSDB_PG_ADDR")]
+    pg_addr: Option<String>,
+    /// Log filter, such as `info` or `info,cluster=debug`.
+    #[arg(long, env = "CNOSDB_LOG")]
+    log: Option<String>,
+}
+
+/// All settings.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) pg: Pg,
+    pub(crate) security: Security,
+    pub(crate) storage: Storage,
+    pub(crate) query: Query,
+    pub(crate) log: Log,
+}
+
+/// The PostgreSQL front end.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pg {
+    pub(crate) addr: String,
+    pub(crate) connections_max: usize,
+}
+
+/// Who may connect, and how.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Security {
+    pub(crate) certificate: String,
+    pub(crate) private_key: String,
+    pub(crate) allow_plaintext: bool,
+}
+
+/// Memory and disk of storage.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Storage {
+    pub(crate) memcache_bytes: usize,
+    pub(crate) flush_bytes: usize,
+    pub(crate) wal_segment_bytes: u64,
+    pub(crate) wal_segments_max: usize,
+}
+
+/// Memory and disk of queries.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Query {
+    pub(crate) memory_bytes: usize,
+    pub(crate) spill_bytes: u64,
+}
+
+/// The log.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) filter: String,
+    pub(crate) format: LogFormat,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Reads the settings.
+///
+/// # Errors
+/// One line that says what is wrong, and where.
+pub(crate) fn load(flags: &Flags) -> Result<Config, String> {
+    let mut table: toml::Table =
+        DEFAULTS.parse().map_err(|error| format!("default settings: {error}"))?;
+    if let Some(path) = &flags.config {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let file: toml::Table = text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
+        overlay(&mut table, file, "", path)?;
+    }
+    let mut config: Config = table.try_into().map_err(|error| format!("settings: {error}"))?;
+    if let Some(data_dir) = &flags.data_dir {
+        config.data_dir.clone_from(data_dir);
+    }
+    if let Some(addr) = &flags.pg_addr {
+        config.pg.addr.clone_from(addr);
+    }
+    if let Some(filter) = &flags.log {
+        config.log.filter.clone_from(filter);
+    }
+    config.check()?;
+    Ok(config)
+}
+
+/// Puts the keys of a file over the defaults; every key must be among them.
+fn overlay(base: &mut toml::Table, over: toml::Table, prefix: &str, path: &Path) -> Result<(), String> {
+    for (key, value) in over {
+        let Some(old) = base.get_mut(&key) else {
+            let near = base.keys().min_by_key(|known| distance(known, &key)).cloned().unwrap_or_default();
+            let file = path.display();
+            return Err(format!("{file}: unknown setting \"{prefix}{key}\"; did you mean \"{prefix}{near}\"?"));
+        };
+        match (old, value) {
+            (toml::Value::Table(old), toml::Value::Table(value)) => {
+                overlay(old, value, &format!("{prefix}{key}."), path)?;
+            }
+            (old, value) => *old = value,
+        }
+    }
+    Ok(())
+}
+
+/// Counts the letters that differ, place by place, and the difference in length.
+fn distance(a: &str, b: &str) -> usize {
+    let same = a.chars().zip(b.chars()).filter(|(a, b)| a == b).count();
+    a.len().max(b.len()) - same
+}
+
+impl Config {
+    fn check(&self) -> Result<(), String> {
+        if self.storage.wal_segment_bytes < 1 << 20 {
+            return Err("storage.wal_segment_bytes must be at least 1 MiB".to_owned());
+        }
+        if self.storage.flush_bytes == 0 || self.storage.flush_bytes > self.storage.memcache_bytes {
+            return Err("storage.flush_bytes must be between 1 and storage.memcache_bytes".to_owned());
+        }
+        if self.storage.wal_segments_max < 2 {
+            return Err("storage.wal_segments_max must be at least 2".to_owned());
+        }
+        if self.pg.connections_max == 0 {
+            return Err("pg.connections_max must be at least 1".to_owned());
+        }
+        if self.security.certificate.is_empty() != self.security.private_key.is_empty() {
+            return Err("security.certificate and security.private_key go together".to_owned());
+        }
+        self.pg_addr().map(|_| ())
+    }
+
+    /// Returns the address of the PostgreSQL front end.
+    pub(crate) fn pg_addr(&self) -> Result<SocketAddr, String> {
+        let addr = &self.pg.addr;
+        let mut found = addr.to_socket_addrs().map_err(|error| format!("pg address {addr}: {error}"))?;
+        found.next().ok_or_else(|| format!("pg address {addr} means no address"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_text(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cnosdb.toml");
+        #[allow(clippy::disallowed_methods, reason = "a test's own file")]
+        std::fs::write(&path, text).unwrap();
+        load(&Flags { config: Some(path), ..Flags::default() })
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_the_nearest_name() {
+        let error = load_text("[pg]\nadr = \"x\"").err().unwrap();
+        assert!(error.contains("\"pg.adr\"") && error.contains("\"pg.addr\""), "{error}");
+        assert!(load_text("[pg]\naddr = \"127.0.0.1:1\"").is_ok());
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for text in [
+            "[pg]\naddr = \"nowhere\"",
+            "[pg]\nconnections_max = 0",
+            "[storage]\nflush_bytes = 0",
+            "[log]\nformat = \"xml\"",
+            "[security]\ncertificate = \"a\"",
+            "data_dir = 5",
+        ] {
+            assert!(load_text(text).is_err(), "{text}");
+        }
+    }
+}

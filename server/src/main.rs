@@ -1,0 +1,102 @@
+//! The binary `cnosdb`: reads its settings, starts a node, stops it when told to.
+
+mod config;
+mod node;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use config::{Config, Flags};
+use tracing_subscriber::EnvFilter;
+
+/// Threads that plan and run queries need room for deep plans.
+const STACK_BYTES: usize = 16 << 20;
+
+/// A time-series SQL database that speaks PostgreSQL.
+#[derive(Parser)]
+#[command(name = "cnosdb", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: CommandKind,
+}
+
+#[derive(Subcommand)]
+enum CommandKind {
+    /// Runs the database until it is told to stop.
+    Run(Flags),
+    /// Prints the default settings, with what each means.
+    Config,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        CommandKind::Config => {
+            #[allow(clippy::print_stdout, reason = "this command is there to print")]
+            {
+                print!("{}", config::DEFAULTS);
+            }
+            Ok(())
+        }
+        CommandKind::Run(flags) => config::load(&flags).and_then(run),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            #[allow(clippy::print_stderr, reason = "the one clear line before the process ends")]
+            {
+                eprintln!("cnosdb: {message}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> Result<(), String> {
+    start_log(&config);
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        return Err("another TLS provider is installed".to_owned());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("cnosdb")
+        .thread_stack_size(STACK_BYTES)
+        .build()
+        .map_err(|error| format!("start threads: {error}"))?;
+    let outcome = runtime.block_on(serve(config));
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(config: Config) -> Result<(), String> {
+    // Before anything listens, so that no signal is missed.
+    let stop = stop_signal()?;
+    let node = node::Node::start(config).await?;
+    node.announce();
+    stop.await;
+    tracing::info!("stopping");
+    node.stop().await;
+    Ok(())
+}
+
+fn stop_signal() -> Result<impl Future<Output = ()>, String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let at = |error: std::io::Error| format!("listen to signals: {error}");
+    let mut terminate = signal(SignalKind::terminate()).map_err(at)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(at)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn start_log(config: &Config) {
+    let filter = EnvFilter::try_new(&config.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        config::LogFormat::Text => log.init(),
+        config::LogFormat::Json => log.json().init(),
+    }
+}
