@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use meta::{Bucket, ReplicaSet};
 use model::VnodeId;
 use parking_lot::Mutex;
-use replication::{Group, GroupConfig};
 use replication::RaftHost;
+use replication::{Group, GroupConfig};
 use tokio::time::Instant;
 use tskv::{Vnode, WriteId};
 
@@ -104,13 +104,16 @@ impl Cluster {
         let catalog = self.meta.catalog();
         let database = catalog.database_by_id(bucket.database);
         let database = database.ok_or_else(|| Error::internal("the database was dropped"))?;
-        Ok(folder(&self.config, [
-            u64::from(database.tenant.0),
-            u64::from(database.id.0),
-            u64::from(bucket.id.0),
-            u64::from(set.id.0),
-            vnode.0,
-        ]))
+        Ok(folder(
+            &self.config,
+            [
+                u64::from(database.tenant.0),
+                u64::from(database.id.0),
+                u64::from(bucket.id.0),
+                u64::from(set.id.0),
+                vnode.0,
+            ],
+        ))
     }
 
     async fn open_vnode(

@@ -280,12 +280,7 @@ fn drop_user(catalog: &Catalog, id: UserId, changes: &mut Changes) -> Result<()>
     Ok(())
 }
 
-fn new_database(
-    tenant: TenantId,
-    name: String,
-    options: DatabaseOptions,
-    changes: &mut Changes,
-) {
+fn new_database(tenant: TenantId, name: String, options: DatabaseOptions, changes: &mut Changes) {
     changes.counters.database += 1;
     let id = DatabaseId(changes.counters.database);
     let bucket_minute = (i64::MIN, 0);
@@ -349,8 +344,12 @@ fn create_table(
         return Err(Error::exists("table", &name));
     }
     changes.counters.table += 1;
-    let time =
-        Column { id: ColumnId::TIME, name: "time".to_owned(), kind: ColumnKind::Time, not_null: true };
+    let time = Column {
+        id: ColumnId::TIME,
+        name: "time".to_owned(),
+        kind: ColumnKind::Time,
+        not_null: true,
+    };
     let mut table = TableSchema {
         id: TableId(changes.counters.table),
         database,

@@ -48,8 +48,7 @@ impl MetaNode {
         let catalog = machine.watch();
         let group = Group::open(&GroupConfig::default(), MEMBER, store, machine).await;
         let group = Arc::new(group.map_err(|error| Error::Unavailable(error.to_string()))?);
-        let client =
-            MetaClient { group: Arc::clone(&group), catalog, commands: Arc::default() };
+        let client = MetaClient { group: Arc::clone(&group), catalog, commands: Arc::default() };
         Ok(Self { group, client })
     }
 

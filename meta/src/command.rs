@@ -1,9 +1,7 @@
 //! What may be asked to change, as versioned bytes, and what is answered.
 
 use bytes::Bytes;
-use model::{
-    BucketId, ColumnKind, DatabaseId, NodeId, TableId, TenantId, UserId,
-};
+use model::{BucketId, ColumnKind, DatabaseId, NodeId, TableId, TenantId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{DatabaseOptions, Role};
@@ -219,7 +217,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Command> {
         }
         other => {
             let version = other.map(|(version, _)| *version);
-            Err(Error::Corrupt(format!("command version {version:?}; this program reads {VERSION}")))
+            Err(Error::Corrupt(format!(
+                "command version {version:?}; this program reads {VERSION}"
+            )))
         }
     }
 }

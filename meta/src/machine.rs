@@ -157,8 +157,7 @@ impl Machine for MetaMachine {
             catalog.put(entity);
         }
         let raft_state = image.raft_state.unwrap_or_default();
-        let rows: Vec<Bytes> =
-            keyed.iter().map(|(_, row)| Bytes::copy_from_slice(row)).collect();
+        let rows: Vec<Bytes> = keyed.iter().map(|(_, row)| Bytes::copy_from_slice(row)).collect();
         let data = encode_image(Some(&raft_state), &rows);
         self.store.replace(&keyed, (&raft_state, &data))?;
         self.catalog.send_replace(Arc::new(catalog));

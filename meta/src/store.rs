@@ -173,7 +173,10 @@ impl LogStore for MetaStore {
 
     fn last(&self) -> io::Result<Option<Bytes>> {
         let mut entries = self.db.iterator_cf(self.family(LOG), IteratorMode::End);
-        entries.next().map(|entry| entry.map(|(_, value)| Bytes::from(value)).map_err(io)).transpose()
+        entries
+            .next()
+            .map(|entry| entry.map(|(_, value)| Bytes::from(value)).map_err(io))
+            .transpose()
     }
 
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Bytes>> {

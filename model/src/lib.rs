@@ -29,7 +29,8 @@ pub mod wire;
 pub use clock::{Clock, SystemClock};
 pub use error::ErrorKind;
 pub use ids::{
-    BucketId, ColumnId, DatabaseId, NodeId, ReplicaSetId, SeriesId, TableId, TenantId, UserId, VnodeId,
+    BucketId, ColumnId, DatabaseId, NodeId, ReplicaSetId, SeriesId, TableId, TenantId, UserId,
+    VnodeId,
 };
 pub use points::Points;
 pub use schema::{Column, ColumnKind, TableSchema, ValueType};

@@ -177,7 +177,11 @@ impl Points {
             let Some(value_type) = ValueType::from_code(code) else {
                 return malformed(format!("value type {code}"));
             };
-            fields.push(PointsColumn { id, value_type, values: decode_array(reader, value_type, rows)? });
+            fields.push(PointsColumn {
+                id,
+                value_type,
+                values: decode_array(reader, value_type, rows)?,
+            });
         }
         Ok(Self { table, series, row_series, times, fields })
     }
@@ -193,7 +197,9 @@ pub fn encode_array(array: &ArrayRef, value_type: ValueType, out: &mut Vec<u8>) 
         }
     }
     match value_type {
-        ValueType::I64 => put_words(array.as_primitive::<Int64Type>().values().iter().copied(), out),
+        ValueType::I64 => {
+            put_words(array.as_primitive::<Int64Type>().values().iter().copied(), out)
+        }
         ValueType::U64 => {
             let values = array.as_primitive::<UInt64Type>().values();
             put_words(values.iter().map(|value| value.cast_signed()), out);
@@ -232,7 +238,11 @@ fn put_bits(bits: &BooleanBuffer, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// Bytes that are no such array.
-pub fn decode_array(reader: &mut Reader<'_>, value_type: ValueType, rows: usize) -> Decoded<ArrayRef> {
+pub fn decode_array(
+    reader: &mut Reader<'_>,
+    value_type: ValueType,
+    rows: usize,
+) -> Decoded<ArrayRef> {
     let nulls = match reader.u8()? {
         0 => None,
         1 => Some(NullBuffer::new(take_bits(reader, rows)?)),
@@ -252,7 +262,8 @@ pub fn decode_array(reader: &mut Reader<'_>, value_type: ValueType, rows: usize)
             offsets.push(end);
             for _ in 0..rows {
                 let len = i32::try_from(reader.varint()?).map_err(|e| Malformed(e.to_string()))?;
-                end = end.checked_add(len).ok_or_else(|| Malformed("strings above 2 GiB".into()))?;
+                end =
+                    end.checked_add(len).ok_or_else(|| Malformed("strings above 2 GiB".into()))?;
                 offsets.push(end);
             }
             let bytes = reader.take(end as usize)?.to_vec();

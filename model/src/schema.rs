@@ -55,7 +55,9 @@ impl ValueType {
 
     /// Returns the type a number stands for.
     pub fn from_code(code: u8) -> Option<Self> {
-        [Self::I64, Self::U64, Self::F64, Self::Bool, Self::Str].into_iter().find(|t| t.code() == code)
+        [Self::I64, Self::U64, Self::F64, Self::Bool, Self::Str]
+            .into_iter()
+            .find(|t| t.code() == code)
     }
 
     /// Returns the type as SQL spells it.

@@ -102,9 +102,8 @@ pub fn parse_span(text: &str) -> Result<Span, String> {
 }
 
 fn unit_ns(unit: &str) -> Option<i64> {
-    let find = |unit: &str| {
-        UNITS.iter().find(|(names, _)| names.contains(&unit)).map(|(_, scale)| *scale)
-    };
+    let find =
+        |unit: &str| UNITS.iter().find(|(names, _)| names.contains(&unit)).map(|(_, scale)| *scale);
     find(unit).or_else(|| find(&unit.to_ascii_lowercase()))
 }
 

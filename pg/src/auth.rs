@@ -36,15 +36,27 @@ fn mac(key: &[u8], message: &[u8]) -> Vec<u8> {
 /// nobody learns who is there.
 pub(crate) fn mock_verifier(secret: &[u8], user: &str) -> Verifier {
     let salt = mac(secret, user.as_bytes())[..16].to_vec();
-    Verifier { iterations: 15_000, salt, stored_key: mac(secret, b"stored"), server_key: mac(secret, b"server") }
+    Verifier {
+        iterations: 15_000,
+        salt,
+        stored_key: mac(secret, b"stored"),
+        server_key: mac(secret, b"server"),
+    }
 }
 
 impl Challenge {
     /// Reads the client's first message and returns the state and the server's answer.
-    pub(crate) fn begin(message: &[u8], verifier: Verifier, is_known: bool) -> Result<(Self, String)> {
+    pub(crate) fn begin(
+        message: &[u8],
+        verifier: Verifier,
+        is_known: bool,
+    ) -> Result<(Self, String)> {
         let zero = message.iter().position(|byte| *byte == 0).ok_or_else(malformed)?;
         if message.get(..zero) != Some(MECHANISM.as_bytes()) {
-            return Err(Error::new("08P01", "client selected an invalid SASL authentication mechanism"));
+            return Err(Error::new(
+                "08P01",
+                "client selected an invalid SASL authentication mechanism",
+            ));
         }
         let (len, data) = message[zero + 1..].split_at_checked(4).ok_or_else(malformed)?;
         let len = i32::from_be_bytes(len.try_into().map_err(|_| malformed())?);

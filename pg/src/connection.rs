@@ -195,7 +195,10 @@ impl Connection {
                 client.send(PgWireBackendMessage::Authentication(offer)).await?;
                 Ok(())
             }
-            (Login::First(params), PgWireFrontendMessage::PasswordMessageFamily(PasswordMessageFamily::Raw(bytes))) => {
+            (
+                Login::First(params),
+                PgWireFrontendMessage::PasswordMessageFamily(PasswordMessageFamily::Raw(bytes)),
+            ) => {
                 let user = params.get("user").map(String::as_str).unwrap_or_default();
                 let (verifier, is_known) = self.verifier(user);
                 let begun = Challenge::begin(&bytes, verifier, is_known);
@@ -205,9 +208,13 @@ impl Connection {
                 client.send(PgWireBackendMessage::Authentication(answer)).await?;
                 Ok(())
             }
-            (Login::Final(params, challenge), PgWireFrontendMessage::PasswordMessageFamily(PasswordMessageFamily::Raw(bytes))) => {
+            (
+                Login::Final(params, challenge),
+                PgWireFrontendMessage::PasswordMessageFamily(PasswordMessageFamily::Raw(bytes)),
+            ) => {
                 let user = params.get("user").map(String::as_str).unwrap_or_default();
-                let finished = challenge.finish(&bytes).map_err(|error| user_error(error, "FATAL"))?;
+                let finished =
+                    challenge.finish(&bytes).map_err(|error| user_error(error, "FATAL"))?;
                 let Some(answer) = finished else {
                     tracing::warn!(user, peer = %self.peer, "login refused");
                     let message = format!("password authentication failed for user \"{user}\"");
@@ -304,7 +311,11 @@ fn options(text: &str) -> PgWireResult<Vec<(String, String)>> {
 
 #[async_trait]
 impl StartupHandler for Connection {
-    async fn on_startup<C>(&self, client: &mut C, message: PgWireFrontendMessage) -> PgWireResult<()>
+    async fn on_startup<C>(
+        &self,
+        client: &mut C,
+        message: PgWireFrontendMessage,
+    ) -> PgWireResult<()>
     where
         C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::Error: Debug,
@@ -326,7 +337,10 @@ impl CancelHandler for Connection {
 }
 
 /// Reads the next message, refusing one that grows beyond `limit`.
-async fn next_message(socket: &mut Socket, limit: usize) -> Option<PgWireResult<PgWireFrontendMessage>> {
+async fn next_message(
+    socket: &mut Socket,
+    limit: usize,
+) -> Option<PgWireResult<PgWireFrontendMessage>> {
     std::future::poll_fn(|context| match socket.poll_next_unpin(context) {
         Poll::Pending if socket.read_buffer().len() > limit => {
             let size = socket.read_buffer().len();

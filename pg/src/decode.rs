@@ -76,8 +76,10 @@ fn binary(bytes: &[u8], wanted: &DataType) -> Result<ScalarValue> {
         DataType::Interval(IntervalUnit::MonthDayNano) => {
             let bytes = array::<16>(bytes)?;
             let us = i64::from_be_bytes(array(&bytes[..8])?);
-            let (days, months) =
-                (i32::from_be_bytes(array(&bytes[8..12])?), i32::from_be_bytes(array(&bytes[12..])?));
+            let (days, months) = (
+                i32::from_be_bytes(array(&bytes[8..12])?),
+                i32::from_be_bytes(array(&bytes[12..])?),
+            );
             let ns = us.checked_mul(1_000).ok_or_else(out_of_range)?;
             ScalarValue::new_interval_mdn(months, days, ns)
         }

@@ -171,7 +171,8 @@ impl Column {
             Self::F64(array) => out.put_f64(array.value(row)),
             Self::Time(array, _) => {
                 let since = array.value(row).checked_sub(EPOCH_2000_NS);
-                let since = since.ok_or_else(|| query::Error::new("22008", "timestamp out of range"))?;
+                let since =
+                    since.ok_or_else(|| query::Error::new("22008", "timestamp out of range"))?;
                 out.put_i64(since.div_euclid(1_000));
             }
             Self::Date(array) => out.put_i32(array.value(row) - EPOCH_2000_DAYS),

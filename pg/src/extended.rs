@@ -84,16 +84,22 @@ fn check_bind(bind: &Bind, statement: &WireStatement) -> PgWireResult<()> {
     let refuse = |message: String| Err(wire_error(Error::new("08P01", message)));
     let (given, wanted) = (bind.parameters.len(), statement.parameters.len());
     if given != wanted {
-        return refuse(format!("bind message supplies {given} parameters, but the statement requires {wanted}"));
+        return refuse(format!(
+            "bind message supplies {given} parameters, but the statement requires {wanted}"
+        ));
     }
     let formats = bind.parameter_format_codes.len();
     if formats > 1 && formats != wanted {
-        return refuse(format!("bind message has {formats} parameter formats but {wanted} parameters"));
+        return refuse(format!(
+            "bind message has {formats} parameter formats but {wanted} parameters"
+        ));
     }
     let columns = statement.prepared.columns.as_ref().map_or(0, |schema| schema.fields().len());
     let formats = bind.result_column_format_codes.len();
     if formats > 1 && formats != columns {
-        return refuse(format!("bind message has {formats} result formats but query has {columns} columns"));
+        return refuse(format!(
+            "bind message has {formats} result formats but query has {columns} columns"
+        ));
     }
     let mut codes = bind.parameter_format_codes.iter().chain(&bind.result_column_format_codes);
     if codes.any(|code| !matches!(code, 0 | 1)) {
@@ -119,9 +125,13 @@ impl ExtendedQueryHandler for Connection {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
-        let declared: Vec<Option<Type>> =
-            message.type_oids.iter().map(|oid| Type::from_oid(*oid).filter(|t| *t != Type::UNKNOWN)).collect();
-        let types: Vec<_> = declared.iter().map(|found| found.as_ref().and_then(arrow_type)).collect();
+        let declared: Vec<Option<Type>> = message
+            .type_oids
+            .iter()
+            .map(|oid| Type::from_oid(*oid).filter(|t| *t != Type::UNKNOWN))
+            .collect();
+        let types: Vec<_> =
+            declared.iter().map(|found| found.as_ref().and_then(arrow_type)).collect();
         let prepared = self.session()?.prepare(&message.query, &types).await.map_err(wire_error)?;
         if prepared.statement.is_none() {
             client.portal_store().put_empty_statement(name);

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use futures::{Sink, SinkExt, Stream, StreamExt};
 use pgwire::api::portal::Format;
-use pgwire::api::query::{SimpleQueryHandler, send_execution_response, send_query_response, send_ready_for_query};
+use pgwire::api::query::{
+    SimpleQueryHandler, send_execution_response, send_query_response, send_ready_for_query,
+};
 use pgwire::api::results::{FieldFormat, FieldInfo, QueryResponse, Response, Tag};
 use pgwire::api::store::PortalStore;
 use pgwire::api::{ClientInfo, ClientPortalStore, PgWireConnectionState as State};
@@ -83,7 +85,8 @@ impl Connection {
     {
         let failed = client.transaction_status() == TransactionStatus::Error;
         if failed && !matches!(statement, Statement::Commit | Statement::Rollback) {
-            let message = "current transaction is aborted, commands ignored until end of transaction block";
+            let message =
+                "current transaction is aborted, commands ignored until end of transaction block";
             return Err(wire_error(Error::new("25P02", message)));
         }
         let output = self.session()?.execute(statement, params).await.map_err(wire_error)?;
@@ -119,7 +122,9 @@ impl Connection {
 /// Returns the tag of an output without rows, and moves the block's status along.
 pub(crate) fn tag<C: ClientInfo>(client: &mut C, output: &Output) -> Option<Tag> {
     match output {
-        Output::Affected("INSERT", rows) => Some(Tag::new("INSERT").with_oid(0).with_rows(*rows as usize)),
+        Output::Affected("INSERT", rows) => {
+            Some(Tag::new("INSERT").with_oid(0).with_rows(*rows as usize))
+        }
         Output::Affected(tag, rows) => Some(Tag::new(tag).with_rows(*rows as usize)),
         Output::Done(tag) => Some(Tag::new(tag)),
         Output::Begin(tag) => {
@@ -137,7 +142,9 @@ pub(crate) fn tag<C: ClientInfo>(client: &mut C, output: &Output) -> Option<Tag>
 
 /// Describes the columns of rows.
 pub(crate) fn fields(schema: &SchemaRef, format: &Format) -> Arc<Vec<FieldInfo>> {
-    let field = |(at, field): (usize, &arrow::datatypes::FieldRef)| field_info(field, format.format_for(at));
+    let field = |(at, field): (usize, &arrow::datatypes::FieldRef)| {
+        field_info(field, format.format_for(at))
+    };
     Arc::new(schema.fields().iter().enumerate().map(field).collect())
 }
 
@@ -160,7 +167,14 @@ where
     Error: From<E>,
     E: Send + 'static,
 {
-    let start = RowState { batches, columns: Vec::new(), row: 0, rows: 0, formats, buffer: BytesMut::new() };
+    let start = RowState {
+        batches,
+        columns: Vec::new(),
+        row: 0,
+        rows: 0,
+        formats,
+        buffer: BytesMut::new(),
+    };
     futures::stream::try_unfold(start, |mut state| async move {
         while state.row == state.rows {
             let Some(batch) = state.batches.next().await else { return Ok(None) };

@@ -53,9 +53,7 @@ pub(crate) fn arrow_type(declared: &Type) -> Option<DataType> {
         Type::FLOAT4 => DataType::Float32,
         Type::FLOAT8 | Type::NUMERIC => DataType::Float64,
         Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME => DataType::Utf8,
-        Type::TIMESTAMPTZ => {
-            DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into()))
-        }
+        Type::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())),
         Type::TIMESTAMP => DataType::Timestamp(TimeUnit::Nanosecond, None),
         Type::DATE => DataType::Date32,
         Type::INTERVAL => DataType::Interval(IntervalUnit::MonthDayNano),

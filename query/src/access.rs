@@ -42,7 +42,11 @@ pub(crate) fn check(catalog: &Catalog, who: Identity, need: Need) -> Result<()> 
         (Some(Role::Owner), _) => true,
         (Some(Role::Member), need) => need == Need::See,
     };
-    if allowed { Ok(()) } else { Err(Error::new("42501", format!("permission denied to {}", need.verb()))) }
+    if allowed {
+        Ok(())
+    } else {
+        Err(Error::new("42501", format!("permission denied to {}", need.verb())))
+    }
 }
 
 /// Returns whether a user may enter a tenant at all.

@@ -13,7 +13,9 @@ use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider};
 
 use crate::access::Identity;
 use crate::database::Database;
-pub(crate) use system::{SessionNames, SystemCatalog, mentions_catalog, register_functions};
+pub(crate) use system::{
+    SessionNames, SystemCatalog, catalog_replacement, mentions_catalog, register_functions,
+};
 
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
 pub(crate) const PG_CATALOG: &str = "pg_catalog";

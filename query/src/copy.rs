@@ -164,7 +164,11 @@ impl CopyIn {
 
 impl Session {
     /// Begins a COPY.
-    pub(crate) async fn copy(&self, copy: &ast::Statement, params: &[ScalarValue]) -> Result<Output> {
+    pub(crate) async fn copy(
+        &self,
+        copy: &ast::Statement,
+        params: &[ScalarValue],
+    ) -> Result<Output> {
         let ast::Statement::Copy { source, to, target, options, legacy_options, .. } = copy else {
             return Err(Error::internal("a COPY was expected"));
         };
@@ -228,10 +232,7 @@ struct Options {
     escape: Option<char>,
 }
 
-fn format_of(
-    options: &[ast::CopyOption],
-    legacy: &[ast::CopyLegacyOption],
-) -> Result<CopyFormat> {
+fn format_of(options: &[ast::CopyOption], legacy: &[ast::CopyLegacyOption]) -> Result<CopyFormat> {
     let mut read = Options::default();
     for option in options {
         match option {
@@ -274,7 +275,9 @@ impl Options {
         let byte = |what: &str, found: Option<char>, default: u8| match found {
             None => Ok(default),
             Some(c) if c.is_ascii() && c != '\n' && c != '\r' => Ok(c as u8),
-            Some(_) => Err(Error::new("22023", format!("COPY {what} must be a single one-byte character"))),
+            Some(_) => {
+                Err(Error::new("22023", format!("COPY {what} must be a single one-byte character")))
+            }
         };
         let delimiter = self.delimiter;
         match self.format.as_deref() {
@@ -300,11 +303,16 @@ impl Options {
             }
             Some("binary") => {
                 if delimiter.is_some() || self.null.is_some() || self.header {
-                    return Err(Error::new("22023", "COPY BINARY takes no DELIMITER, NULL or HEADER"));
+                    return Err(Error::new(
+                        "22023",
+                        "COPY BINARY takes no DELIMITER, NULL or HEADER",
+                    ));
                 }
                 Ok(CopyFormat::Binary)
             }
-            Some(other) => Err(Error::new("22023", format!("COPY format \"{other}\" not recognized"))),
+            Some(other) => {
+                Err(Error::new("22023", format!("COPY format \"{other}\" not recognized")))
+            }
         }
     }
 }

@@ -124,8 +124,7 @@ impl Database {
             return Err(Error::new("3D000", format!("database \"{name}\" does not exist")));
         };
         let identity = Identity { user: user.id, tenant: tenant.id };
-        let entry =
-            Entry { identity, user: user.name.clone(), tenant: entered_as, database };
+        let entry = Entry { identity, user: user.name.clone(), tenant: entered_as, database };
         Session::new(Arc::clone(self), entry)
     }
 }

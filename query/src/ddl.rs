@@ -15,8 +15,8 @@ use crate::output::{Notice, Output};
 use crate::scram::make_verifier;
 use crate::session::Session;
 use crate::sql::{
-    AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind, TenantAction,
-    UserAction, UserOptions,
+    AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind,
+    TenantAction, UserAction, UserOptions,
 };
 
 const DAY_NS: i64 = 86_400 * 1_000_000_000;
@@ -69,7 +69,8 @@ impl Session {
                 self.submit(Command::CreateTenant { name, comment }, "CREATE TENANT").await
             }
             Definition::AlterTenant { name, action } => {
-                let tenant = catalog.tenant(name).filter(|tenant| tenant.id == self.identity().tenant);
+                let tenant =
+                    catalog.tenant(name).filter(|tenant| tenant.id == self.identity().tenant);
                 // An owner changes its own tenant, an administrator any.
                 self.check(if tenant.is_some() { Need::Define } else { Need::Administer })?;
                 let tenant = catalog.tenant(name).ok_or_else(|| missing("tenant", name))?.id;
@@ -78,7 +79,9 @@ impl Session {
                     TenantAction::AddUser(user, role) => {
                         TenantChange::AddMember(self.user_id(user)?, role_of(role)?)
                     }
-                    TenantAction::RemoveUser(user) => TenantChange::RemoveMember(self.user_id(user)?),
+                    TenantAction::RemoveUser(user) => {
+                        TenantChange::RemoveMember(self.user_id(user)?)
+                    }
                 };
                 self.submit(Command::AlterTenant { tenant, change }, "ALTER TENANT").await
             }
@@ -88,7 +91,9 @@ impl Session {
                     Some(tenant) => {
                         self.submit(Command::DropTenant { tenant: tenant.id }, "DROP TENANT").await
                     }
-                    None if *if_exists => Ok(self.skip("tenant", name, "does not exist", "DROP TENANT")),
+                    None if *if_exists => {
+                        Ok(self.skip("tenant", name, "does not exist", "DROP TENANT"))
+                    }
                     None => Err(missing("tenant", name)),
                 }
             }
@@ -132,8 +137,12 @@ impl Session {
             Definition::DropUser { name, if_exists } => {
                 self.check(Need::Administer)?;
                 match catalog.user(name) {
-                    Some(user) => self.submit(Command::DropUser { user: user.id }, "DROP ROLE").await,
-                    None if *if_exists => Ok(self.skip("user", name, "does not exist", "DROP ROLE")),
+                    Some(user) => {
+                        self.submit(Command::DropUser { user: user.id }, "DROP ROLE").await
+                    }
+                    None if *if_exists => {
+                        Ok(self.skip("user", name, "does not exist", "DROP ROLE"))
+                    }
                     None => Err(missing("user", name)),
                 }
             }
@@ -168,7 +177,8 @@ impl Session {
                 }
                 let options = options_of(options)?;
                 let name = name.clone();
-                self.submit(Command::CreateDatabase { tenant, name, options }, "CREATE DATABASE").await
+                self.submit(Command::CreateDatabase { tenant, name, options }, "CREATE DATABASE")
+                    .await
             }
             Definition::AlterDatabase { name, option } => {
                 let database = self.user_database(name)?.id;
@@ -181,7 +191,10 @@ impl Session {
                         DatabaseChange::Replicas(replicas)
                     }
                     AlterDatabaseOption::Precision(_) => {
-                        return Err(Error::new("0A000", "PRECISION is fixed when a database is created"));
+                        return Err(Error::new(
+                            "0A000",
+                            "PRECISION is fixed when a database is created",
+                        ));
                     }
                 };
                 self.submit(Command::AlterDatabase { database, change }, "ALTER DATABASE").await
@@ -191,7 +204,9 @@ impl Session {
                     let database = database.id;
                     self.submit(Command::DropDatabase { database }, "DROP DATABASE").await
                 }
-                Err(_) if *if_exists => Ok(self.skip("database", name, "does not exist", "DROP DATABASE")),
+                Err(_) if *if_exists => {
+                    Ok(self.skip("database", name, "does not exist", "DROP DATABASE"))
+                }
                 Err(error) => Err(error),
             },
             _ => Err(Error::internal("a database was expected")),
@@ -234,7 +249,12 @@ impl Session {
                             self.database().meta().submit(&dropped).await?;
                         }
                         Err(_) if *if_exists => {
-                            drop(self.skip("table", &name.join("."), "does not exist", "DROP TABLE"));
+                            drop(self.skip(
+                                "table",
+                                &name.join("."),
+                                "does not exist",
+                                "DROP TABLE",
+                            ));
                         }
                         Err(error) => return Err(error),
                     }
@@ -327,7 +347,8 @@ mod tests {
 
     #[test]
     fn buckets_follow_the_ttl_where_nothing_is_said() {
-        let duration = |ttl| options_of(&[AlterDatabaseOption::Ttl(ttl)]).unwrap().vnode_duration_ns;
+        let duration =
+            |ttl| options_of(&[AlterDatabaseOption::Ttl(ttl)]).unwrap().vnode_duration_ns;
         assert_eq!(duration(Span::Infinite), 365 * DAY_NS);
         assert_eq!(duration(Span::Ns(30 * DAY_NS)), 2 * DAY_NS);
         assert_eq!(duration(Span::Ns(DAY_NS)), 2 * HOUR_NS);

@@ -60,7 +60,8 @@ impl Error {
             Some((message, place)) => (message, place.split_once(", Column: ")),
             None => (message.as_str(), None),
         };
-        let place = place.and_then(|(line, column)| Some((line.parse().ok()?, column.parse().ok()?)));
+        let place =
+            place.and_then(|(line, column)| Some((line.parse().ok()?, column.parse().ok()?)));
         let position = place.and_then(|(line, column)| position(text, line, column));
         Self { position, ..Self::syntax(format!("syntax error: {message}")) }
     }
@@ -68,7 +69,8 @@ impl Error {
 
 /// Returns the character, from 1, at a line and column, from 1.
 fn position(text: &str, line: usize, column: usize) -> Option<usize> {
-    let before: usize = text.split_inclusive('\n').take(line.checked_sub(1)?).map(|l| l.chars().count()).sum();
+    let before: usize =
+        text.split_inclusive('\n').take(line.checked_sub(1)?).map(|l| l.chars().count()).sum();
     Some(before + column)
 }
 
@@ -146,7 +148,9 @@ impl From<DataFusionError> for Error {
                 let hint = "raise [query] memory_bytes, or let the query touch fewer rows";
                 Self::new("53200", first_line(message)).hint(hint)
             }
-            DataFusionError::Execution(message) => Self::new(execution(message), first_line(message)),
+            DataFusionError::Execution(message) => {
+                Self::new(execution(message), first_line(message))
+            }
             DataFusionError::IoError(inner) => Self::new("58030", inner.to_string()),
             other => Self::new("XX000", first_line(&other.strip_backtrace())),
         }

@@ -68,7 +68,8 @@ impl Target {
         let mut columns: Vec<Column> = Vec::with_capacity(names.len());
         for name in names {
             let Some(column) = table.column(name) else {
-                let message = format!("column \"{name}\" of relation \"{}\" does not exist", table.name);
+                let message =
+                    format!("column \"{name}\" of relation \"{}\" does not exist", table.name);
                 let error = Error::new("42703", message);
                 let known = table.columns.iter().map(|column| column.name.as_str());
                 return Err(match nearest(name, known) {
@@ -110,7 +111,8 @@ impl Target {
     }
 
     fn part(&self, arrays: &[ArrayRef], now_ns: i64) -> Result<Points> {
-        let of_kind = |kind: ColumnKind| self.columns.iter().zip(arrays).filter(move |(c, _)| c.kind == kind);
+        let of_kind =
+            |kind: ColumnKind| self.columns.iter().zip(arrays).filter(move |(c, _)| c.kind == kind);
         let time = of_kind(ColumnKind::Time).next().map(|(_, array)| array);
         let time = time.ok_or_else(|| Error::internal("a target names its time"))?;
         if time.null_count() > 0 {
@@ -121,12 +123,13 @@ impl Target {
         let mut tags: Vec<_> = of_kind(ColumnKind::Tag).collect();
         tags.sort_by_key(|(column, _)| column.id);
         let (series, row_series) = self.series(&tags, times.len())?;
-        let fields = self.columns.iter().zip(arrays).filter_map(|(column, array)| match column.kind {
-            ColumnKind::Field(value_type) => {
-                Some(PointsColumn { id: column.id, value_type, values: Arc::clone(array) })
-            }
-            ColumnKind::Time | ColumnKind::Tag => None,
-        });
+        let fields =
+            self.columns.iter().zip(arrays).filter_map(|(column, array)| match column.kind {
+                ColumnKind::Field(value_type) => {
+                    Some(PointsColumn { id: column.id, value_type, values: Arc::clone(array) })
+                }
+                ColumnKind::Time | ColumnKind::Tag => None,
+            });
         Ok(Points { table: self.table.id, series, row_series, times, fields: fields.collect() })
     }
 
@@ -137,7 +140,8 @@ impl Target {
             return Ok(());
         }
         let message = format!("a row is older than the TTL of database \"{}\"", self.database.name);
-        Err(Error::new("22008", message).hint("ALTER DATABASE ... SET TTL makes room for older rows"))
+        Err(Error::new("22008", message)
+            .hint("ALTER DATABASE ... SET TTL makes room for older rows"))
     }
 
     fn series(
@@ -145,7 +149,8 @@ impl Target {
         tags: &[(&Column, &ArrayRef)],
         rows: usize,
     ) -> Result<(Vec<Box<[u8]>>, Vec<u32>)> {
-        let arrays: Vec<_> = tags.iter().map(|(tag, array)| (tag.id, array.as_string::<i32>())).collect();
+        let arrays: Vec<_> =
+            tags.iter().map(|(tag, array)| (tag.id, array.as_string::<i32>())).collect();
         for (tag, array) in tags {
             if tag.not_null && array.null_count() > 0 {
                 return Err(null_value(&tag.name, &self.table.name));
@@ -161,9 +166,9 @@ impl Target {
         let (mut key, mut last) = (Vec::new(), (Vec::new(), 0));
         for row in 0..rows {
             key.clear();
-            let values = arrays.iter().map(|(id, array)| {
-                (*id, array.is_valid(row).then(|| array.value(row)))
-            });
+            let values = arrays
+                .iter()
+                .map(|(id, array)| (*id, array.is_valid(row).then(|| array.value(row))));
             SeriesKey::encode_into(&mut key, self.table.id, values);
             // Rows of one series often stand together.
             if row == 0 || key != last.0 {
@@ -177,7 +182,9 @@ impl Target {
 }
 
 fn null_value(column: &str, table: &str) -> Error {
-    let message = format!("null value in column \"{column}\" of relation \"{table}\" violates not-null constraint");
+    let message = format!(
+        "null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"
+    );
     Error::new("23502", message)
 }
 
@@ -188,7 +195,9 @@ impl RowsBuilder {
                 let builder = TimestampNanosecondBuilder::new();
                 CellBuilder::Time(builder.with_timezone(TIME_ZONE))
             }
-            ColumnKind::Tag | ColumnKind::Field(ValueType::Str) => CellBuilder::Str(StringBuilder::new()),
+            ColumnKind::Tag | ColumnKind::Field(ValueType::Str) => {
+                CellBuilder::Str(StringBuilder::new())
+            }
             ColumnKind::Field(ValueType::I64) => CellBuilder::I64(Int64Builder::new()),
             ColumnKind::Field(ValueType::U64) => CellBuilder::U64(UInt64Builder::new()),
             ColumnKind::Field(ValueType::F64) => CellBuilder::F64(Float64Builder::new()),
@@ -266,7 +275,9 @@ impl CellBuilder {
                 Cell::Bool(value) => builder.append_value(if value { "true" } else { "false" }),
                 Cell::I64(value) => builder.append_value(value.to_string()),
                 Cell::F64(value) => builder.append_value(value.to_string()),
-                Cell::Time(_) | Cell::Null => return Err(mismatch("text", "timestamp with time zone")),
+                Cell::Time(_) | Cell::Null => {
+                    return Err(mismatch("text", "timestamp with time zone"));
+                }
             },
         }
         Ok(())
@@ -303,9 +314,15 @@ impl CellBuilder {
         let kept = self.finish().slice(0, rows);
         match self {
             Self::Time(builder) => builder.extend(kept.as_primitive::<TimestampNanosecondType>()),
-            Self::I64(builder) => builder.extend(kept.as_primitive::<datafusion::arrow::datatypes::Int64Type>()),
-            Self::U64(builder) => builder.extend(kept.as_primitive::<datafusion::arrow::datatypes::UInt64Type>()),
-            Self::F64(builder) => builder.extend(kept.as_primitive::<datafusion::arrow::datatypes::Float64Type>()),
+            Self::I64(builder) => {
+                builder.extend(kept.as_primitive::<datafusion::arrow::datatypes::Int64Type>())
+            }
+            Self::U64(builder) => {
+                builder.extend(kept.as_primitive::<datafusion::arrow::datatypes::UInt64Type>())
+            }
+            Self::F64(builder) => {
+                builder.extend(kept.as_primitive::<datafusion::arrow::datatypes::Float64Type>())
+            }
             Self::Bool(builder) => builder.extend(kept.as_boolean()),
             Self::Str(builder) => builder.extend(kept.as_string::<i32>()),
         }
@@ -333,9 +350,7 @@ fn time(cell: Cell<'_>, precision: Precision) -> Result<i64> {
     match cell {
         Cell::Time(ns) => Ok(ns),
         Cell::I64(number) => scaled(number, &number.to_string()),
-        Cell::Number(text) => {
-            scaled(text.parse().map_err(|_| out_of_range(NAME, text))?, text)
-        }
+        Cell::Number(text) => scaled(text.parse().map_err(|_| out_of_range(NAME, text))?, text),
         Cell::Text(text) => {
             let text = text.trim();
             let digits = text.strip_prefix('-').unwrap_or(text);
@@ -363,7 +378,11 @@ fn integer(cell: Cell<'_>) -> Result<i64> {
         Cell::I64(value) => Ok(value),
         Cell::F64(value) => rounded(value, &value.to_string()),
         Cell::Text(text) => text.trim().parse().map_err(|_| {
-            if text.trim().parse::<i128>().is_ok() { out_of_range(NAME, text) } else { invalid(NAME, text) }
+            if text.trim().parse::<i128>().is_ok() {
+                out_of_range(NAME, text)
+            } else {
+                invalid(NAME, text)
+            }
         }),
         Cell::Number(text) => match text.parse() {
             Ok(value) => Ok(value),
@@ -380,9 +399,15 @@ fn integer(cell: Cell<'_>) -> Result<i64> {
 fn unsigned(cell: Cell<'_>) -> Result<u64> {
     const NAME: &str = "bigint unsigned";
     match cell {
-        Cell::I64(value) => u64::try_from(value).map_err(|_| out_of_range(NAME, &value.to_string())),
+        Cell::I64(value) => {
+            u64::try_from(value).map_err(|_| out_of_range(NAME, &value.to_string()))
+        }
         Cell::Text(text) | Cell::Number(text) => text.trim().parse().map_err(|_| {
-            if text.trim().parse::<f64>().is_ok() { out_of_range(NAME, text) } else { invalid(NAME, text) }
+            if text.trim().parse::<f64>().is_ok() {
+                out_of_range(NAME, text)
+            } else {
+                invalid(NAME, text)
+            }
         }),
         Cell::F64(_) => Err(mismatch(NAME, "double precision")),
         Cell::Bool(_) => Err(mismatch(NAME, "boolean")),
@@ -398,7 +423,8 @@ fn float(cell: Cell<'_>) -> Result<f64> {
         Cell::Text(text) | Cell::Number(text) => {
             let text = text.trim();
             let value: f64 = text.parse().map_err(|_| invalid(NAME, text))?;
-            let spelt = text.bytes().any(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E'));
+            let spelt =
+                text.bytes().any(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E'));
             if value.is_infinite() && !spelt { Err(out_of_range(NAME, text)) } else { Ok(value) }
         }
         Cell::Bool(_) => Err(mismatch(NAME, "boolean")),
@@ -422,11 +448,7 @@ fn boolean(cell: Cell<'_>) -> Result<bool> {
 }
 
 /// Stores points; every row is durable and visible when this returns.
-pub(crate) async fn store(
-    database: &Database,
-    target: &Target,
-    points: Vec<Points>,
-) -> Result<()> {
+pub(crate) async fn store(database: &Database, target: &Target, points: Vec<Points>) -> Result<()> {
     for points in points {
         database.cluster().write(target.database.id, points).await?;
     }

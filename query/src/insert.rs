@@ -106,7 +106,10 @@ impl Session {
                 let message = format!("INSERT ... SELECT of more than {SELECTED_ROWS_MAX} rows");
                 return Err(Error::new("54000", message).hint("split it by time"));
             }
-            let narrowed = Target { columns: target.columns[..batch.num_columns()].to_vec(), ..target.clone() };
+            let narrowed = Target {
+                columns: target.columns[..batch.num_columns()].to_vec(),
+                ..target.clone()
+            };
             let precision = target.database.options.precision.ns();
             let arrays = narrowed.columns.iter().zip(batch.columns()).map(|(column, array)| {
                 convert(array, column, precision).map_err(|error| in_column(error, column))
@@ -118,7 +121,10 @@ impl Session {
 }
 
 fn is_plain(query: &ast::Query) -> bool {
-    query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none()
+    query.with.is_none()
+        && query.order_by.is_none()
+        && query.limit_clause.is_none()
+        && query.fetch.is_none()
 }
 
 fn check_width(width: usize, target: &Target) -> Result<()> {
@@ -152,7 +158,9 @@ fn convert(array: &ArrayRef, column: &Column, precision_ns: i64) -> Result<Array
         let numbers = numbers.as_primitive::<Int64Type>();
         let scaled = numbers.try_unary::<_, Int64Type, _>(|number| {
             number.checked_mul(precision_ns).ok_or_else(|| {
-                datafusion::arrow::error::ArrowError::ArithmeticOverflow("time out of range".to_owned())
+                datafusion::arrow::error::ArrowError::ArithmeticOverflow(
+                    "time out of range".to_owned(),
+                )
             })
         })?;
         return Ok(cast_with_options(&scaled, &wanted, &options)?);
@@ -188,7 +196,10 @@ impl Literal<'_> {
     }
 }
 
-fn literal<'a>(expression: &'a ast::Expr, params: &'a [ScalarValue]) -> Result<Option<Literal<'a>>> {
+fn literal<'a>(
+    expression: &'a ast::Expr,
+    params: &'a [ScalarValue],
+) -> Result<Option<Literal<'a>>> {
     Ok(match expression {
         ast::Expr::Value(value) => match &value.value {
             ast::Value::Null => Some(Literal::Null),
@@ -207,7 +218,9 @@ fn literal<'a>(expression: &'a ast::Expr, params: &'a [ScalarValue]) -> Result<O
             _ => None,
         },
         ast::Expr::Nested(inner) => literal(inner, params)?,
-        ast::Expr::TypedString(typed) if matches!(typed.data_type, ast::DataType::Timestamp(..)) => {
+        ast::Expr::TypedString(typed)
+            if matches!(typed.data_type, ast::DataType::Timestamp(..)) =>
+        {
             match &typed.value.value {
                 ast::Value::SingleQuotedString(text) => Some(Literal::Text(text.as_str().into())),
                 _ => None,
@@ -220,7 +233,8 @@ fn literal<'a>(expression: &'a ast::Expr, params: &'a [ScalarValue]) -> Result<O
 fn parameter<'a>(name: &str, params: &'a [ScalarValue]) -> Result<Literal<'a>> {
     let number = name.strip_prefix('$').and_then(|number| number.parse::<usize>().ok());
     let value = number.and_then(|number| params.get(number.checked_sub(1)?));
-    let value = value.ok_or_else(|| Error::new("08P01", format!("there is no parameter {name}")))?;
+    let value =
+        value.ok_or_else(|| Error::new("08P01", format!("there is no parameter {name}")))?;
     Ok(match value {
         value if value.is_null() => Literal::Null,
         ScalarValue::Utf8(Some(text)) => Literal::Text(text.as_str().into()),

@@ -41,8 +41,8 @@ mod types;
 
 pub use copy::{CopyFormat, CopyIn, CopyOut, CopyRow};
 pub use database::{Database, DatabaseConfig};
-pub use error::{Error, Result};
 pub use datafusion::common::ScalarValue;
+pub use error::{Error, Result};
 pub use output::{Notice, Output};
 pub use planning::Prepared;
 pub use scram::{Verifier, make_verifier};

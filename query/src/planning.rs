@@ -4,22 +4,26 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::{ParamValues, ScalarValue, TableReference};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
+
+use futures::StreamExt;
 
 use crate::catalog::mentions_catalog;
 use crate::error::{Error, Result, nearest};
 use crate::insert::parameter_columns;
 use crate::session::Session;
+use crate::show;
 use crate::sql::{Statement, parse_one};
 use crate::types::sql_type;
-use crate::show;
 
 /// The most parameters of a statement, as in PostgreSQL's protocol.
 pub(crate) const PARAMETERS_MAX: usize = 65_535;
@@ -46,7 +50,11 @@ pub(crate) fn fold(ident: &ast::Ident) -> String {
 /// Returns the parts of a dotted name.
 pub(crate) fn parts(name: &ast::ObjectName) -> Result<Vec<String>> {
     let part = |part: &ast::ObjectNamePart| part.as_ident().map(fold);
-    name.0.iter().map(part).collect::<Option<_>>().ok_or_else(|| Error::syntax("a name is expected"))
+    name.0
+        .iter()
+        .map(part)
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::syntax("a name is expected"))
 }
 
 impl Session {
@@ -64,9 +72,9 @@ impl Session {
                 let query = self.with_types(*query, declared);
                 let plan = self.plan(&query).await?;
                 let parameters = parameters_of(&plan, declared)?;
-                let columns = Some(Arc::clone(plan.schema().inner()));
+                let columns = renamed(plan.schema().inner(), &names(&query));
                 let statement = Some(Arc::new(Statement::Query(Box::new(query))));
-                Ok(Prepared { statement, parameters, columns })
+                Ok(Prepared { statement, parameters, columns: Some(columns) })
             }
             Statement::Insert(insert) => {
                 let parameters = self.insert_parameters(&insert, declared).await?;
@@ -127,7 +135,16 @@ impl Session {
             plan = plan.replace_params_with_values(&ParamValues::from(params.to_vec()))?;
         }
         let plan = state.create_physical_plan(&plan).await?;
-        Ok(execute_stream(plan, state.task_ctx())?)
+        let rows = execute_stream(plan, state.task_ctx())?;
+        let schema = renamed(&rows.schema(), &names(query));
+        let relabel = Arc::clone(&schema);
+        let rows = rows.map(move |batch| {
+            let batch = batch?;
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            let columns = batch.columns().to_vec();
+            Ok(RecordBatch::try_new_with_options(Arc::clone(&relabel), columns, &options)?)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
 
     async fn plan(&self, query: &DfStatement) -> Result<LogicalPlan> {
@@ -139,7 +156,8 @@ impl Session {
         self.check_names(state, &query)?;
         let plan = state.statement_to_plan(query).await?;
         let options = SQLOptions::new();
-        let options = options.with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let options =
+            options.with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         options.verify_plan(&plan)?;
         Ok(plan)
     }
@@ -151,7 +169,9 @@ impl Session {
             let (catalog, schema, table) = match &reference {
                 TableReference::Bare { table } => (None, None, table),
                 TableReference::Partial { schema, table } => (None, Some(schema), table),
-                TableReference::Full { catalog, schema, table } => (Some(catalog), Some(schema), table),
+                TableReference::Full { catalog, schema, table } => {
+                    (Some(catalog), Some(schema), table)
+                }
             };
             let catalog = catalog.map_or_else(|| self.tenant_name(), |name| name.to_string());
             let Some(found) = state.catalog_list().catalog(&catalog) else {
@@ -187,6 +207,59 @@ impl Session {
             other => other,
         }
     }
+}
+
+/// Returns the names PostgreSQL gives the columns of a query; empty where the plan's own names stay.
+fn names(query: &DfStatement) -> Vec<Option<String>> {
+    let DfStatement::Statement(statement) = query else { return Vec::new() };
+    let ast::Statement::Query(query) = statement.as_ref() else { return Vec::new() };
+    let mut body = query.body.as_ref();
+    while let ast::SetExpr::SetOperation { left, .. } = body {
+        body = left;
+    }
+    let ast::SetExpr::Select(select) = body else { return Vec::new() };
+    let name = |item: &ast::SelectItem| match item {
+        ast::SelectItem::UnnamedExpr(expression) => Some(Some(column_name(expression))),
+        ast::SelectItem::ExprWithAlias { .. } => Some(None),
+        // A wildcard stands for nobody knows how many columns.
+        _ => None,
+    };
+    select.projection.iter().map(name).collect::<Option<_>>().unwrap_or_default()
+}
+
+/// Names a column as PostgreSQL's `FigureColname` does: after the column, the function or the type.
+fn column_name(expression: &ast::Expr) -> String {
+    let unknown = || "?column?".to_owned();
+    match expression {
+        ast::Expr::Identifier(ident) => fold(ident),
+        ast::Expr::CompoundIdentifier(parts) => parts.last().map_or_else(unknown, fold),
+        ast::Expr::Function(function) => {
+            let last = function.name.0.last().and_then(|part| part.as_ident());
+            last.map_or_else(unknown, fold)
+        }
+        ast::Expr::Cast { expr, data_type, .. } => match column_name(expr) {
+            name if name == "?column?" => data_type.to_string().to_lowercase(),
+            name => name,
+        },
+        ast::Expr::Nested(inner) => column_name(inner),
+        ast::Expr::Case { .. } => "case".to_owned(),
+        ast::Expr::Extract { .. } => "extract".to_owned(),
+        ast::Expr::Exists { .. } => "exists".to_owned(),
+        ast::Expr::Array(_) => "array".to_owned(),
+        _ => unknown(),
+    }
+}
+
+fn renamed(schema: &SchemaRef, names: &[Option<String>]) -> SchemaRef {
+    if names.len() != schema.fields().len() {
+        return Arc::clone(schema);
+    }
+    let field = |(field, name): (&FieldRef, &Option<String>)| match name {
+        Some(name) => Arc::new(field.as_ref().clone().with_name(name)),
+        None => Arc::clone(field),
+    };
+    let fields: Vec<FieldRef> = schema.fields().iter().zip(names).map(field).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 fn rewrite(query: DfStatement) -> DfStatement {

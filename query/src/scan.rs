@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use cluster::{ScanRequest, VnodeScan};
 use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -23,7 +24,6 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
     ReplaceChildrenOptions,
 };
-use cluster::{ScanRequest, VnodeScan};
 
 use crate::error::Error;
 
@@ -194,7 +194,8 @@ impl ExecutionPlan for TskvScanExec {
         builder.spawn_blocking(move || {
             for mut scan in scans {
                 while left > 0
-                    && let Some(batch) = scan.next_batch().map_err(cluster::Error::from).map_err(Error::from)?
+                    && let Some(batch) =
+                        scan.next_batch().map_err(cluster::Error::from).map_err(Error::from)?
                 {
                     left = left.saturating_sub(batch.num_rows());
                     let batch = batch.record_output(&metrics);

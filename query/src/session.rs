@@ -120,7 +120,9 @@ impl Session {
             // Only the first name counts: one database is searched, then pg_catalog.
             let first = value.map(|path| path.split(',').next().unwrap_or_default());
             let first = first.map(|name| name.trim().trim_matches(['"', '\'']));
-            self.settings.lock().set(name, first.filter(|name| !name.is_empty() && *name != "$user"))?;
+            self.settings
+                .lock()
+                .set(name, first.filter(|name| !name.is_empty() && *name != "$user"))?;
             return Ok(());
         }
         if let Some(report) = self.settings.lock().set(name, value)? {
@@ -274,7 +276,9 @@ impl Session {
             [tenant, database, table] if self.tenant_names().contains(tenant) => {
                 Ok((database.clone(), table))
             }
-            [tenant, _, _] => Err(Error::new("3D000", format!("tenant \"{tenant}\" does not exist"))),
+            [tenant, _, _] => {
+                Err(Error::new("3D000", format!("tenant \"{tenant}\" does not exist")))
+            }
             _ => Err(Error::syntax(format!("improper qualified name: {}", name.join(".")))),
         }
     }
@@ -311,14 +315,12 @@ impl Session {
         };
         let template = self.database.template();
         let schema = self.database_name();
-        let config = template.config().clone().with_default_catalog_and_schema(&self.tenant, &schema);
+        let config =
+            template.config().clone().with_default_catalog_and_schema(&self.tenant, &schema);
         let builder = SessionStateBuilder::new_from_existing(template.clone());
         let mut state = builder.with_config(config).with_catalog_list(Arc::new(catalogs)).build();
-        let names = SessionNames {
-            tenant: self.tenant.clone(),
-            database: schema,
-            user: self.user.clone(),
-        };
+        let names =
+            SessionNames { tenant: self.tenant.clone(), database: schema, user: self.user.clone() };
         register_functions(&mut state, &names)?;
         state.mark_start_execution();
         Ok(state)

@@ -35,18 +35,43 @@ pub(crate) const SERVER_VERSION: &str = concat!("15.0 (CnosDB ", env!("CARGO_PKG
 const KNOWN: [Known; 15] = [
     Known { name: "application_name", default: "", reported: Some("application_name"), check: any },
     Known { name: "bytea_output", default: "hex", reported: None, check: |v| only(v, &["hex"]) },
-    Known { name: "client_encoding", default: "UTF8", reported: Some("client_encoding"), check: utf8 },
+    Known {
+        name: "client_encoding",
+        default: "UTF8",
+        reported: Some("client_encoding"),
+        check: utf8,
+    },
     Known { name: "client_min_messages", default: "notice", reported: None, check: any },
-    Known { name: "datestyle", default: "ISO, MDY", reported: Some("DateStyle"), check: date_style },
+    Known {
+        name: "datestyle",
+        default: "ISO, MDY",
+        reported: Some("DateStyle"),
+        check: date_style,
+    },
     Known { name: "default_transaction_read_only", default: "off", reported: None, check: off },
     Known { name: "extra_float_digits", default: "1", reported: None, check: any },
-    Known { name: "idle_in_transaction_session_timeout", default: "0", reported: None, check: millis },
-    Known { name: "intervalstyle", default: "postgres", reported: Some("IntervalStyle"), check: |v| only(v, &["postgres"]) },
+    Known {
+        name: "idle_in_transaction_session_timeout",
+        default: "0",
+        reported: None,
+        check: millis,
+    },
+    Known {
+        name: "intervalstyle",
+        default: "postgres",
+        reported: Some("IntervalStyle"),
+        check: |v| only(v, &["postgres"]),
+    },
     Known { name: "lock_timeout", default: "0", reported: None, check: millis },
     Known { name: "row_security", default: "on", reported: None, check: any },
     Known { name: "search_path", default: "public", reported: None, check: any },
     Known { name: "statement_timeout", default: "3600000", reported: None, check: millis },
-    Known { name: "synchronous_commit", default: "on", reported: None, check: |v| only(v, &["on"]) },
+    Known {
+        name: "synchronous_commit",
+        default: "on",
+        reported: None,
+        check: |v| only(v, &["on"]),
+    },
     Known { name: "timezone", default: "UTC", reported: Some("TimeZone"), check: utc },
 ];
 
@@ -56,7 +81,9 @@ fn any(value: &str) -> std::result::Result<String, String> {
 
 fn only(value: &str, allowed: &[&str]) -> std::result::Result<String, String> {
     let found = allowed.iter().find(|allowed| allowed.eq_ignore_ascii_case(value));
-    found.map(|found| (*found).to_owned()).ok_or_else(|| format!("only {} is supported", allowed.join(", ")))
+    found
+        .map(|found| (*found).to_owned())
+        .ok_or_else(|| format!("only {} is supported", allowed.join(", ")))
 }
 
 fn off(value: &str) -> std::result::Result<String, String> {
@@ -74,12 +101,17 @@ fn utf8(value: &str) -> std::result::Result<String, String> {
 
 fn date_style(value: &str) -> std::result::Result<String, String> {
     let first = value.split(',').next().unwrap_or_default().trim();
-    if first.eq_ignore_ascii_case("iso") { Ok("ISO, MDY".to_owned()) } else { Err("only ISO is supported".to_owned()) }
+    if first.eq_ignore_ascii_case("iso") {
+        Ok("ISO, MDY".to_owned())
+    } else {
+        Err("only ISO is supported".to_owned())
+    }
 }
 
 fn utc(value: &str) -> std::result::Result<String, String> {
     let zone = value.trim_matches('\'').to_ascii_uppercase();
-    let utc = ["UTC", "ETC/UTC", "GMT", "ETC/GMT", "ZULU", "Z", "0", "+00", "+00:00", "UCT", "ETC/UCT"];
+    let utc =
+        ["UTC", "ETC/UTC", "GMT", "ETC/GMT", "ZULU", "Z", "0", "+00", "+00:00", "UCT", "ETC/UCT"];
     if utc.contains(&zone.as_str()) {
         return Ok("UTC".to_owned());
     }
@@ -96,7 +128,9 @@ fn millis(value: &str) -> std::result::Result<String, String> {
         "s" => 1_000,
         "min" => 60_000,
         "h" => 3_600_000,
-        _ => return Err("a number of milliseconds is expected, or one with ms, s, min, h".to_owned()),
+        _ => {
+            return Err("a number of milliseconds is expected, or one with ms, s, min, h".to_owned());
+        }
     };
     let number = number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale));
     number.map(|number| number.to_string()).ok_or_else(|| "a number is expected".to_owned())
@@ -130,7 +164,11 @@ fn unrecognized(name: &str) -> Error {
 
 impl Settings {
     /// Changes a setting; `None` gives it its default. Returns what clients are to be told.
-    pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<Option<(&'static str, String)>> {
+    pub(crate) fn set(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+    ) -> Result<Option<(&'static str, String)>> {
         let known = known(name)?;
         match value {
             None => drop(self.changed.remove(known.name)),
@@ -155,7 +193,8 @@ impl Settings {
         if let Some((_, value)) = FIXED.iter().find(|(fixed, _)| *fixed == lower) {
             return Ok((*value).to_owned());
         }
-        let known = KNOWN.iter().find(|known| known.name == lower).ok_or_else(|| unrecognized(name))?;
+        let known =
+            KNOWN.iter().find(|known| known.name == lower).ok_or_else(|| unrecognized(name))?;
         Ok(self.value(known).to_owned())
     }
 
@@ -170,7 +209,13 @@ impl Settings {
 
     /// Returns what every client is told when it connects.
     pub(crate) fn reported(&self) -> Vec<(String, String)> {
-        let fixed = ["server_version", "server_encoding", "integer_datetimes", "standard_conforming_strings", "in_hot_standby"];
+        let fixed = [
+            "server_version",
+            "server_encoding",
+            "integer_datetimes",
+            "standard_conforming_strings",
+            "in_hot_standby",
+        ];
         let mut reported: Vec<_> = FIXED
             .iter()
             .filter(|(name, _)| fixed.contains(name))

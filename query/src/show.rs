@@ -63,7 +63,8 @@ impl Session {
             }
             Show::Tenants => {
                 self.check(Need::Administer)?;
-                let line = |tenant: &Arc<meta::Tenant>| vec![tenant.name.clone(), tenant.comment.clone()];
+                let line =
+                    |tenant: &Arc<meta::Tenant>| vec![tenant.name.clone(), tenant.comment.clone()];
                 catalog.tenants().map(line).collect()
             }
             Show::Users => {

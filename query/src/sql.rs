@@ -6,8 +6,8 @@ mod limits;
 mod parser;
 
 pub(crate) use definitions::{
-    AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind, TenantAction,
-    UserAction, UserOptions,
+    AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind,
+    TenantAction, UserAction, UserOptions,
 };
 pub use parser::parse;
 pub(crate) use parser::parse_one;

@@ -30,7 +30,9 @@ pub(crate) fn column_type(data_type: &ast::DataType) -> Result<ColumnType> {
         Sql::SmallInt(_) | Sql::Int2(_) | Sql::Int(_) | Sql::Integer(_) | Sql::Int4(_) => {
             widened(ValueType::I64)
         }
-        Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 | Sql::Float(_) => value(ValueType::F64),
+        Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 | Sql::Float(_) => {
+            value(ValueType::F64)
+        }
         Sql::Real | Sql::Float4 => widened(ValueType::F64),
         Sql::Boolean | Sql::Bool => value(ValueType::Bool),
         Sql::String(_) | Sql::Text | Sql::Varchar(None) | Sql::CharacterVarying(None) => {

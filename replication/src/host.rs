@@ -55,7 +55,11 @@ impl<T: Send + Sync + 'static> RaftHost<T> {
     ///
     /// # Errors
     /// What `open` says; `NotReady` while a failed group waits.
-    pub async fn get<F>(&self, member: u64, open: impl FnOnce(GroupConfig) -> F) -> Result<Arc<Hosted<T>>>
+    pub async fn get<F>(
+        &self,
+        member: u64,
+        open: impl FnOnce(GroupConfig) -> F,
+    ) -> Result<Arc<Hosted<T>>>
     where
         F: Future<Output = Result<Hosted<T>>>,
     {

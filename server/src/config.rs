@@ -97,8 +97,10 @@ pub(crate) fn load(flags: &Flags) -> Result<Config, String> {
     let mut table: toml::Table =
         DEFAULTS.parse().map_err(|error| format!("default settings: {error}"))?;
     if let Some(path) = &flags.config {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let file: toml::Table = text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let file: toml::Table =
+            text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
         overlay(&mut table, file, "", path)?;
     }
     let mut config: Config = table.try_into().map_err(|error| format!("settings: {error}"))?;
@@ -116,12 +118,20 @@ pub(crate) fn load(flags: &Flags) -> Result<Config, String> {
 }
 
 /// Puts the keys of a file over the defaults; every key must be among them.
-fn overlay(base: &mut toml::Table, over: toml::Table, prefix: &str, path: &Path) -> Result<(), String> {
+fn overlay(
+    base: &mut toml::Table,
+    over: toml::Table,
+    prefix: &str,
+    path: &Path,
+) -> Result<(), String> {
     for (key, value) in over {
         let Some(old) = base.get_mut(&key) else {
-            let near = base.keys().min_by_key(|known| distance(known, &key)).cloned().unwrap_or_default();
+            let near =
+                base.keys().min_by_key(|known| distance(known, &key)).cloned().unwrap_or_default();
             let file = path.display();
-            return Err(format!("{file}: unknown setting \"{prefix}{key}\"; did you mean \"{prefix}{near}\"?"));
+            return Err(format!(
+                "{file}: unknown setting \"{prefix}{key}\"; did you mean \"{prefix}{near}\"?"
+            ));
         };
         match (old, value) {
             (toml::Value::Table(old), toml::Value::Table(value)) => {
@@ -145,7 +155,9 @@ impl Config {
             return Err("storage.wal_segment_bytes must be at least 1 MiB".to_owned());
         }
         if self.storage.flush_bytes == 0 || self.storage.flush_bytes > self.storage.memcache_bytes {
-            return Err("storage.flush_bytes must be between 1 and storage.memcache_bytes".to_owned());
+            return Err(
+                "storage.flush_bytes must be between 1 and storage.memcache_bytes".to_owned()
+            );
         }
         if self.storage.wal_segments_max < 2 {
             return Err("storage.wal_segments_max must be at least 2".to_owned());
@@ -162,7 +174,8 @@ impl Config {
     /// Returns the address of the PostgreSQL front end.
     pub(crate) fn pg_addr(&self) -> Result<SocketAddr, String> {
         let addr = &self.pg.addr;
-        let mut found = addr.to_socket_addrs().map_err(|error| format!("pg address {addr}: {error}"))?;
+        let mut found =
+            addr.to_socket_addrs().map_err(|error| format!("pg address {addr}: {error}"))?;
         found.next().ok_or_else(|| format!("pg address {addr} means no address"))
     }
 }

@@ -51,10 +51,12 @@ impl Node {
         let listener = TcpListener::bind(addr).await;
         let listener = listener.map_err(|error| format!("listen on {addr}: {error}"))?;
         let addr = listener.local_addr().map_err(|error| format!("listen on {addr}: {error}"))?;
-        let meta = MetaNode::open(&config.data_dir.join("meta")).await.map_err(|e| e.to_string())?;
+        let meta =
+            MetaNode::open(&config.data_dir.join("meta")).await.map_err(|e| e.to_string())?;
         bootstrap(&meta).await?;
         let clock = Arc::new(SystemClock);
-        let cluster = ClusterNode::open(cluster_config(&config), meta.client(), disk, clock.clone());
+        let cluster =
+            ClusterNode::open(cluster_config(&config), meta.client(), disk, clock.clone());
         let cluster = cluster.await.map_err(|error| error.to_string())?;
         let query = DatabaseConfig {
             memory_bytes: config.query.memory_bytes,
@@ -99,7 +101,8 @@ fn tls(config: &Config) -> Result<Option<pg::TlsAcceptor>, String> {
 
 /// Takes the data directory for this process alone and checks its format.
 fn claim(disk: &dyn Disk, data_dir: &Path) -> Result<File, String> {
-    let at = |error: &dyn std::fmt::Display| format!("data directory {}: {error}", data_dir.display());
+    let at =
+        |error: &dyn std::fmt::Display| format!("data directory {}: {error}", data_dir.display());
     disk.make_folders(data_dir).map_err(|error| at(&error))?;
     let lock = File::options().create(true).truncate(false).write(true).open(data_dir.join("lock"));
     let lock = lock.map_err(|error| at(&error))?;

@@ -1,1 +1,98 @@
-//! tests
+//! The kit of the black-box tests: the real binary, started on a free port and a folder of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A running `cnosdb`.
+pub struct Server {
+    child: Child,
+    /// The port PostgreSQL clients connect to.
+    pub port: u16,
+}
+
+/// Returns a binary of the workspace, built beside the running test.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    let folder = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
+    folder.join(name)
+}
+
+fn spawn(data_dir: &Path, envs: &[(&str, &str)]) -> Child {
+    Command::new(binary("cnosdb"))
+        .args(["run", "--pg-addr", "127.0.0.1:0", "--log", "warn", "--data-dir"])
+        .arg(data_dir)
+        .envs(envs.iter().copied())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary is built before the tests run")
+}
+
+impl Server {
+    /// Starts the server and waits until it is ready.
+    ///
+    /// # Panics
+    /// Where it ends instead.
+    pub fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[])
+    }
+
+    /// Starts the server with more in its environment.
+    ///
+    /// # Panics
+    /// Where it ends instead.
+    pub fn start_with(data_dir: &Path, envs: &[(&str, &str)]) -> Self {
+        let mut child = spawn(data_dir, envs);
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let line =
+            BufReader::new(stdout).lines().map_while(Result::ok).find(|l| l.starts_with("Ready"));
+        let line = line.expect("the server says that it is ready");
+        let port = line.split(" -p ").nth(1).and_then(|rest| rest.split(' ').next());
+        let port = port.and_then(|port| port.parse().ok()).expect("the line names the port");
+        Self { child, port }
+    }
+
+    /// Starts the server and kills it before it is ready, `polls` looks later.
+    pub fn kill_in_recovery(data_dir: &Path, polls: u32) {
+        let mut child = spawn(data_dir, &[]);
+        for _ in 0..polls {
+            if child.try_wait().ok().flatten().is_some() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        kill(&mut child);
+    }
+
+    /// Ends the process as a power cut of the process would: kill -9.
+    pub fn kill(mut self) {
+        kill(&mut self.child);
+    }
+
+    /// Asks the process to stop and returns whether it ended well.
+    ///
+    /// # Panics
+    /// Where it cannot be asked.
+    pub fn stop(mut self) -> bool {
+        let asked = Command::new("kill").arg(self.child.id().to_string()).status();
+        assert!(asked.is_ok_and(|status| status.success()), "kill");
+        self.child.wait().is_ok_and(|status| status.success())
+    }
+
+    /// Returns what psycopg, psql and others connect with.
+    pub fn url(&self) -> String {
+        format!("postgresql://root@127.0.0.1:{}/cnosdb", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        kill(&mut self.child);
+    }
+}
+
+fn kill(child: &mut Child) {
+    // It may have ended by itself already; either way it is gone after `wait`.
+    drop(child.kill());
+    drop(child.wait());
+}

@@ -62,8 +62,9 @@ impl Memcache {
 fn mergeable(runs: &[Arc<Run>]) -> Option<usize> {
     let tier = |run: &Run| run.rows().ilog(MERGE_FACTOR);
     let newest = runs.last()?;
-    let same = runs.iter().rev().take_while(|run| {
-        run.rows() < SMALL_RUN_ROWS && tier(run) <= tier(newest)
-    });
+    let same = runs
+        .iter()
+        .rev()
+        .take_while(|run| run.rows() < SMALL_RUN_ROWS && tier(run) <= tier(newest));
     (same.count() >= MERGE_FACTOR).then_some(MERGE_FACTOR)
 }

@@ -208,7 +208,11 @@ impl VnodeScan {
         }
         let ranks = (start, self.next_series);
         if ranks.1 - ranks.0 == 1 && rows > 2 * UNIT_ROWS {
-            self.units = self.slices(self.series[start].0, rows).into_iter().map(|times| Unit { ranks, times }).collect();
+            self.units = self
+                .slices(self.series[start].0, rows)
+                .into_iter()
+                .map(|times| Unit { ranks, times })
+                .collect();
             return self.units.pop_front();
         }
         Some(Unit { ranks, times: self.request.times })
@@ -222,7 +226,8 @@ impl VnodeScan {
     }
 
     fn estimate(&self, series: u32) -> usize {
-        let in_files = self.groups_of(series).map(|group| (group.rows / group.series_count) as usize);
+        let in_files =
+            self.groups_of(series).map(|group| (group.rows / group.series_count) as usize);
         let in_runs = self.runs.iter().map(|run| {
             let (start, end) = run.rows_of(series, self.request.times);
             end - start

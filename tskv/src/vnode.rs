@@ -172,7 +172,8 @@ impl Vnode {
     /// Bytes that are no command: the replica must stop, for its log is not what was proposed.
     pub fn apply(&self, progress: Progress, commands: &[Bytes]) -> Result<Vec<Outcome>> {
         let decoded = commands.iter().map(|command| Command::decode(command));
-        let decoded = decoded.collect::<std::result::Result<Vec<_>, _>>().map_err(Error::Command)?;
+        let decoded =
+            decoded.collect::<std::result::Result<Vec<_>, _>>().map_err(Error::Command)?;
         let mut outcomes = Vec::with_capacity(decoded.len());
         let mut state = self.state.lock();
         for Command::Write { id, time_ns, points } in decoded {

@@ -8,12 +8,10 @@ use arrow::array::{AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampNanosecondType};
 use cluster::{Cluster, ClusterConfig, ClusterNode};
 use meta::{Command, DatabaseChange, MetaNode};
+use model::clock::SetClock;
 use model::points::{PointsColumn, SeriesDictionary};
 use model::time::Span;
-use model::{
-    ColumnId, DatabaseId, NodeId, Points, SeriesKey, TableId, TimeRange, ValueType,
-};
-use model::clock::SetClock;
+use model::{ColumnId, DatabaseId, NodeId, Points, SeriesKey, TableId, TimeRange, ValueType};
 use tskv::disk::OsDisk;
 use tskv::wal::WalConfig;
 use tskv::{ScanColumn, ScanRequest, SeriesFilter};
@@ -43,7 +41,8 @@ impl TestNode {
             wal: WalConfig { segment_bytes: 1 << 16, ..WalConfig::default() },
         };
         let clock = Arc::new(SetClock::new(0));
-        let node = ClusterNode::open(config, client, Arc::new(OsDisk), clock.clone()).await.unwrap();
+        let node =
+            ClusterNode::open(config, client, Arc::new(OsDisk), clock.clone()).await.unwrap();
         Self { meta, node, clock }
     }
 

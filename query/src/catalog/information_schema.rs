@@ -29,13 +29,18 @@ impl SchemaProvider for InformationSchema {
             "schemata" => self.schemata(),
             "tables" => self.tables(),
             "columns" => self.columns(),
-            "views" => texts(
-                &["table_catalog", "table_schema", "table_name", "view_definition"],
-                &[],
-            ),
+            "views" => {
+                texts(&["table_catalog", "table_schema", "table_name", "view_definition"], &[])
+            }
             "table_constraints" => texts(
-                &["constraint_catalog", "constraint_schema", "constraint_name", "table_schema",
-                  "table_name", "constraint_type"],
+                &[
+                    "constraint_catalog",
+                    "constraint_schema",
+                    "constraint_name",
+                    "table_schema",
+                    "table_name",
+                    "constraint_type",
+                ],
                 &[],
             ),
             _ => return Ok(None),
@@ -113,8 +118,16 @@ impl InformationSchema {
                 }
             }
         }
-        let names = ["table_catalog", "table_schema", "table_name", "column_name", "data_type",
-                     "is_nullable", "column_type", "compression_codec"];
+        let names = [
+            "table_catalog",
+            "table_schema",
+            "table_name",
+            "column_name",
+            "data_type",
+            "is_nullable",
+            "column_type",
+            "compression_codec",
+        ];
         let batch = texts(&names, &rows)?;
         let mut fields = batch.schema().fields().to_vec();
         fields.insert(4, Arc::new(Field::new("ordinal_position", DataType::Int64, false)));

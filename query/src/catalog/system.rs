@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{ArrayRef, BooleanArray, Int32Array, StringArray};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, Int32Array, StringArray, new_null_array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
@@ -16,8 +16,7 @@ use datafusion::sql::sqlparser::ast::{self, Visit, VisitMut, Visitor, VisitorMut
 use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::pg_catalog::{
-    self, PG_CATALOG_TABLES, PgCatalogSchemaProvider, PgCatalogStaticTables,
-    oid_field::oid_field,
+    self, PG_CATALOG_TABLES, PgCatalogSchemaProvider, PgCatalogStaticTables, oid_field::oid_field,
 };
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use model::TenantId;
@@ -85,7 +84,11 @@ impl CatalogInfo for TenantObjects {
 
 impl SystemCatalog {
     /// Makes the catalog of a tenant that is known under `name`.
-    pub(crate) fn new(database: Arc<Database>, tenant: TenantId, name: String) -> Result<Self, Error> {
+    pub(crate) fn new(
+        database: Arc<Database>,
+        tenant: TenantId,
+        name: String,
+    ) -> Result<Self, Error> {
         let statics = STATICS.as_ref().map_err(Error::internal)?;
         let objects = TenantObjects { database, tenant, name };
         let inner = PgCatalogSchemaProvider::try_new(
@@ -116,7 +119,7 @@ impl SystemCatalog {
             ("datctype", text("C.UTF-8")),
             ("daticulocale", none()),
             ("dattablespace", int(1663)),
-            ("datacl", none()),
+            ("datacl", no_privileges()),
         ])
     }
 
@@ -145,6 +148,12 @@ impl SystemCatalog {
             ("rolbypassrls", all(false)),
         ])
     }
+}
+
+/// A column of access lists, all NULL.
+fn no_privileges() -> ArrayRef {
+    let item = Arc::new(Field::new("item", DataType::Utf8, true));
+    new_null_array(&DataType::List(item), 1)
 }
 
 fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
@@ -177,9 +186,8 @@ impl SchemaProvider for SystemCatalog {
     }
 }
 
-/// Returns the statement as it can be planned where it asks pg_catalog, as clients write it; `None`
-/// where it does not: the rewriting is not fit for queries in general.
-pub(crate) fn mentions_catalog(statement: &ast::Statement) -> Option<ast::Statement> {
+/// Returns whether a statement reads pg_catalog.
+fn reads_catalog(statement: &ast::Statement) -> bool {
     struct Mentions;
     impl Visitor for Mentions {
         type Break = ();
@@ -194,11 +202,24 @@ pub(crate) fn mentions_catalog(statement: &ast::Statement) -> Option<ast::Statem
             if system { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         }
     }
-    statement.visit(&mut Mentions).is_break().then(|| {
-        let text = statement.to_string();
-        // By its text, as some of psql's queries are replaced as a whole.
-        let parsed = REWRITER.parse(&text).ok().and_then(|mut all| all.pop());
-        let mut rewritten = parsed.unwrap_or_else(|| REWRITER.rewrite(statement.clone()));
+    statement.visit(&mut Mentions).is_break()
+}
+
+/// Returns what stands in for a query that a client is known to send and that cannot be planned:
+/// told by its text, and answered without reading pg_catalog at all.
+pub(crate) fn catalog_replacement(text: &str) -> Option<ast::Statement> {
+    if !text.contains("pg_catalog.") {
+        return None;
+    }
+    let replaced = REWRITER.parse(text).ok()?.pop()?;
+    (!reads_catalog(&replaced)).then_some(replaced)
+}
+
+/// Returns the statement as it can be planned where it asks pg_catalog, as clients write it; `None`
+/// where it does not: the rewriting is not fit for queries in general.
+pub(crate) fn mentions_catalog(statement: &ast::Statement) -> Option<ast::Statement> {
+    reads_catalog(statement).then(|| {
+        let mut rewritten = REWRITER.rewrite(statement.clone());
         if VisitMut::visit(&mut rewritten, &mut ArraySubqueries).is_break() {
             tracing::debug!("a subquery of a catalog query was not rewritten");
         }
@@ -216,8 +237,7 @@ impl VisitorMut for ArraySubqueries {
         if let ast::Expr::Function(function) = expression
             && matches!(function.args, ast::FunctionArguments::Subquery(_))
         {
-            let empty = ast::Value::SingleQuotedString("{}".to_owned());
-            *expression = ast::Expr::Value(empty.with_empty_span());
+            *expression = ast::Expr::Array(ast::Array { elem: Vec::new(), named: true });
         }
         ControlFlow::Continue(())
     }
@@ -263,11 +283,13 @@ pub(crate) fn register_functions(state: &mut SessionState, names: &SessionNames)
         pg_catalog::array_bounds_udf::create_array_upper_udf(),
         pg_catalog::array_bounds_udf::create_array_lower_udf(),
     ];
-    let privileges =
-        ["has_table_privilege", "has_schema_privilege", "has_database_privilege", "has_any_column_privilege"];
-    functions.extend(
-        privileges.map(pg_catalog::has_privilege_udf::create_has_privilege_udf),
-    );
+    let privileges = [
+        "has_table_privilege",
+        "has_schema_privilege",
+        "has_database_privilege",
+        "has_any_column_privilege",
+    ];
+    functions.extend(privileges.map(pg_catalog::has_privilege_udf::create_has_privilege_udf));
     functions.push(owner_name());
     let version = format!("PostgreSQL {}", crate::settings::SERVER_VERSION);
     for (name, qualified, value) in [

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cluster::{ScanColumn, ScanRequest, SeriesFilter};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{SchemaProvider, Session, TableProvider};
 use datafusion::common::{Result, ScalarValue, project_schema};
@@ -12,7 +13,6 @@ use datafusion::logical_expr::{
 use datafusion::physical_plan::ExecutionPlan;
 use model::time::Span;
 use model::{ColumnId, ColumnKind, TableSchema, TimeRange};
-use cluster::{ScanColumn, ScanRequest, SeriesFilter};
 
 use super::SessionCatalogs;
 use crate::access::{Need, check};
@@ -153,12 +153,16 @@ impl TskvTable {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
                 let (column, op, literal) = match (left.as_ref(), right.as_ref()) {
                     (Expr::Column(column), Expr::Literal(literal, _)) => (column, *op, literal),
-                    (Expr::Literal(literal, _), Expr::Column(column)) => (column, op.swap()?, literal),
+                    (Expr::Literal(literal, _), Expr::Column(column)) => {
+                        (column, op.swap()?, literal)
+                    }
                     _ => return None,
                 };
                 let column = self.table.column(column.name())?;
                 match column.kind {
-                    ColumnKind::Time => Some(Pushed { times: Some(range(op, literal)?), term: None }),
+                    ColumnKind::Time => {
+                        Some(Pushed { times: Some(range(op, literal)?), term: None })
+                    }
                     ColumnKind::Tag if op == Operator::Eq => {
                         let term = Some((column.id, vec![Some(text(literal)?)]));
                         Some(Pushed { times: None, term })

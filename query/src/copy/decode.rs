@@ -126,7 +126,9 @@ impl Decoder {
             None if at_end && !rest.is_empty() => (rest.len(), rest.len()),
             None => return Ok(None),
         };
-        if newline.is_none() && matches!(self.format, CopyFormat::Csv { quote, .. } if rest.iter().filter(|b| **b == quote).count() % 2 == 1) {
+        if newline.is_none()
+            && matches!(self.format, CopyFormat::Csv { quote, .. } if rest.iter().filter(|b| **b == quote).count() % 2 == 1)
+        {
             return Err(bad_format("unterminated CSV quoted field"));
         }
         let end = if len > 0 && rest[len - 1] == b'\r' { len - 1 } else { len };
@@ -162,7 +164,9 @@ impl Decoder {
         let mut start = 0;
         for (at, field) in self.fields.iter().enumerate() {
             let value = text.get(start..field.end);
-            let value = value.ok_or_else(|| Error::new("22021", "invalid byte sequence for encoding \"UTF8\""))?;
+            let value = value.ok_or_else(|| {
+                Error::new("22021", "invalid byte sequence for encoding \"UTF8\"")
+            })?;
             let cell = if field.is_null { Cell::Null } else { Cell::Text(value) };
             if let Err(mut error) = builder.push(at, cell) {
                 builder.drop_partial_row();
@@ -181,12 +185,15 @@ impl Decoder {
             if at_end && !rest.is_empty() { Err(bad_format(what)) } else { Ok(CopyRow::NeedsMore) }
         };
         if self.header_left {
-            let Some(head) = rest.get(..19) else { return more("COPY file signature not recognized") };
+            let Some(head) = rest.get(..19) else {
+                return more("COPY file signature not recognized");
+            };
             if head[..11] != SIGNATURE[..] {
                 return Err(bad_format("COPY file signature not recognized"));
             }
             let extension = be_i32(&head[15..19]);
-            let extension = usize::try_from(extension).map_err(|_| bad_format("invalid COPY file header"))?;
+            let extension =
+                usize::try_from(extension).map_err(|_| bad_format("invalid COPY file header"))?;
             if rest.len() < 19 + extension {
                 return more("invalid COPY file header");
             }
@@ -260,7 +267,10 @@ fn binary_cell<'a>(bytes: &'a [u8], column: &Column) -> Result<Cell<'a>> {
         8 => Some(i64::from_be_bytes(bytes.try_into().ok()?)),
         _ => None,
     };
-    let text = || std::str::from_utf8(bytes).map_err(|_| Error::new("22021", "invalid byte sequence for encoding \"UTF8\""));
+    let text = || {
+        std::str::from_utf8(bytes)
+            .map_err(|_| Error::new("22021", "invalid byte sequence for encoding \"UTF8\""))
+    };
     match column.kind {
         ColumnKind::Time => {
             let micros = integer().filter(|_| bytes.len() == 8).ok_or_else(wrong)?;
@@ -268,9 +278,13 @@ fn binary_cell<'a>(bytes: &'a [u8], column: &Column) -> Result<Cell<'a>> {
             ns.map(Cell::Time).ok_or_else(|| Error::new("22008", "timestamp out of range"))
         }
         ColumnKind::Tag | ColumnKind::Field(ValueType::Str) => Ok(Cell::Text(text()?)),
-        ColumnKind::Field(ValueType::I64 | ValueType::U64) => integer().map(Cell::I64).ok_or_else(wrong),
+        ColumnKind::Field(ValueType::I64 | ValueType::U64) => {
+            integer().map(Cell::I64).ok_or_else(wrong)
+        }
         ColumnKind::Field(ValueType::F64) => match bytes.len() {
-            4 => Ok(Cell::F64(f64::from(f32::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)))),
+            4 => {
+                Ok(Cell::F64(f64::from(f32::from_be_bytes(bytes.try_into().map_err(|_| wrong())?))))
+            }
             8 => Ok(Cell::F64(f64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?))),
             _ => Err(wrong()),
         },
@@ -312,7 +326,12 @@ fn csv_line_end(rest: &[u8], quote: u8, escape: u8) -> Option<usize> {
     None
 }
 
-fn split_text(line: &[u8], (delimiter, null): (u8, &[u8]), text: &mut Vec<u8>, fields: &mut Vec<Field>) {
+fn split_text(
+    line: &[u8],
+    (delimiter, null): (u8, &[u8]),
+    text: &mut Vec<u8>,
+    fields: &mut Vec<Field>,
+) {
     let (mut raw_start, mut start) = (0, text.len());
     let mut at = 0;
     loop {
@@ -346,7 +365,8 @@ fn split_text(line: &[u8], (delimiter, null): (u8, &[u8]), text: &mut Vec<u8>, f
 /// Returns what stands behind a backslash, and how many bytes it took.
 fn unescape(rest: &[u8]) -> (Option<u8>, usize) {
     let digits = |base: u32, max: usize, from: &[u8]| {
-        let digits: Vec<u32> = from.iter().take(max).map_while(|byte| char::from(*byte).to_digit(base)).collect();
+        let digits: Vec<u32> =
+            from.iter().take(max).map_while(|byte| char::from(*byte).to_digit(base)).collect();
         let value = digits.iter().fold(0_u32, |value, digit| value * base + digit);
         (Some((value & 0xff) as u8), digits.len())
     };
@@ -379,7 +399,9 @@ fn split_csv(
         let byte = line.get(at).copied();
         match byte {
             Some(byte) if quoted => {
-                if byte == escape && line.get(at + 1).is_some_and(|next| *next == quote || *next == escape) {
+                if byte == escape
+                    && line.get(at + 1).is_some_and(|next| *next == quote || *next == escape)
+                {
                     text.push(line[at + 1]);
                     at += 1;
                 } else if byte == quote {

@@ -45,7 +45,10 @@ pub(crate) fn check(tokens: &[TokenWithSpan]) -> Result<()> {
                     *chain = 0;
                 }
                 if !is_insert && lists.last().is_some_and(|length| *length > LIST_MAX) {
-                    return Err(Error::new("54000", format!("a list has more than {LIST_MAX} elements")));
+                    return Err(Error::new(
+                        "54000",
+                        format!("a list has more than {LIST_MAX} elements"),
+                    ));
                 }
             }
             token if links(token) => {

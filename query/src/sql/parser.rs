@@ -9,10 +9,11 @@ use meta::Precision;
 use model::time::{Span, parse_span};
 
 use super::definitions::{
-    AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind, TenantAction,
-    UserAction, UserOptions,
+    AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind,
+    TenantAction, UserAction, UserOptions,
 };
 use super::{Show, Statement, limits};
+use crate::catalog::catalog_replacement;
 use crate::error::{Error, Result, nearest};
 use crate::types::{ColumnType, column_type};
 
@@ -44,7 +45,7 @@ pub fn parse(text: &str) -> Result<Vec<Statement>> {
     loop {
         while parser.parser.consume_token(&Token::SemiColon) {}
         if parser.parser.peek_token_ref().token == Token::EOF {
-            return Ok(statements);
+            break;
         }
         let statement = statement(&mut parser);
         statements.push(statement.map_err(|failure| failure.into_error(text))?);
@@ -54,6 +55,12 @@ pub fn parse(text: &str) -> Result<Vec<Statement>> {
             return Err(Failure::from(error).into_error(text));
         }
     }
+    if let [Statement::Query(query)] = statements.as_mut_slice()
+        && let Some(replaced) = catalog_replacement(text)
+    {
+        **query = DfStatement::Statement(Box::new(replaced));
+    }
+    Ok(statements)
 }
 
 /// Reads a text that must hold at most one statement.
@@ -480,12 +487,18 @@ fn create_table(p: &mut Parser<'_>) -> Parsed<Statement> {
         if first == "TAGS" && second == Token::LParen {
             p.advance_token();
             for tag in names(p)? {
-                columns.push(ColumnDefinition { name: tag, kind: NewColumnKind::Tag, not_null: false });
+                columns.push(ColumnDefinition {
+                    name: tag,
+                    kind: NewColumnKind::Tag,
+                    not_null: false,
+                });
             }
         } else if take_all(p, &["PRIMARY", "KEY"]) {
             key = names(p)?;
-        } else if matches!(first.as_str(), "CONSTRAINT" | "UNIQUE" | "CHECK" | "FOREIGN" | "EXCLUDE")
-            && !matches!(second, Token::Comma)
+        } else if matches!(
+            first.as_str(),
+            "CONSTRAINT" | "UNIQUE" | "CHECK" | "FOREIGN" | "EXCLUDE"
+        ) && !matches!(second, Token::Comma)
         {
             return Err(Error::unsupported(format!("constraint {first}")).into());
         } else {
@@ -633,7 +646,9 @@ fn alter_tenant(p: &mut Parser<'_>) -> Parsed<TenantAction> {
         return Ok(TenantAction::Comment(p.parse_literal_string()?));
     }
     let found = p.peek_token();
-    Err(p.expected::<()>("SET comment, UNSET comment, ADD USER, SET USER or REMOVE USER", found).into())
+    Err(p
+        .expected::<()>("SET comment, UNSET comment, ADD USER, SET USER or REMOVE USER", found)
+        .into())
 }
 
 fn alter_table(p: &mut Parser<'_>) -> Parsed<AlterTableAction> {
@@ -799,6 +814,8 @@ mod tests {
         assert!(matches!(one("COPY t FROM STDIN"), Statement::Copy(_)));
         assert!(matches!(one("BEGIN"), Statement::Begin("BEGIN")));
         let set = one("SET TIME ZONE 'UTC'");
-        assert!(matches!(set, Statement::Set(name, Some(value)) if name == "timezone" && value == "UTC"));
+        assert!(
+            matches!(set, Statement::Set(name, Some(value)) if name == "timezone" && value == "UTC")
+        );
     }
 }

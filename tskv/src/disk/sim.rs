@@ -274,10 +274,8 @@ impl SimDisk {
         if let Some((at, fault)) = shared.fail_at
             && at == shared.operations
         {
-            let takes_space = matches!(
-                event,
-                SimEvent::Create(..) | SimEvent::Write(..) | SimEvent::SetLen(..)
-            );
+            let takes_space =
+                matches!(event, SimEvent::Create(..) | SimEvent::Write(..) | SimEvent::SetLen(..));
             if fault == Fault::Io {
                 if let SimEvent::Sync(inode) = event
                     && let Some(inode) = shared.state.inodes.get_mut(&inode)

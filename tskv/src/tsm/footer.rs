@@ -68,7 +68,11 @@ pub(super) fn extremes(values: &ArrayRef, value_type: ValueType) -> Option<Extre
             let values = || values.as_primitive::<Int64Type>().iter().flatten();
             let sum = values().fold(0_i64, i64::wrapping_add);
             let bits = i64::cast_unsigned;
-            Some(Extremes { min: bits(values().min()?), max: bits(values().max()?), sum: bits(sum) })
+            Some(Extremes {
+                min: bits(values().min()?),
+                max: bits(values().max()?),
+                sum: bits(sum),
+            })
         }
         ValueType::U64 => {
             let values = || values.as_primitive::<UInt64Type>().iter().flatten();
@@ -108,7 +112,9 @@ pub(super) fn encode(groups: &[RowGroup]) -> Vec<u8> {
             out.put_u32(column.id.0);
             out.put_u8(column.value_type.code());
             out.put_u32(column.nulls);
-            out.put_u8(u8::from(column.written.is_some()) | u8::from(column.extremes.is_some()) << 1);
+            out.put_u8(
+                u8::from(column.written.is_some()) | u8::from(column.extremes.is_some()) << 1,
+            );
             put_page(column.values, &mut out);
             if let Some(page) = column.written {
                 put_page(page, &mut out);
@@ -140,7 +146,8 @@ pub(super) fn decode(bytes: &[u8], pages_end: u64) -> Decoded<Vec<RowGroup>> {
         let series_page = take_page(&mut reader, pages_end)?;
         let time_page = take_page(&mut reader, pages_end)?;
         let columns = reader.count(26)?;
-        let columns = (0..columns).map(|_| take_column(&mut reader, pages_end)).collect::<Decoded<_>>()?;
+        let columns =
+            (0..columns).map(|_| take_column(&mut reader, pages_end)).collect::<Decoded<_>>()?;
         groups.push(RowGroup {
             table,
             rows,

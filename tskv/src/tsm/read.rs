@@ -65,7 +65,9 @@ impl TsmFile {
         let times = self.integers(group.time_page, rows)?;
         let mut run = Run { series, times, columns: Vec::with_capacity(columns.len()) };
         for (id, value_type) in columns {
-            let Some(pages) = group.columns.iter().find(|column| column.id == *id) else { continue };
+            let Some(pages) = group.columns.iter().find(|column| column.id == *id) else {
+                continue;
+            };
             if pages.value_type != *value_type {
                 let reason = format!("column {id} has another type than its table says");
                 return Err(Error::corrupt(&self.path, pages.values.offset, reason));
@@ -107,7 +109,8 @@ impl TsmFile {
     }
 
     fn page(&self, page: Page) -> Result<Vec<u8>> {
-        let bytes = self.file.read_at(page.offset, page.len as usize).context("read", &self.path)?;
+        let bytes =
+            self.file.read_at(page.offset, page.len as usize).context("read", &self.path)?;
         if crc32fast::hash(&bytes) != page.crc {
             return Err(Error::corrupt(&self.path, page.offset, "page checksum"));
         }

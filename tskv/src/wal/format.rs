@@ -167,7 +167,8 @@ impl BatchHeader {
 
     fn crc(&self, at: Place) -> u32 {
         let mut covered = Vec::with_capacity(48);
-        for part in [self.number, self.durable.segment, self.durable.offset, at.segment, at.offset] {
+        for part in [self.number, self.durable.segment, self.durable.offset, at.segment, at.offset]
+        {
             covered.put_u64(part);
         }
         covered.put_u32(self.len);

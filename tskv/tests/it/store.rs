@@ -44,8 +44,7 @@ impl TestVnode {
     /// Opens or recovers what is on `disk`.
     pub(crate) fn open(disk: &SimDisk) -> Result<Self, Error> {
         let disk = Arc::new(disk.clone());
-        let config =
-            WalConfig { segment_bytes: 2_048, writer_thread: false, on_failure: |_| {} };
+        let config = WalConfig { segment_bytes: 2_048, writer_thread: false, on_failure: |_| {} };
         let wal = Wal::open(disk.clone(), Path::new("wal"), &config)?;
         let gauge = Arc::new(MemcacheGauge::default());
         let vnode = Vnode::open(disk, Path::new("vnode"), VNODE, gauge)?;
@@ -153,9 +152,9 @@ impl TestWrite {
         columns.retain(|_| random.random_bool(0.6));
         let rows = (0..random.random_range(1..12)).map(|_| {
             let tag = [None, Some(""), Some("a"), Some("b")][random.random_range(0..4)];
-            let values = columns.iter().map(|_| {
-                random.random_bool(0.8).then(|| random.random_range(-1_000..1_000))
-            });
+            let values = columns
+                .iter()
+                .map(|_| random.random_bool(0.8).then(|| random.random_range(-1_000..1_000)));
             let values = values.collect();
             (tag.map(str::to_owned), random.random_range(-20..20), values)
         });

@@ -1,0 +1,17 @@
+# The four things one does with this repository. Long steps show their progress.
+.PHONY: run test release print-target-dir
+
+# Builds and starts the database: singleton, data in ./data, loopback. Prints the psql line.
+run:
+	@scripts/run.sh
+
+# Installs what tests need and passes them all.
+test:
+	@scripts/test.sh
+
+# Builds the release binaries.
+release:
+	@bash -c '. scripts/env.sh && cargo build --release --locked --workspace --bins'
+
+print-target-dir:
+	@echo "$${CARGO_TARGET_DIR:-$$HOME/.cache/cnosdb/target}"

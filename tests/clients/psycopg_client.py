@@ -1,0 +1,43 @@
+"""psycopg 3: parameters in both formats, COPY in text and binary, server-side errors."""
+
+import datetime
+import sys
+
+import psycopg
+
+utc = datetime.timezone.utc
+with psycopg.connect(sys.argv[1], autocommit=True) as connection:
+    connection.execute("CREATE TABLE p (i BIGINT, f DOUBLE, b BOOLEAN, s STRING, TAGS(host))")
+    moment = datetime.datetime(2024, 5, 1, 12, 30, 15, 123456, tzinfo=utc)
+    insert = "INSERT INTO p (time, host, i, f, b, s) VALUES (%s, %s, %s, %s, %s, %s)"
+    connection.execute(insert, (moment, "a", 1, 1.5, True, "it's"))
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            insert, [(moment + datetime.timedelta(seconds=n), "b", n, n / 2, False, None) for n in range(1, 101)]
+        )
+    row = connection.execute("SELECT time, host, i, f, b, s FROM p WHERE host = %s", ("a",)).fetchone()
+    assert row == (moment, "a", 1, 1.5, True, "it's"), row
+    with connection.cursor(binary=True) as cursor:
+        cursor.execute("SELECT time, i, f, b, s FROM p WHERE time >= %s AND i > %s ORDER BY time", (moment, 98))
+        rows = cursor.fetchall()
+    assert [r[1] for r in rows] == [99, 100] and rows[0][4] is None, rows
+    with connection.cursor() as cursor:
+        with cursor.copy("COPY p (time, host, i) FROM STDIN") as copy:
+            for n in range(1000):
+                copy.write_row((moment + datetime.timedelta(minutes=n), "c", n))
+        with cursor.copy("COPY p (time, host, i, f) FROM STDIN (FORMAT binary)") as copy:
+            copy.set_types(["timestamptz", "text", "int8", "float8"])
+            for n in range(1000):
+                copy.write_row((moment + datetime.timedelta(minutes=n), "d", n, n / 4))
+        with cursor.copy("COPY (SELECT host, i FROM p WHERE host = 'c' ORDER BY time) TO STDOUT") as copy:
+            assert sum(1 for _ in copy.rows()) == 1000
+    counts = connection.execute("SELECT host, count(*), sum(i) FROM p GROUP BY host ORDER BY host").fetchall()
+    assert counts == [("a", 1, 1), ("b", 100, 5050), ("c", 1000, 499500), ("d", 1000, 499500)], counts
+    try:
+        connection.execute("SELECT nothing FROM p")
+    except psycopg.errors.UndefinedColumn as error:
+        assert "nothing" in str(error)
+    else:
+        raise AssertionError("an unknown column is an error")
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+print("ok")

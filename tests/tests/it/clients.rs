@@ -1,0 +1,132 @@
+//! Real clients: psql, our own, psycopg and pgjdbc connect, create, insert, copy and select.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use tests::{Server, binary};
+
+fn here(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
+}
+
+fn check(output: &Output) -> String {
+    let (stdout, stderr) = (&output.stdout, &output.stderr);
+    let text = String::from_utf8_lossy(stdout).into_owned();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(stderr));
+    text
+}
+
+fn psql(server: &Server, input: &str) -> Output {
+    let mut child = Command::new("psql")
+        .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", &server.url()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("make test installs psql");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn psql_creates_inserts_copies_and_looks_around() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let script = "\
+CREATE DATABASE weather WITH TTL '3650d' SHARD 2;
+SET search_path TO weather;
+CREATE TABLE air (temperature DOUBLE, visibility BIGINT, TAGS(station));
+INSERT INTO air VALUES ('2024-01-01T00:00:00Z', 'a', 1.5, 7), ('2024-01-01 01:00:00+01', 'b', NULL, 8);
+COPY air (time, station, temperature) FROM STDIN;
+2024-01-02 00:00:00\ta\t2.5
+2024-01-02 00:00:00.000000001\ta\t\\N
+\\.
+SELECT station, count(*), sum(temperature) FROM air GROUP BY station ORDER BY station;
+COPY (SELECT time, temperature FROM air WHERE station = 'a' ORDER BY time) TO STDOUT;
+\\dt
+\\d air
+\\l
+\\dn
+\\du
+";
+    let text = check(&psql(&server, script));
+    for line in [
+        "a|3|4",
+        "b|1|",
+        "2024-01-02 00:00:00.000000001+00\t\\N",
+        "weather|air|table|root",
+        "temperature|double precision|||",
+        "cnosdb|root|UTF8",
+        "root|",
+    ] {
+        assert!(text.contains(line), "{line:?} is missing in:\n{text}");
+    }
+    let failed = psql(&server, "SELECT * FROM nowhere;");
+    assert!(
+        String::from_utf8_lossy(&failed.stderr).contains("relation \"nowhere\" does not exist")
+    );
+}
+
+#[test]
+fn a_password_is_asked_for_once_there_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start_with(folder.path(), &[("CNOSDB_ROOT_PASSWORD", "s3cret")]);
+    let run = |password: &str| {
+        let mut command = Command::new("psql");
+        let url = server.url();
+        command.args(["-X", "-A", "-t", "-w", "-c", "SELECT 1", &url]);
+        command.env("PGPASSWORD", password).output().unwrap()
+    };
+    assert_eq!(check(&run("s3cret")).trim(), "1");
+    let refused = run("wrong");
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("password authentication failed"), "{error}");
+}
+
+#[test]
+fn our_own_client_runs_statements_files_and_copies() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let rows = folder.path().join("rows.csv");
+    #[allow(clippy::disallowed_methods, reason = "a test's own file")]
+    std::fs::write(&rows, "time,host,v\n2024-01-01T00:00:00Z,a,1\n2024-01-01T00:00:01Z,\"b,c\",\n")
+        .unwrap();
+    let run = |arguments: &[&str]| {
+        let port = server.port.to_string();
+        Command::new(binary("cnosdb-cli")).args(["-p", &port]).args(arguments).output().unwrap()
+    };
+    check(&run(&["-c", "CREATE TABLE m (v BIGINT, TAGS(host))"]));
+    let copy =
+        format!("\\copy m (time, host, v) FROM '{}' WITH (FORMAT csv, HEADER)", rows.display());
+    assert!(check(&run(&["-c", &copy])).contains("COPY 2"));
+    let csv = check(&run(&["--format", "csv", "-c", "SELECT host, v FROM m ORDER BY host"]));
+    assert_eq!(csv, "host,v\na,1\n\"b,c\",\n");
+    let json = check(&run(&["--format", "json", "-c", "SELECT v FROM m ORDER BY time"]));
+    assert_eq!(json.trim(), r#"[{"v":"1"},{"v":null}]"#);
+    assert_eq!(run(&["-c", "SELECT oops FROM m"]).status.code(), Some(1));
+    assert_eq!(run(&["-p", "1", "-c", "SELECT 1"]).status.code(), Some(2));
+}
+
+#[test]
+fn psycopg_binds_copies_and_streams() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let python = std::env::var("CNOSDB_CLIENTS_PYTHON").expect("set by make test");
+    let output =
+        Command::new(python).arg(here("psycopg_client.py")).arg(server.url()).output().unwrap();
+    assert!(check(&output).ends_with("ok\n"));
+}
+
+#[test]
+fn pgjdbc_binds_and_reads_metadata() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let output = Command::new("java")
+        .args(["-cp", "/usr/share/java/postgresql.jar"])
+        .arg(here("JdbcClient.java"))
+        .arg(format!("jdbc:postgresql://127.0.0.1:{}/cnosdb?user=root", server.port))
+        .output()
+        .unwrap();
+    assert!(check(&output).ends_with("ok\n"));
+}
