@@ -1,6 +1,6 @@
 //! Splits what is typed into statements and backslash commands, and runs them.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use crate::client::{Answer, Client, until_interrupted};
 use crate::render::{self, Format};

@@ -75,7 +75,7 @@ fn column(array: &ArrayRef) -> Result<Column, arrow::error::ArrowError> {
             Column::Date(primitive(DataType::Date32)?.as_primitive().clone())
         }
         DataType::List(_) => Column::List(array.as_list().clone()),
-        _ => Column::Other(array.clone()),
+        _ => Column::Other(ArrayRef::clone(array)),
     })
 }
 

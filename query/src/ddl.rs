@@ -53,7 +53,7 @@ impl Session {
 
     /// Does nothing, and says so.
     fn skip(&self, what: &str, name: &str, because: &str, tag: &'static str) -> Output {
-        self.notice(Notice::notice(format!("{what} \"{name}\" {because}, skipping")));
+        self.notice(Notice::plain(format!("{what} \"{name}\" {because}, skipping")));
         Output::Done(tag)
     }
 
@@ -268,7 +268,7 @@ impl Session {
     fn note_widening(&self, column: &ColumnDefinition) {
         if let NewColumnKind::Field(value_type, true) = column.kind {
             let message = format!("column \"{}\" is held as {}", column.name, value_type.sql());
-            self.notice(Notice::notice(message));
+            self.notice(Notice::plain(message));
         }
     }
 }

@@ -41,6 +41,9 @@ pub(crate) enum Cell<'a> {
     Time(i64),
 }
 
+/// The distinct series of a batch.
+type SeriesKeys = Vec<Box<[u8]>>;
+
 /// Gathers rows of a target, column by column.
 pub(crate) struct RowsBuilder {
     target: Target,
@@ -144,11 +147,7 @@ impl Target {
             .hint("ALTER DATABASE ... SET TTL makes room for older rows"))
     }
 
-    fn series(
-        &self,
-        tags: &[(&Column, &ArrayRef)],
-        rows: usize,
-    ) -> Result<(Vec<Box<[u8]>>, Vec<u32>)> {
+    fn series(&self, tags: &[(&Column, &ArrayRef)], rows: usize) -> Result<(SeriesKeys, Vec<u32>)> {
         let arrays: Vec<_> =
             tags.iter().map(|(tag, array)| (tag.id, array.as_string::<i32>())).collect();
         for (tag, array) in tags {

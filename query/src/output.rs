@@ -51,7 +51,7 @@ pub struct Notice {
 }
 
 impl Notice {
-    pub(crate) fn notice(message: impl Into<String>) -> Self {
+    pub(crate) fn plain(message: impl Into<String>) -> Self {
         Self { severity: "NOTICE", sqlstate: "00000", message: message.into() }
     }
 

@@ -129,7 +129,9 @@ fn millis(value: &str) -> std::result::Result<String, String> {
         "min" => 60_000,
         "h" => 3_600_000,
         _ => {
-            return Err("a number of milliseconds is expected, or one with ms, s, min, h".to_owned());
+            return Err(
+                "a number of milliseconds is expected, or one with ms, s, min, h".to_owned()
+            );
         }
     };
     let number = number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale));

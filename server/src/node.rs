@@ -55,8 +55,12 @@ impl Node {
             MetaNode::open(&config.data_dir.join("meta")).await.map_err(|e| e.to_string())?;
         bootstrap(&meta).await?;
         let clock = Arc::new(SystemClock);
-        let cluster =
-            ClusterNode::open(cluster_config(&config), meta.client(), disk, clock.clone());
+        let cluster = ClusterNode::open(
+            cluster_config(&config),
+            meta.client(),
+            disk,
+            Arc::<SystemClock>::clone(&clock),
+        );
         let cluster = cluster.await.map_err(|error| error.to_string())?;
         let query = DatabaseConfig {
             memory_bytes: config.query.memory_bytes,

@@ -41,7 +41,7 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Writes all bytes.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()>;
     /// Returns the length in bytes.
-    fn len(&self) -> Result<u64>;
+    fn size(&self) -> Result<u64>;
     /// Cuts or extends (with zeros) to a length.
     fn set_len(&self, len: u64) -> Result<()>;
     /// Takes space for `len` bytes from the file system, so that writes inside cannot fail for want
@@ -83,7 +83,7 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
 /// What the disk says.
 pub fn read_file(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>> {
     let file = disk.open(path)?;
-    let len = usize::try_from(file.len()?).map_err(std::io::Error::other)?;
+    let len = usize::try_from(file.size()?).map_err(std::io::Error::other)?;
     file.read_at(0, len)
 }
 

@@ -42,7 +42,9 @@ impl TestNode {
         };
         let clock = Arc::new(SetClock::new(0));
         let node =
-            ClusterNode::open(config, client, Arc::new(OsDisk), clock.clone()).await.unwrap();
+            ClusterNode::open(config, client, Arc::new(OsDisk), Arc::<SetClock>::clone(&clock))
+                .await
+                .unwrap();
         Self { meta, node, clock }
     }
 

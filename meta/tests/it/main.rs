@@ -1,5 +1,14 @@
 //! The catalog over RocksDB: openraft's own storage tests, and what a restart keeps.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    reason = "tests say what they want, and stop where they do not get it"
+)]
+
 use meta::{Command, MetaMachine, MetaNode, MetaStore, Reply};
 use replication::suite::{self, Fresh};
 

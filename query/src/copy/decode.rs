@@ -236,8 +236,11 @@ fn be_i32(bytes: &[u8]) -> i32 {
     i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
+/// Where a field of a binary row stands; `None` is NULL.
+type BinaryField = Option<(usize, usize)>;
+
 /// Finds the fields of a binary row, each as a range or NULL; `None` where the row is not whole.
-fn binary_fields(row: &[u8], count: usize) -> Result<Option<Vec<Option<(usize, usize)>>>> {
+fn binary_fields(row: &[u8], count: usize) -> Result<Option<Vec<BinaryField>>> {
     let mut ranges = Vec::with_capacity(count);
     let mut at = 2;
     for _ in 0..count {

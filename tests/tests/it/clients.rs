@@ -89,7 +89,6 @@ fn our_own_client_runs_statements_files_and_copies() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path());
     let rows = folder.path().join("rows.csv");
-    #[allow(clippy::disallowed_methods, reason = "a test's own file")]
     std::fs::write(&rows, "time,host,v\n2024-01-01T00:00:00Z,a,1\n2024-01-01T00:00:01Z,\"b,c\",\n")
         .unwrap();
     let run = |arguments: &[&str]| {

@@ -1,5 +1,14 @@
 //! The binary from outside: clients, kill -9, start and stop.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    reason = "tests say what they want, and stop where they do not get it"
+)]
+
 mod clients;
 mod kill9;
 mod start;

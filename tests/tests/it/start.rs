@@ -27,7 +27,6 @@ fn a_stopped_server_ends_well_and_a_second_one_on_its_folder_is_refused() {
 #[test]
 fn a_newer_format_and_an_open_address_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    #[allow(clippy::disallowed_methods, reason = "a test's own file")]
     std::fs::write(folder.path().join("format"), "99\n").unwrap();
     let path = folder.path().to_str().unwrap();
     let error = refused(&["--data-dir", path, "--pg-addr", "127.0.0.1:0"]);
@@ -41,7 +40,6 @@ fn the_default_settings_are_settings() {
     let output = Command::new(binary("cnosdb")).arg("config").output().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cnosdb.toml");
-    #[allow(clippy::disallowed_methods, reason = "a test's own file")]
     std::fs::write(&path, [&output.stdout[..], b"\nunknown = 1\n"].concat()).unwrap();
     let error = refused(&["--config", path.to_str().unwrap()]);
     assert!(error.contains("unknown"), "{error}");

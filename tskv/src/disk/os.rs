@@ -80,7 +80,7 @@ impl DiskFile for OsFile {
         self.0.write_all_at(bytes, offset)
     }
 
-    fn len(&self) -> Result<u64> {
+    fn size(&self) -> Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 
@@ -92,7 +92,7 @@ impl DiskFile for OsFile {
         use rustix::fs::{FallocateFlags, fallocate};
         match fallocate(&self.0, FallocateFlags::empty(), 0, len) {
             // A file system without it: the length at least is set.
-            Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(len.max(self.len()?)),
+            Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(len.max(self.size()?)),
             other => Ok(other?),
         }
     }

@@ -382,7 +382,7 @@ impl DiskFile for SimFile {
         self.disk.perform(SimEvent::Write(self.inode, offset, bytes.into()))
     }
 
-    fn len(&self) -> Result<u64> {
+    fn size(&self) -> Result<u64> {
         Ok(self.with(|now| now.len() as u64))
     }
 
@@ -391,7 +391,7 @@ impl DiskFile for SimFile {
     }
 
     fn allocate(&self, len: u64) -> Result<()> {
-        if self.len()? < len { self.set_len(len) } else { Ok(()) }
+        if self.size()? < len { self.set_len(len) } else { Ok(()) }
     }
 
     fn sync(&self) -> Result<()> {

@@ -251,6 +251,7 @@ pub(crate) fn unpack(reader: &mut Reader<'_>, count: usize) -> Decoded<Vec<i64>>
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "a test stops where it is wrong")]
 mod tests {
     use super::*;
     use arrow::array::StringArray;

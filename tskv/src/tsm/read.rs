@@ -28,7 +28,7 @@ impl TsmFile {
     /// Opens a file and checks header, trailer and footer.
     pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Self> {
         let file = disk.open(path).context("open", path)?;
-        let bytes = file.len().context("measure", path)?;
+        let bytes = file.size().context("measure", path)?;
         if bytes < HEADER_BYTES + TRAILER_BYTES {
             return Err(Error::corrupt(path, 0, "shorter than a header and a trailer"));
         }

@@ -49,7 +49,7 @@ pub(super) fn recover(
     for number in &numbers {
         let path = path_of(folder, *number);
         let file = Arc::clone(&files[number]);
-        let len = usize::try_from(file.len().context("measure", &path)?).unwrap_or(usize::MAX);
+        let len = usize::try_from(file.size().context("measure", &path)?).unwrap_or(usize::MAX);
         let bytes = file.read_at(0, len).context("read", &path)?;
         if let Err(error) = format::check_segment_header(&bytes, *number) {
             let nowhere = Place { segment: 0, offset: 0 };

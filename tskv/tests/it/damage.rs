@@ -61,7 +61,7 @@ fn every_flipped_byte_is_detected_or_harmless() {
 fn every_shortened_file_is_detected_or_harmless() {
     let (disk, rows) = flushed();
     for path in files(&disk) {
-        let len = disk.open(&path).unwrap().len().unwrap();
+        let len = disk.open(&path).unwrap().size().unwrap();
         for short in 0..len {
             let hurt = disk.state().crash(0);
             hurt.open(&path).unwrap().set_len(short).unwrap();

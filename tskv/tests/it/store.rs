@@ -45,7 +45,7 @@ impl TestVnode {
     pub(crate) fn open(disk: &SimDisk) -> Result<Self, Error> {
         let disk = Arc::new(disk.clone());
         let config = WalConfig { segment_bytes: 2_048, writer_thread: false, on_failure: |_| {} };
-        let wal = Wal::open(disk.clone(), Path::new("wal"), &config)?;
+        let wal = Wal::open(Arc::<SimDisk>::clone(&disk), Path::new("wal"), &config)?;
         let gauge = Arc::new(MemcacheGauge::default());
         let vnode = Vnode::open(disk, Path::new("vnode"), VNODE, gauge)?;
         let log = wal.log(VNODE);
