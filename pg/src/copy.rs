@@ -18,9 +18,6 @@ use crate::connection::{Connection, wire_error};
 use crate::encode::{self, Column};
 use crate::simple::copying;
 
-/// Rows are gathered to so many bytes in a message.
-const MESSAGE_BYTES: usize = 32 << 10;
-
 /// Tells the client to send rows.
 pub(crate) async fn begin<C>(client: &mut C, rows: &CopyIn, extended: bool) -> PgWireResult<()>
 where
@@ -87,16 +84,19 @@ where
     let mut buffer = BytesMut::new();
     let names: Vec<String> = out.schema().fields().iter().map(|f| f.name().clone()).collect();
     put_head(&out.format, &names, &mut buffer);
+    if !is_binary && !buffer.is_empty() {
+        let data = CopyData::new(buffer.split().freeze());
+        client.feed(PgWireBackendMessage::CopyData(data)).await?;
+    }
     let mut sent = 0;
     while let Some(batch) = out.rows.next().await {
         let batch = batch.map_err(wire_error)?;
         let columns = encode::columns(&batch).map_err(wire_error)?;
         for row in 0..batch.num_rows() {
             put_row(&out.format, &columns, row, &mut buffer).map_err(wire_error)?;
-            if buffer.len() >= MESSAGE_BYTES {
-                let data = CopyData::new(buffer.split().freeze());
-                client.feed(PgWireBackendMessage::CopyData(data)).await?;
-            }
+            // A message a row, as PostgreSQL sends: psycopg and others count on it.
+            let data = CopyData::new(buffer.split().freeze());
+            client.feed(PgWireBackendMessage::CopyData(data)).await?;
         }
         sent += batch.num_rows();
     }

@@ -271,7 +271,6 @@ pub(crate) fn register_functions(state: &mut SessionState, names: &SessionNames)
         pg_catalog::create_pg_get_partkeydef_udf(),
         pg_catalog::create_pg_relation_is_publishable_udf(),
         pg_catalog::create_pg_get_statisticsobjdef_columns_udf(),
-        pg_catalog::create_pg_encoding_to_char_udf(),
         pg_catalog::create_pg_backend_pid_udf(),
         pg_catalog::create_pg_relation_size_udf(),
         pg_catalog::create_pg_total_relation_size_udf(),
@@ -290,7 +289,8 @@ pub(crate) fn register_functions(state: &mut SessionState, names: &SessionNames)
         "has_any_column_privilege",
     ];
     functions.extend(privileges.map(pg_catalog::has_privilege_udf::create_has_privilege_udf));
-    functions.push(owner_name());
+    functions.push(constant_of("pg_get_userbyid", DataType::Int32, "root"));
+    functions.push(constant_of("pg_encoding_to_char", DataType::Int32, "UTF8"));
     let version = format!("PostgreSQL {}", crate::settings::SERVER_VERSION);
     for (name, qualified, value) in [
         ("current_database", "pg_catalog.current_database", &names.tenant),
@@ -310,14 +310,14 @@ pub(crate) fn register_functions(state: &mut SessionState, names: &SessionNames)
     Ok(())
 }
 
-/// Everything here belongs to the first user.
-fn owner_name() -> ScalarUDF {
-    let root = ScalarValue::Utf8(Some("root".to_owned()));
+/// A function that answers the same to everything: all here belongs to the first user, in one encoding.
+fn constant_of(name: &'static str, argument: DataType, value: &str) -> ScalarUDF {
+    let value = ScalarValue::Utf8(Some(value.to_owned()));
     create_udf(
-        "pg_get_userbyid",
-        vec![DataType::Int32],
+        name,
+        vec![argument],
         DataType::Utf8,
         Volatility::Stable,
-        Arc::new(move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(root.clone()))),
+        Arc::new(move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(value.clone()))),
     )
 }
