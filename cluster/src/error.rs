@@ -20,6 +20,12 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+    /// The rows of one batch take more bytes than an entry of the log may have.
+    #[error("a batch of rows takes {bytes} bytes, more than an entry of the log may have")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
     /// Some parts of a write are in, some may not be. Repeating the write is harmless.
     #[error("part of the rows may not be stored: {parts}: {first}")]
     Partial {
@@ -46,6 +52,7 @@ impl Error {
             Self::Storage(error) => error.kind(),
             Self::Replication(error) => error.kind(),
             Self::Overloaded { .. } => ErrorKind::Unavailable,
+            Self::TooLarge { .. } => ErrorKind::LimitReached,
             Self::Partial { kind, .. } => *kind,
             Self::Internal(_) => ErrorKind::Internal,
         }

@@ -105,6 +105,8 @@ impl Cluster {
         for (member, hosted) in due {
             if let Err(error) = hosted.group.snapshot().await {
                 tracing::error!(vnode = member, %error, "flush failed");
+                drop(hosted);
+                self.vnodes.discard_failed(member).await;
             }
             self.signals.done.notify_waiters();
         }
@@ -133,6 +135,8 @@ impl Cluster {
                 && let Err(error) = hosted.group.snapshot().await
             {
                 tracing::error!(vnode = member, %error, "flush failed");
+                drop(hosted);
+                self.vnodes.discard_failed(member).await;
                 continue;
             }
             drop(hosted);

@@ -56,6 +56,10 @@ impl Vnodes {
         self.host.close(vnode.0).await
     }
 
+    pub(crate) async fn discard_failed(&self, member: u64) {
+        self.host.discard_failed(member).await;
+    }
+
     pub(crate) fn forget(&self, vnode: VnodeId) {
         self.sequences.lock().remove(&vnode);
     }
@@ -104,6 +108,10 @@ impl Cluster {
         let catalog = self.meta.catalog();
         let database = catalog.database_by_id(bucket.database);
         let database = database.ok_or_else(|| Error::internal("the database was dropped"))?;
+        // A statement may hold an older catalog: what was dropped must not come to life again.
+        if !catalog.buckets(bucket.database, bucket.times).iter().any(|one| one.id == bucket.id) {
+            return Err(Error::internal("the bucket was dropped"));
+        }
         Ok(folder(
             &self.config,
             [

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use meta::Command;
 use model::{DatabaseId, ErrorKind, Points};
+use tskv::wal::WAL_ENTRY_BYTES_MAX;
 use tskv::{Outcome, encode_write};
 
 use crate::Cluster;
@@ -70,6 +71,9 @@ impl Cluster {
         let hosted = self.vnode(&part.bucket, &part.replica_set).await?;
         let id = self.vnodes.next_write(hosted.beside.vnode.id());
         let command = encode_write(id, self.clock.now_ns(), std::slice::from_ref(&part.points));
+        if command.len() > WAL_ENTRY_BYTES_MAX {
+            return Err(Error::TooLarge { bytes: command.len() });
+        }
         let reply = hosted.group.propose(command).await?;
         if hosted.beside.vnode.memcache_bytes() >= self.config.flush_bytes
             || self.gauge.bytes() >= self.config.memcache_bytes_max / 2

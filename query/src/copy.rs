@@ -165,7 +165,7 @@ impl CopyIn {
 impl Session {
     /// Begins a COPY.
     pub(crate) async fn copy(
-        &self,
+        self: &Arc<Self>,
         copy: &ast::Statement,
         params: &[ScalarValue],
     ) -> Result<Output> {
@@ -181,6 +181,7 @@ impl Session {
         }
         let format = format_of(options, legacy_options)?;
         if *to {
+            self.check(Need::See)?;
             let rows = self.query(&query_of(source)?, params).await?;
             return Ok(Output::CopyOut(CopyOut { format, rows }));
         }

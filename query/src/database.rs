@@ -13,6 +13,7 @@ use datafusion::execution::{SessionState, SessionStateBuilder, SessionStateDefau
 use meta::{Catalog, MetaClient, Tenant, User};
 use model::Clock;
 use model::schema::TIME_ZONE;
+use tokio::runtime::Handle;
 
 use crate::access::{Identity, may_enter};
 use crate::error::{Error, Result};
@@ -44,10 +45,11 @@ pub struct Database {
     cluster: Arc<Cluster>,
     clock: Arc<dyn Clock>,
     template: SessionState,
+    threads: Handle,
 }
 
 impl Database {
-    /// Joins catalog and data.
+    /// Joins catalog and data. `threads` run the queries; they should be none that serve clients.
     ///
     /// # Errors
     /// A spill folder that cannot be used.
@@ -56,9 +58,14 @@ impl Database {
         cluster: Arc<Cluster>,
         clock: Arc<dyn Clock>,
         config: &DatabaseConfig,
+        threads: Handle,
     ) -> Result<Arc<Self>> {
         let template = template(config)?;
-        Ok(Arc::new(Self { meta, cluster, clock, template }))
+        Ok(Arc::new(Self { meta, cluster, clock, template, threads }))
+    }
+
+    pub(crate) fn query_threads(&self) -> &Handle {
+        &self.threads
     }
 
     pub(crate) fn meta(&self) -> &MetaClient {
@@ -182,7 +189,7 @@ fn template(config: &DatabaseConfig) -> Result<SessionState> {
         .with_config(session)
         .with_runtime_env(runtime)
         .with_expr_planners(SessionStateDefaults::default_expr_planners())
-        .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
+        .with_scalar_functions(crate::functions::scalar())
         .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(SessionStateDefaults::default_table_functions())

@@ -446,10 +446,19 @@ fn boolean(cell: Cell<'_>) -> Result<bool> {
     }
 }
 
-/// Stores points; every row is durable and visible when this returns.
+/// Stores points; every row is durable and visible when this returns. Where a later batch fails, the
+/// error says that earlier ones are kept.
 pub(crate) async fn store(database: &Database, target: &Target, points: Vec<Points>) -> Result<()> {
-    for points in points {
-        database.cluster().write(target.database.id, points).await?;
+    for (number, points) in points.into_iter().enumerate() {
+        let stored = database.cluster().write(target.database.id, points).await;
+        if let Err(error) = stored {
+            let error = Error::from(error);
+            if number == 0 {
+                return Err(error);
+            }
+            let message = format!("the first {number} batches of rows are kept: {}", error.message);
+            return Err(Error::new("40003", message).hint("repeating the statement is harmless"));
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, new_null_array};
 use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::arrow::util::display::FormatOptions;
@@ -11,6 +11,7 @@ use datafusion::common::ScalarValue;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
+use model::points::array_bytes;
 use model::{Column, ColumnKind};
 
 use crate::access::Need;
@@ -21,10 +22,16 @@ use crate::sql::Statement;
 
 /// The most rows of one INSERT ... SELECT, as it is checked whole before its first row is stored.
 const SELECTED_ROWS_MAX: usize = 10_000_000;
+/// The most bytes of them.
+const SELECTED_BYTES_MAX: usize = 1 << 30;
 
 impl Session {
     /// Runs an INSERT. Returns the number of rows.
-    pub(crate) async fn insert(&self, insert: &ast::Insert, params: &[ScalarValue]) -> Result<u64> {
+    pub(crate) async fn insert(
+        self: &Arc<Self>,
+        insert: &ast::Insert,
+        params: &[ScalarValue],
+    ) -> Result<u64> {
         self.check(Need::Write)?;
         let target = self.insert_target(insert)?;
         let source = insert.source.as_ref().ok_or_else(|| Error::unsupported("DEFAULT VALUES"))?;
@@ -38,8 +45,8 @@ impl Session {
             Some(found) => found,
             None => self.selected_rows(&target, source, params).await?,
         };
-        store(self.database(), &target, points).await?;
         self.note_write();
+        store(self.database(), &target, points).await?;
         Ok(rows)
     }
 
@@ -88,7 +95,7 @@ impl Session {
     }
 
     async fn selected_rows(
-        &self,
+        self: &Arc<Self>,
         target: &Target,
         source: &ast::Query,
         params: &[ScalarValue],
@@ -97,7 +104,7 @@ impl Session {
         let query = Statement::Query(Box::new(DfStatement::Statement(Box::new(query))));
         let mut stream = self.query(&query, params).await?;
         let mut points = Vec::new();
-        let mut rows = 0;
+        let (mut rows, mut bytes) = (0, 0);
         while let Some(batch) = stream.next().await {
             let batch = batch?;
             check_width(batch.num_columns(), target)?;
@@ -106,15 +113,23 @@ impl Session {
                 let message = format!("INSERT ... SELECT of more than {SELECTED_ROWS_MAX} rows");
                 return Err(Error::new("54000", message).hint("split it by time"));
             }
-            let narrowed = Target {
-                columns: target.columns[..batch.num_columns()].to_vec(),
-                ..target.clone()
-            };
             let precision = target.database.options.precision.ns();
-            let arrays = narrowed.columns.iter().zip(batch.columns()).map(|(column, array)| {
-                convert(array, column, precision).map_err(|error| in_column(error, column))
+            let arrays = target.columns.iter().enumerate().map(|(at, column)| {
+                match batch.columns().get(at) {
+                    Some(array) => {
+                        convert(array, column, precision).map_err(|error| in_column(error, column))
+                    }
+                    // Left out on the right: NULL, as in VALUES.
+                    None => Ok(new_null_array(column.arrow().data_type(), batch.num_rows())),
+                }
             });
-            points.extend(narrowed.points(&arrays.collect::<Result<Vec<_>>>()?, self.now_ns())?);
+            let arrays = arrays.collect::<Result<Vec<_>>>()?;
+            bytes += arrays.iter().map(array_bytes).sum::<usize>();
+            if bytes > SELECTED_BYTES_MAX {
+                let message = "INSERT ... SELECT of more than 1 GiB of rows";
+                return Err(Error::new("54000", message).hint("split it by time"));
+            }
+            points.extend(target.points(&arrays, self.now_ns())?);
         }
         Ok((rows as u64, points))
     }
@@ -166,7 +181,7 @@ fn convert(array: &ArrayRef, column: &Column, precision_ns: i64) -> Result<Array
         return Ok(cast_with_options(&scaled, &wanted, &options)?);
     }
     if array.data_type() == &DataType::Null {
-        return Ok(datafusion::arrow::array::new_null_array(&wanted, array.len()));
+        return Ok(new_null_array(&wanted, array.len()));
     }
     Ok(cast_with_options(array, &wanted, &options)?)
 }

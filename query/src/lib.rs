@@ -16,6 +16,7 @@
 //! | `copy`     | COPY, both ways                                                             |
 //! | `catalog`  | databases and tables as DataFusion sees them; system schemas                |
 //! | `scan`     | the leaf of every plan                                                      |
+//! | `functions` | DataFusion's functions, the dangerous ones bounded                          |
 //! | `planning` | text to plan, with parameters                                               |
 //! | `settings` | SET, SHOW, RESET                                                            |
 //!
@@ -27,6 +28,7 @@ mod copy;
 mod database;
 mod ddl;
 mod error;
+mod functions;
 mod ingest;
 mod insert;
 mod output;

@@ -11,11 +11,14 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::stream::{
+    RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter,
+};
 use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 
 use futures::StreamExt;
+use tokio::task::JoinHandle;
 
 use crate::catalog::mentions_catalog;
 use crate::error::{Error, Result, nearest};
@@ -27,6 +30,8 @@ use crate::types::sql_type;
 
 /// The most parameters of a statement, as in PostgreSQL's protocol.
 pub(crate) const PARAMETERS_MAX: usize = 65_535;
+/// Batches a query may be ahead of its client.
+const BATCHES_AHEAD: usize = 2;
 
 /// A statement that was parsed and looked at, ready to be run with parameters.
 #[derive(Clone, Debug)]
@@ -120,19 +125,46 @@ impl Session {
         Ok(types.into_iter().map(|found| found.unwrap_or(DataType::Utf8)).collect())
     }
 
-    /// Runs a query with parameters. Nothing is computed before the stream is read.
+    /// Runs a query with parameters, on the threads of queries: one that never yields holds up other
+    /// queries, but no connection, no cancel and no write.
     pub(crate) async fn query(
-        &self,
+        self: &Arc<Self>,
         query: &Statement,
         params: &[ScalarValue],
     ) -> Result<SendableRecordBatchStream> {
         let Statement::Query(query) = query else {
             return Err(Error::internal("a query was expected"));
         };
+        let (session, query, params) = (Arc::clone(self), query.clone(), params.to_vec());
+        let threads = self.database().query_threads();
+        let started = threads.spawn(async move { session.start_query(&query, params).await });
+        let rows = AbortOnDrop(started).finish().await?;
+        let mut builder = RecordBatchReceiverStreamBuilder::new(rows.schema(), BATCHES_AHEAD);
+        let sender = builder.tx();
+        builder.spawn_on(
+            async move {
+                let mut rows = rows;
+                while let Some(batch) = rows.next().await {
+                    if sender.send(batch).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            },
+            threads,
+        );
+        Ok(builder.build())
+    }
+
+    async fn start_query(
+        &self,
+        query: &DfStatement,
+        params: Vec<ScalarValue>,
+    ) -> Result<SendableRecordBatchStream> {
         let state = self.state()?;
         let mut plan = self.plan_in(&state, query).await?;
         if !params.is_empty() || !plan.get_parameter_names()?.is_empty() {
-            plan = plan.replace_params_with_values(&ParamValues::from(params.to_vec()))?;
+            plan = plan.replace_params_with_values(&ParamValues::from(params))?;
         }
         let plan = state.create_physical_plan(&plan).await?;
         let rows = execute_stream(plan, state.task_ctx())?;
@@ -152,6 +184,7 @@ impl Session {
     }
 
     async fn plan_in(&self, state: &SessionState, query: &DfStatement) -> Result<LogicalPlan> {
+        refuse_misread(query)?;
         let query = rewrite(query.clone());
         self.check_names(state, &query)?;
         let plan = state.statement_to_plan(query).await?;
@@ -260,6 +293,51 @@ fn renamed(schema: &SchemaRef, names: &[Option<String>]) -> SchemaRef {
     };
     let fields: Vec<FieldRef> = schema.fields().iter().zip(names).map(field).collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// A task that ends with who waits for it.
+struct AbortOnDrop<T>(JoinHandle<Result<T>>);
+
+impl<T> AbortOnDrop<T> {
+    async fn finish(mut self) -> Result<T> {
+        (&mut self.0).await.map_err(Error::internal)?
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Refuses what the planner would take for something else: an error is allowed, a guess is not.
+fn refuse_misread(query: &DfStatement) -> Result<()> {
+    let statement = match query {
+        DfStatement::Statement(statement) => statement.as_ref(),
+        DfStatement::Explain(explain) => return refuse_misread(&explain.statement),
+        _ => return Ok(()),
+    };
+    if let ast::Statement::Query(query) = statement
+        && !query.locks.is_empty()
+    {
+        return Err(Error::unsupported("FOR UPDATE"));
+    }
+    let checked = ast::visit_expressions(statement, |expression| {
+        let what = match expression {
+            ast::Expr::SimilarTo { .. } => "SIMILAR TO",
+            ast::Expr::AtTimeZone { time_zone, .. }
+                if !time_zone.to_string().to_uppercase().contains("UTC") =>
+            {
+                "AT TIME ZONE with a zone other than UTC"
+            }
+            _ => return ControlFlow::Continue(()),
+        };
+        ControlFlow::Break(Error::unsupported(what))
+    });
+    match checked {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
 }
 
 fn rewrite(query: DfStatement) -> DfStatement {

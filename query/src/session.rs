@@ -147,7 +147,11 @@ impl Session {
     ///
     /// # Errors
     /// What PostgreSQL would say; 57014 when it is cancelled or takes too long.
-    pub async fn execute(&self, statement: &Statement, params: &[ScalarValue]) -> Result<Output> {
+    pub async fn execute(
+        self: &Arc<Self>,
+        statement: &Statement,
+        params: &[ScalarValue],
+    ) -> Result<Output> {
         let token = CancellationToken::new();
         *self.running.lock() = token.clone();
         let timeout = self.settings.lock().statement_timeout();
@@ -168,7 +172,11 @@ impl Session {
         })
     }
 
-    async fn run(&self, statement: &Statement, params: &[ScalarValue]) -> Result<Output> {
+    async fn run(
+        self: &Arc<Self>,
+        statement: &Statement,
+        params: &[ScalarValue],
+    ) -> Result<Output> {
         match statement {
             Statement::Query(_) => {
                 self.check(Need::See)?;

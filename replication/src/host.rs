@@ -103,6 +103,17 @@ impl<T: Send + Sync + 'static> RaftHost<T> {
         open
     }
 
+    /// Lets go of a group that has stopped, so that its memory is free and the next use opens it anew.
+    pub async fn discard_failed(&self, member: u64) {
+        let slot = self.slot(member);
+        let mut slot = slot.lock().await;
+        if let Some(failure) = slot.open.as_ref().and_then(|hosted| hosted.group.failure()) {
+            tracing::error!(member, failure, "a raft group stopped");
+            slot.open = None;
+            slot.fail();
+        }
+    }
+
     /// Closes a group once nobody else holds it. Returns false where somebody does.
     pub async fn close(&self, member: u64) -> bool {
         let slot = self.slot(member);

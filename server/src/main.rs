@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use config::{Config, Flags};
+use tokio::runtime::{Handle, Runtime};
 use tracing_subscriber::EnvFilter;
 
 /// Threads that plan and run queries need room for deep plans.
@@ -54,24 +55,32 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> Result<(), String> {
     start_log(&config);
+    // A connection that panics ends alone; one line of it is enough.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a task panicked")));
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         return Err("another TLS provider is installed".to_owned());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("cnosdb")
-        .thread_stack_size(STACK_BYTES)
-        .build()
-        .map_err(|error| format!("start threads: {error}"))?;
-    let outcome = runtime.block_on(serve(config));
+    // Queries have threads of their own: one that computes for long holds up no connection.
+    let (runtime, queries) = (threads("cnosdb")?, threads("query")?);
+    let outcome = runtime.block_on(serve(config, queries.handle().clone()));
+    queries.shutdown_background();
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config) -> Result<(), String> {
+fn threads(name: &str) -> Result<Runtime, String> {
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name(name)
+        .thread_stack_size(STACK_BYTES)
+        .build();
+    built.map_err(|error| format!("start threads: {error}"))
+}
+
+async fn serve(config: Config, queries: Handle) -> Result<(), String> {
     // Before anything listens, so that no signal is missed.
     let stop = stop_signal()?;
-    let node = node::Node::start(config).await?;
+    let node = node::Node::start(config, queries).await?;
     node.announce();
     stop.await;
     tracing::info!("stopping");

@@ -12,6 +12,7 @@ use pg::{PgConfig, PgServer, tls_acceptor};
 use query::{Database, DatabaseConfig};
 use ring::rand::SecureRandom;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tskv::disk::{Disk, OsDisk, read_file, write_new_file};
 use tskv::wal::WalConfig;
 
@@ -33,11 +34,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts everything; clients can connect when this returns.
+    /// Starts everything; clients can connect when this returns. `queries` are the threads of queries.
     ///
     /// # Errors
     /// One line that says what is wrong.
-    pub(crate) async fn start(config: Config) -> Result<Self, String> {
+    pub(crate) async fn start(config: Config, queries: Handle) -> Result<Self, String> {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let addr = config.pg_addr()?;
         let tls = tls(&config)?;
@@ -67,7 +68,7 @@ impl Node {
             spill_bytes: config.query.spill_bytes,
             spill_dir: config.data_dir.join("spill"),
         };
-        let database = Database::new(meta.client(), cluster.cluster(), clock, &query);
+        let database = Database::new(meta.client(), cluster.cluster(), clock, &query, queries);
         let database = database.map_err(|error| error.to_string())?;
         let mut mock_secret = [0; 32];
         let filled = ring::rand::SystemRandom::new().fill(&mut mock_secret);

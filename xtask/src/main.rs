@@ -23,7 +23,8 @@ fn main() -> ExitCode {
                 let arguments = ["test", "--workspace", "--test", "it", name, "--", "--nocapture"];
                 run("cargo", &arguments, envs)
             };
-            test("no_crash_loses", &[("CNOSDB_CRASH_SEEDS", "200")])
+            run("cargo", &["build", "--workspace", "--all-targets"], &[])
+                && test("no_crash_loses", &[("CNOSDB_CRASH_SEEDS", "200")])
                 && test("kill_9_loses", &[("CNOSDB_KILL_CYCLES", "200")])
         }
         _ => {

@@ -26,11 +26,14 @@ pub(crate) fn check(tokens: &[TokenWithSpan]) -> Result<()> {
     });
     let is_insert = is_insert.unwrap_or(false);
     let (mut chains, mut lists) = (vec![0_usize], vec![0_usize]);
+    // Whether the commas of a level join relations: each is a level of the plan.
+    let mut relations = vec![false];
     for token in tokens {
         match &token.token {
             Token::LParen | Token::LBracket => {
                 chains.push(0);
                 lists.push(0);
+                relations.push(false);
                 if chains.len() > DEPTH_MAX {
                     return Err(Error::new("54001", "statement is nested too deeply"));
                 }
@@ -38,6 +41,11 @@ pub(crate) fn check(tokens: &[TokenWithSpan]) -> Result<()> {
             Token::RParen | Token::RBracket if chains.len() > 1 => {
                 chains.pop();
                 lists.pop();
+                relations.pop();
+            }
+            Token::Comma if relations.last() == Some(&true) => {
+                bump(&mut chains);
+                check_chain(&chains)?;
             }
             Token::Comma => {
                 bump(&mut lists);
@@ -53,16 +61,35 @@ pub(crate) fn check(tokens: &[TokenWithSpan]) -> Result<()> {
             }
             token if links(token) => {
                 bump(&mut chains);
-                if chains.last().is_some_and(|length| *length > CHAIN_MAX) {
-                    let message = format!("an expression has more than {CHAIN_MAX} terms");
-                    let hint = "use IN, = ANY(...) or a join with a table instead";
-                    return Err(Error::new("54001", message).hint(hint));
+                check_chain(&chains)?;
+            }
+            Token::Word(word) => {
+                if let Some(relations) = relations.last_mut() {
+                    *relations = match word.keyword {
+                        Keyword::FROM => true,
+                        Keyword::SELECT
+                        | Keyword::WHERE
+                        | Keyword::GROUP
+                        | Keyword::ORDER
+                        | Keyword::HAVING
+                        | Keyword::VALUES => false,
+                        _ => *relations,
+                    };
                 }
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+fn check_chain(chains: &[usize]) -> Result<()> {
+    if chains.last().is_none_or(|length| *length <= CHAIN_MAX) {
+        return Ok(());
+    }
+    let message = format!("an expression has more than {CHAIN_MAX} terms");
+    let hint = "use IN, = ANY(...) or a join with a table instead";
+    Err(Error::new("54001", message).hint(hint))
 }
 
 fn bump(counts: &mut [usize]) {

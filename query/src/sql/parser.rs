@@ -793,7 +793,8 @@ mod tests {
         let chain = format!("SELECT 1{}", "+1".repeat(5_000));
         let deep = format!("SELECT {}1{}", "(".repeat(1_000), ")".repeat(1_000));
         let union = "SELECT 1".to_owned() + &" UNION ALL SELECT 1".repeat(5_000);
-        for text in [chain, deep, union] {
+        let list = "SELECT 1 FROM (VALUES (1)) a".to_owned() + &", (VALUES (1)) b".repeat(5_000);
+        for text in [chain, deep, union, list] {
             assert_eq!(parse(&text).unwrap_err().sqlstate, "54001");
         }
         assert_eq!(parse(&" ".repeat(2 << 20)).unwrap_err().sqlstate, "54000");

@@ -112,8 +112,10 @@ impl VnodeRecords {
     }
 
     pub(super) fn evict(&mut self, upto: u64) {
+        let count =
+            upto.saturating_add(1).saturating_sub(self.first).min(self.entries.len() as u64);
         // Newest first: what lies further back was let go of before.
-        for entry in self.range(0, upto.saturating_add(1)).iter().rev() {
+        for entry in self.entries.range(..count as usize).rev() {
             if entry.position.get().is_none() {
                 continue;
             }

@@ -67,6 +67,11 @@ pub(super) fn recover(
     }
     if found.bad.is_some() {
         cut_tail(&files, folder, segment_bytes, found.end)?;
+    } else if let Some(file) = files.get(&found.end.segment) {
+        // A process killed between write and sync left its last batch in the page cache alone, and
+        // the next batch will call it durable.
+        let path = path_of(folder, found.end.segment);
+        file.sync().context("sync", &path)?;
     }
     let resume = (found.end, found.next_batch.unwrap_or(1));
     let mut segments = Segments::new(disk, folder, segment_bytes, files, resume);
