@@ -76,16 +76,16 @@ impl Summary {
             at += len;
         }
         summary.end = at as u64;
-        let file = disk.open(path).context("open", path)?;
         if at < bytes.len() {
             if (at + 1..bytes.len()).any(|later| frame_at(&bytes, later).is_some()) {
                 return Err(Error::corrupt(path, at as u64, "unreadable edit"));
             }
             tracing::info!(path = %path.display(), offset = at, "cut a torn version edit");
+            let file = disk.open(path).context("open", path)?;
             file.set_len(at as u64).context("cut", path)?;
             file.sync().context("sync", path)?;
         }
-        summary.file = Some(file);
+        // The file is left as it is until the next edit, which writes it anew: see `confirm`.
         Ok(summary)
     }
 
@@ -105,14 +105,28 @@ impl Summary {
                 file.sync().context("sync", &self.path)?;
                 self.end += frame.len() as u64;
             }
-            _ => {
-                let mut bytes = header();
-                bytes.extend_from_slice(&frame(self.next_number, &self.whole, HEADER_BYTES));
-                replace_file(&*self.disk, &self.path, &bytes).context("replace", &self.path)?;
-                self.end = bytes.len() as u64;
-                self.file = Some(self.disk.open(&self.path).context("open", &self.path)?);
-            }
+            _ => return self.rewrite(),
         }
+        self.next_number += 1;
+        Ok(())
+    }
+
+    /// Makes durable what was read when the summary was opened. Before that nothing may be purged:
+    /// an edit whose sync failed is still in the page cache, and reads as if it were on disk.
+    pub(crate) fn confirm(&mut self) -> Result<()> {
+        if self.file.is_none() && !self.whole.raft_state.is_empty() {
+            return self.rewrite();
+        }
+        Ok(())
+    }
+
+    /// Writes all edits as one into a fresh file.
+    fn rewrite(&mut self) -> Result<()> {
+        let mut bytes = header();
+        bytes.extend_from_slice(&frame(self.next_number, &self.whole, HEADER_BYTES));
+        replace_file(&*self.disk, &self.path, &bytes).context("replace", &self.path)?;
+        self.end = bytes.len() as u64;
+        self.file = Some(self.disk.open(&self.path).context("open", &self.path)?);
         self.next_number += 1;
         Ok(())
     }

@@ -231,6 +231,7 @@ impl Vnode {
     pub fn flush(&self) -> Result<Option<Progress>> {
         let mut summary = self.summary.lock();
         let Some(frozen) = self.freeze(summary.whole()) else {
+            summary.confirm()?;
             let whole = summary.whole();
             return Ok((!whole.raft_state.is_empty()).then(|| Progress {
                 applied: whole.applied,
