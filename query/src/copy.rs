@@ -190,7 +190,7 @@ impl Session {
         };
         self.check(Need::Write)?;
         let (database, table) = self.user_table(&crate::planning::parts(table_name)?)?;
-        let names: Vec<String> = columns.iter().map(crate::planning::fold).collect();
+        let names: Vec<String> = columns.iter().map(crate::sql::fold).collect();
         let target = Target::new(database, table, &names)?;
         let decoder = Decoder::new(format, target.columns.clone());
         self.note_write();

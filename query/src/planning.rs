@@ -25,7 +25,7 @@ use crate::error::{Error, Result, nearest};
 use crate::insert::parameter_columns;
 use crate::session::Session;
 use crate::show;
-use crate::sql::{Statement, parse_one};
+use crate::sql::{Statement, fold, parse_one};
 use crate::types::sql_type;
 
 /// The most parameters of a statement, as in PostgreSQL's protocol.
@@ -42,14 +42,6 @@ pub struct Prepared {
     pub parameters: Vec<DataType>,
     /// The columns of the rows it gives, if it gives rows.
     pub columns: Option<SchemaRef>,
-}
-
-/// Returns a name as it is after folding.
-pub(crate) fn fold(ident: &ast::Ident) -> String {
-    match ident.quote_style {
-        Some(_) => ident.value.clone(),
-        None => ident.value.to_lowercase(),
-    }
 }
 
 /// Returns the parts of a dotted name.

@@ -10,7 +10,7 @@ pub(crate) use definitions::{
     TenantAction, UserAction, UserOptions,
 };
 pub use parser::parse;
-pub(crate) use parser::parse_one;
+pub(crate) use parser::{fold, parse_one};
 
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;

@@ -179,6 +179,7 @@ fn name(parser: &mut Parser<'_>) -> Parsed<String> {
     Ok(fold(&parser.parse_identifier()?))
 }
 
+/// Returns a name as it is after folding: lower case, unless it stands in quotes.
 pub(crate) fn fold(ident: &ast::Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
