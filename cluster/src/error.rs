@@ -20,6 +20,12 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+    /// Others did not let go of the rows that are to be changed in time.
+    #[error("writes or changes by others did not end within {seconds} s")]
+    Locked {
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The rows of one batch take more bytes than an entry of the log may have.
     #[error("a batch of rows takes {bytes} bytes, more than an entry of the log may have")]
     TooLarge {
@@ -51,7 +57,7 @@ impl Error {
             Self::Meta(error) => error.kind(),
             Self::Storage(error) => error.kind(),
             Self::Replication(error) => error.kind(),
-            Self::Overloaded { .. } => ErrorKind::Unavailable,
+            Self::Overloaded { .. } | Self::Locked { .. } => ErrorKind::Unavailable,
             Self::TooLarge { .. } => ErrorKind::LimitReached,
             Self::Partial { kind, .. } => *kind,
             Self::Internal(_) => ErrorKind::Internal,

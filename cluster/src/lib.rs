@@ -6,11 +6,15 @@
 //! | `replica_set` | a Raft group driving a vnode: the WAL as its log, the vnode its machine |
 //! | `vnodes`      | the replica sets of this node, opened on need                           |
 //! | `write`       | a batch to its replica sets, with backpressure                          |
+//! | `change`      | deletes and updates, under a lock                                       |
 //! | `read`        | the scans that a query needs                                            |
+//! | `compaction`  | compactions, one at a time                                              |
 //! | `upkeep`      | flushes, expiry, removal of what was dropped                            |
 //!
 //! Invariant: it knows no SQL, and nothing above it knows where a row lies.
 
+mod change;
+mod compaction;
 mod error;
 mod read;
 mod replica_set;
@@ -30,6 +34,8 @@ use tskv::MemcacheGauge;
 use tskv::disk::Disk;
 use tskv::wal::{Wal, WalConfig};
 
+pub use change::ChangeLock;
+pub use compaction::VnodeFiles;
 pub use error::{Error, Result};
 pub use read::{ScanPart, Scans};
 pub use replica_set::{VnodeLogStore, VnodeMachine};
@@ -65,6 +71,7 @@ pub struct Cluster {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) signals: upkeep::Signals,
+    pub(crate) compactions: compaction::Compactions,
 }
 
 /// A running node: the cluster and its upkeep.
@@ -100,6 +107,7 @@ impl ClusterNode {
         let cluster = Arc::new(Cluster {
             vnodes: Vnodes::new(session),
             signals: upkeep::Signals::default(),
+            compactions: compaction::Compactions::default(),
             config,
             meta,
             wal,
@@ -121,6 +129,7 @@ impl ClusterNode {
     /// Stops upkeep, groups and log, in this order.
     pub async fn close(self) {
         drop(self.stop);
+        self.cluster.compactions.stop();
         if let Err(error) = self.upkeep.await {
             tracing::error!(%error, "upkeep panicked");
         }

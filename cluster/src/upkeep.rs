@@ -11,6 +11,7 @@ use model::{TimeRange, VnodeId};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::Cluster;
 use crate::error::{Error, Result};
@@ -20,6 +21,10 @@ use crate::vnodes::{HostedVnode, folder};
 const ROUND: Duration = Duration::from_secs(1);
 /// A vnode nobody used for so long is flushed and closed.
 const IDLE: Duration = Duration::from_secs(300);
+/// A vnode nobody used for so long is compacted to one run, before it is closed.
+const COLD: Duration = Duration::from_secs(120);
+/// How often one looks whether a dropped vnode is still in use.
+const CLOSE_PAUSE: Duration = Duration::from_millis(20);
 /// Rounds between two looks for expired buckets.
 const EXPIRY_ROUNDS: u32 = 60;
 
@@ -58,14 +63,16 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
     let mut known = cluster.meta.catalog();
     let mut round = tokio::time::interval(ROUND);
     let mut rounds = 0_u32;
+    // Beside the rounds: a compaction takes long, and flushes must not wait for it.
+    let mut compacting: Option<JoinHandle<()>> = None;
     loop {
         tokio::select! {
-            _ = &mut stop => return,
+            _ = &mut stop => break,
             _ = round.tick() => rounds += 1,
             () = cluster.signals.wanted.notified() => {}
             changed = catalogs.changed() => {
                 if changed.is_err() {
-                    return;
+                    break;
                 }
                 let fresh = Arc::clone(&catalogs.borrow_and_update());
                 cluster.remove_dropped(&known, &fresh).await;
@@ -74,10 +81,19 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
         }
         cluster.flush_some().await;
         cluster.close_idle().await;
+        if compacting.as_ref().is_none_or(JoinHandle::is_finished) {
+            let cluster = Arc::clone(&cluster);
+            compacting = Some(tokio::spawn(async move { cluster.compact_due(COLD).await }));
+        }
         if rounds >= EXPIRY_ROUNDS {
             rounds = 0;
             cluster.drop_expired().await;
         }
+    }
+    if let Some(compacting) = compacting
+        && let Err(error) = compacting.await
+    {
+        tracing::error!(%error, "a compaction panicked");
     }
 }
 
@@ -177,8 +193,8 @@ impl Cluster {
 
     async fn remove_vnode(&self, vnode: VnodeId, folder: PathBuf) -> Result<()> {
         while !self.vnodes.close(vnode).await {
-            // A statement that began before the drop still holds it, for as long as a proposal takes.
-            tokio::task::yield_now().await;
+            // A statement or compaction that began before the drop still holds it.
+            tokio::time::sleep(CLOSE_PAUSE).await;
         }
         self.vnodes.forget(vnode);
         self.wal.forget(vnode).await?;

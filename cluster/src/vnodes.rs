@@ -10,8 +10,9 @@ use model::VnodeId;
 use parking_lot::Mutex;
 use replication::RaftHost;
 use replication::{Group, GroupConfig};
+use tokio::sync::RwLock;
 use tokio::time::Instant;
-use tskv::{Vnode, WriteId};
+use tskv::{Schemas, TableFate, Vnode, VnodeConfig, WriteId};
 
 use crate::error::{Error, Result};
 use crate::replica_set::{VnodeLogStore, VnodeMachine};
@@ -21,6 +22,8 @@ use crate::{Cluster, ClusterConfig};
 #[derive(Debug)]
 pub(crate) struct OpenVnode {
     pub(crate) vnode: Arc<Vnode>,
+    /// Writers share it; who changes rows it has read holds it alone.
+    pub(crate) changes: Arc<RwLock<()>>,
     last_use: Mutex<Instant>,
 }
 
@@ -132,9 +135,14 @@ impl Cluster {
     ) -> replication::Result<HostedVnode> {
         let log = self.wal.log(id);
         let purged = log.purged().map_or(0, |(upto, _)| upto);
-        let (disk, gauge) = (Arc::clone(&self.disk), Arc::clone(&self.gauge));
+        let config_of_vnode = VnodeConfig {
+            disk: Arc::clone(&self.disk),
+            folder,
+            gauge: Arc::clone(&self.gauge),
+            schemas: self.schemas(),
+        };
         let opened = tokio::task::spawn_blocking(move || {
-            let vnode = Vnode::open(disk, &folder, id, gauge)?;
+            let vnode = Vnode::open(config_of_vnode, id)?;
             vnode.check_covers(purged)?;
             Ok::<_, tskv::Error>(vnode)
         });
@@ -142,8 +150,22 @@ impl Cluster {
         let vnode = Arc::new(vnode);
         let machine = Arc::new(VnodeMachine::new(Arc::clone(&vnode), log.clone()));
         let group = Group::open(&config, id.0, VnodeLogStore(log), machine).await?;
-        let beside = OpenVnode { vnode, last_use: Mutex::new(Instant::now()) };
+        let last_use = Mutex::new(Instant::now());
+        let beside = OpenVnode { vnode, changes: Arc::default(), last_use };
         Ok(HostedVnode { group, beside })
+    }
+
+    /// Returns what storage may ask of the catalog.
+    fn schemas(&self) -> Schemas {
+        let meta = self.meta.clone();
+        Schemas::new(move |table| {
+            let catalog = meta.catalog();
+            match catalog.table_by_id(table) {
+                Some(schema) => TableFate::Live(Arc::clone(schema)),
+                None if catalog.table_was_dropped(table) => TableFate::Dropped,
+                None => TableFate::Unknown,
+            }
+        })
     }
 }
 

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use meta::Command;
-use model::{DatabaseId, ErrorKind, Points};
+use model::{BucketId, DatabaseId, ErrorKind, Points};
 use tskv::wal::WAL_ENTRY_BYTES_MAX;
 use tskv::{Outcome, encode_write};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
 use crate::router::{Part, missing_bucket, split};
+use crate::vnodes::HostedVnode;
 
 /// How long a writer waits for memory before it is told.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
@@ -69,8 +71,23 @@ impl Cluster {
 
     async fn write_part(&self, part: &Part) -> Result<()> {
         let hosted = self.vnode(&part.bucket, &part.replica_set).await?;
+        let _shared = hosted.beside.changes.read().await;
+        self.propose_write(&hosted, part).await
+    }
+
+    pub(crate) async fn propose_write(&self, hosted: &HostedVnode, part: &Part) -> Result<()> {
         let id = self.vnodes.next_write(hosted.beside.vnode.id());
         let command = encode_write(id, self.clock.now_ns(), std::slice::from_ref(&part.points));
+        self.propose(hosted, part.bucket.id, command).await
+    }
+
+    /// Proposes a command and makes of its outcome what a writer is told.
+    pub(crate) async fn propose(
+        &self,
+        hosted: &HostedVnode,
+        bucket: BucketId,
+        command: Bytes,
+    ) -> Result<()> {
         if command.len() > WAL_ENTRY_BYTES_MAX {
             return Err(Error::TooLarge { bytes: command.len() });
         }
@@ -83,7 +100,7 @@ impl Cluster {
         match reply.first().copied().and_then(Outcome::from_code) {
             Some(Outcome::Applied | Outcome::AppliedBefore) => Ok(()),
             Some(Outcome::Unknown) | None => Err(Error::Partial {
-                parts: format!("bucket {}", part.bucket.id),
+                parts: format!("bucket {bucket}"),
                 first: "the outcome is unknown".to_owned(),
                 kind: ErrorKind::Unavailable,
             }),

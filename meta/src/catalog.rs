@@ -271,6 +271,12 @@ impl Catalog {
         self.tables.get(&id)
     }
 
+    /// Returns whether a table was there and is no more. One that this catalog is too old to know was
+    /// not dropped.
+    pub fn table_was_dropped(&self, id: TableId) -> bool {
+        id.0 <= self.counters.table && !self.tables.contains_key(&id)
+    }
+
     /// Returns the tables of a database, by name.
     pub fn tables(&self, database: DatabaseId) -> impl Iterator<Item = &Arc<Table>> {
         let names = self.table_names.range((database, String::new())..);

@@ -248,8 +248,9 @@ impl ExtendedQueryHandler for Connection {
                 Ok(())
             }
             Ok((sent, false)) => {
+                let tag = Tag::new(rows.command_tag()).with_rows(sent);
                 *state = PortalExecutionState::Finished;
-                send_execution_response(client, Tag::new("SELECT").with_rows(sent)).await
+                send_execution_response(client, tag).await
             }
             Err(error) => {
                 *state = PortalExecutionState::Finished;
@@ -306,6 +307,13 @@ impl Connection {
                 let fields = fields(&rows.schema(), &portal.result_column_format);
                 let formats: Vec<FieldFormat> = fields.iter().map(FieldInfo::format).collect();
                 Ok(Some(QueryResponse::new(fields, data_rows(rows, formats))))
+            }
+            Output::Fetched(rows) => {
+                let fields = fields(&rows.schema(), &portal.result_column_format);
+                let formats: Vec<FieldFormat> = fields.iter().map(FieldInfo::format).collect();
+                let mut response = QueryResponse::new(fields, data_rows(rows, formats));
+                response.set_command_tag("FETCH");
+                Ok(Some(response))
             }
             Output::CopyIn(rows) => {
                 copy::begin(client, &rows, true).await?;

@@ -108,6 +108,13 @@ impl Connection {
                 let rows = data_rows(rows, fields.iter().map(FieldInfo::format).collect());
                 send_query_response(client, QueryResponse::new(fields, rows), true).await
             }
+            Output::Fetched(rows) => {
+                let fields = fields(&rows.schema(), &Format::UnifiedText);
+                let rows = data_rows(rows, fields.iter().map(FieldInfo::format).collect());
+                let mut response = QueryResponse::new(fields, rows);
+                response.set_command_tag("FETCH");
+                send_query_response(client, response, true).await
+            }
             Output::CopyOut(rows) => copy::send(client, rows).await,
             other => {
                 if let Some(tag) = tag(client, &other) {
@@ -136,7 +143,11 @@ pub(crate) fn tag<C: ClientInfo>(client: &mut C, output: &Output) -> Option<Tag>
             client.set_transaction_status(TransactionStatus::Idle);
             Some(Tag::new(tag))
         }
-        Output::Rows(_) | Output::CopyIn(_) | Output::CopyOut(_) | Output::Empty => None,
+        Output::Rows(_)
+        | Output::Fetched(_)
+        | Output::CopyIn(_)
+        | Output::CopyOut(_)
+        | Output::Empty => None,
     }
 }
 

@@ -125,6 +125,7 @@ impl From<cluster::Error> for Error {
             cluster::Error::Meta(meta) => return meta.clone().into(),
             cluster::Error::Partial { .. } => "40003",
             cluster::Error::Overloaded { .. } => "53200",
+            cluster::Error::Locked { .. } => "55P03",
             cluster::Error::TooLarge { .. } => "54000",
             cluster::Error::Storage(_) if error.kind() == ErrorKind::LimitReached => "53100",
             other => of_kind(other.kind()),

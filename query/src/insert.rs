@@ -21,9 +21,9 @@ use crate::session::Session;
 use crate::sql::Statement;
 
 /// The most rows of one INSERT ... SELECT, as it is checked whole before its first row is stored.
-const SELECTED_ROWS_MAX: usize = 10_000_000;
+pub(crate) const SELECTED_ROWS_MAX: usize = 10_000_000;
 /// The most bytes of them.
-const SELECTED_BYTES_MAX: usize = 1 << 30;
+pub(crate) const SELECTED_BYTES_MAX: usize = 1 << 30;
 
 impl Session {
     /// Runs an INSERT. Returns the number of rows.
@@ -154,7 +154,7 @@ fn check_width(width: usize, target: &Target) -> Result<()> {
     Ok(())
 }
 
-fn in_column(mut error: Error, column: &Column) -> Error {
+pub(crate) fn in_column(mut error: Error, column: &Column) -> Error {
     if !error.message.contains("column \"") {
         error.message = format!("{} (column \"{}\")", error.message, column.name);
     }
@@ -162,7 +162,7 @@ fn in_column(mut error: Error, column: &Column) -> Error {
 }
 
 /// Casts an array to the type rows of a column are held in; integers are times in the precision.
-fn convert(array: &ArrayRef, column: &Column, precision_ns: i64) -> Result<ArrayRef> {
+pub(crate) fn convert(array: &ArrayRef, column: &Column, precision_ns: i64) -> Result<ArrayRef> {
     let wanted = column.arrow().data_type().clone();
     if array.data_type() == &wanted {
         return Ok(Arc::clone(array));

@@ -13,6 +13,8 @@
 //! | `show`     | SHOW and DESCRIBE                                                           |
 //! | `ingest`   | columns of rows to points, and points to the cluster                        |
 //! | `insert`   | INSERT                                                                      |
+//! | `change`   | DELETE, UPDATE, TRUNCATE                                                    |
+//! | `cursors`  | PREPARE and EXECUTE, DECLARE, FETCH and CLOSE                               |
 //! | `copy`     | COPY, both ways                                                             |
 //! | `catalog`  | databases and tables as DataFusion sees them; system schemas                |
 //! | `scan`     | the leaf of every plan                                                      |
@@ -24,7 +26,9 @@
 
 mod access;
 mod catalog;
+mod change;
 mod copy;
+mod cursors;
 mod database;
 mod ddl;
 mod error;

@@ -10,6 +10,8 @@ use crate::copy::{CopyIn, CopyOut};
 pub enum Output {
     /// Rows, as they are computed.
     Rows(SendableRecordBatchStream),
+    /// Rows of a cursor, as they are computed.
+    Fetched(SendableRecordBatchStream),
     /// A command that changed rows: its tag's first word, and how many.
     Affected(&'static str, u64),
     /// A command without rows: its tag.
@@ -29,7 +31,7 @@ pub enum Output {
 impl std::fmt::Debug for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Rows(_) => f.write_str("Rows"),
+            Self::Rows(_) | Self::Fetched(_) => f.write_str("Rows"),
             Self::Affected(tag, rows) => write!(f, "Affected({tag}, {rows})"),
             Self::Done(tag) | Self::Begin(tag) | Self::End(tag) => f.write_str(tag),
             Self::CopyIn(_) => f.write_str("CopyIn"),

@@ -10,10 +10,10 @@ use datafusion::common::{ParamValues, ScalarValue, TableReference};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::{
     RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter,
 };
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 
@@ -64,6 +64,15 @@ impl Session {
         let Some(statement) = parse_one(text)? else {
             return Ok(Prepared { statement: None, parameters: Vec::new(), columns: None });
         };
+        self.prepare_statement(statement, declared).await
+    }
+
+    /// Finds out the parameters and columns of a parsed statement.
+    pub(crate) async fn prepare_statement(
+        &self,
+        statement: Statement,
+        declared: &[Option<DataType>],
+    ) -> Result<Prepared> {
         match statement {
             Statement::Query(query) => {
                 let query = self.with_types(*query, declared);
@@ -78,10 +87,18 @@ impl Session {
                 let statement = Some(Arc::new(Statement::Insert(insert)));
                 Ok(Prepared { statement, parameters, columns: None })
             }
+            Statement::Delete(_) | Statement::Update(_) => {
+                let mut parameters = Vec::new();
+                if let Some(read) = self.reading(&statement)? {
+                    let plan = self.plan(&self.with_types(read, declared)).await?;
+                    parameters = parameters_of(&plan, declared)?;
+                }
+                Ok(Prepared { statement: Some(Arc::new(statement)), parameters, columns: None })
+            }
             other => {
                 let columns = match &other {
                     Statement::Show(shown) => Some(show::schema(shown)),
-                    _ => None,
+                    other => self.kept.columns(other)?,
                 };
                 Ok(Prepared { statement: Some(Arc::new(other)), parameters: Vec::new(), columns })
             }
@@ -154,11 +171,7 @@ impl Session {
         params: Vec<ScalarValue>,
     ) -> Result<SendableRecordBatchStream> {
         let state = self.state()?;
-        let mut plan = self.plan_in(&state, query).await?;
-        if !params.is_empty() || !plan.get_parameter_names()?.is_empty() {
-            plan = plan.replace_params_with_values(&ParamValues::from(params))?;
-        }
-        let plan = state.create_physical_plan(&plan).await?;
+        let plan = self.physical_plan_in(&state, query, params).await?;
         let rows = execute_stream(plan, state.task_ctx())?;
         let schema = renamed(&rows.schema(), &names(query));
         let relabel = Arc::clone(&schema);
@@ -169,6 +182,31 @@ impl Session {
             Ok(RecordBatch::try_new_with_options(Arc::clone(&relabel), columns, &options)?)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+
+    /// Plans a query without running it.
+    pub(crate) async fn physical_plan(
+        &self,
+        query: &Statement,
+        params: Vec<ScalarValue>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Statement::Query(query) = query else {
+            return Err(Error::internal("a query was expected"));
+        };
+        self.physical_plan_in(&self.state()?, query, params).await
+    }
+
+    async fn physical_plan_in(
+        &self,
+        state: &SessionState,
+        query: &DfStatement,
+        params: Vec<ScalarValue>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut plan = self.plan_in(state, query).await?;
+        if !params.is_empty() || !plan.get_parameter_names()?.is_empty() {
+            plan = plan.replace_params_with_values(&ParamValues::from(params))?;
+        }
+        Ok(state.create_physical_plan(&plan).await?)
     }
 
     async fn plan(&self, query: &DfStatement) -> Result<LogicalPlan> {

@@ -47,6 +47,11 @@ pub(crate) struct TskvScanExec {
 }
 
 impl TskvScanExec {
+    /// Returns what is read.
+    pub(crate) fn request(&self) -> &ScanRequest {
+        &self.request
+    }
+
     /// Makes the node; `tags` are the table's, in order, and `limit` is how many rows suffice.
     pub(crate) fn new(
         table: &str,

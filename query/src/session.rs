@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Identity, Need, check};
 use crate::catalog::{SessionCatalogs, SessionNames, SystemCatalog, register_functions};
+use crate::cursors::Kept;
 use crate::database::Database;
 use crate::error::{Error, Result, nearest};
 use crate::output::{Notice, Output};
@@ -34,6 +35,7 @@ pub struct Session {
     reports: Mutex<Vec<(&'static str, String)>>,
     in_block: AtomicBool,
     wrote_in_block: AtomicBool,
+    pub(crate) kept: Kept,
 }
 
 impl std::fmt::Debug for Session {
@@ -88,6 +90,7 @@ impl Session {
             reports: Mutex::default(),
             in_block: AtomicBool::new(false),
             wrote_in_block: AtomicBool::new(false),
+            kept: Kept::default(),
         })
     }
 
@@ -164,6 +167,7 @@ impl Session {
         };
         Ok(match output {
             Output::Rows(rows) => Output::Rows(guarded(rows, token, deadline)),
+            Output::Fetched(rows) => Output::Fetched(guarded(rows, token, deadline)),
             Output::CopyOut(mut copy) => {
                 copy.rows = guarded(copy.rows, token, deadline);
                 Output::CopyOut(copy)
@@ -187,7 +191,35 @@ impl Session {
             }
             Statement::Copy(copy) => self.copy(copy, params).await,
             Statement::Definition(definition) => self.define(definition).await,
-            Statement::Show(shown) => self.show(shown),
+            Statement::Delete(delete) => {
+                Ok(Output::Affected("DELETE", self.delete(delete, params).await?))
+            }
+            Statement::Update(update) => {
+                Ok(Output::Affected("UPDATE", self.update(update, params).await?))
+            }
+            Statement::Truncate(truncate) => {
+                self.truncate(truncate).await?;
+                Ok(Output::Done("TRUNCATE TABLE"))
+            }
+            Statement::Compact(what) => self.compact(what).await,
+            Statement::Show(shown) => self.show(shown).await,
+            Statement::Prepare(name, types, statement) => {
+                self.keep_prepared(name, types, statement).await
+            }
+            Statement::Execute(name, arguments) => {
+                let (statement, params) = self.kept_prepared(name, arguments).await?;
+                Box::pin(self.run(&statement, &params)).await
+            }
+            Statement::Deallocate(name) => self.kept.deallocate(name.as_deref()),
+            Statement::Declare(name, hold, query) => self.declare(name, *hold, query).await,
+            Statement::Fetch(name, count) => self.fetch(name, *count),
+            Statement::Close(name) => self.kept.close(name.as_deref()),
+            Statement::DiscardAll => {
+                self.kept.close(None)?;
+                self.kept.deallocate(None)?;
+                self.settings.lock().reset();
+                Ok(Output::Done("DISCARD ALL"))
+            }
             Statement::Set(name, value) => {
                 self.set(name, value.as_deref())?;
                 Ok(Output::Done(if value.is_some() { "SET" } else { "RESET" }))
@@ -218,11 +250,16 @@ impl Session {
         }
     }
 
+    pub(crate) fn is_in_block(&self) -> bool {
+        self.in_block.load(Ordering::Acquire)
+    }
+
     /// Ends a block of statements. Returns whether something was written in it.
     fn end_block(&self) -> bool {
         if !self.in_block.swap(false, Ordering::AcqRel) {
             self.notice(Notice::warning("25P01", "there is no transaction in progress"));
         }
+        self.kept.end_block();
         self.wrote_in_block.swap(false, Ordering::AcqRel)
     }
 

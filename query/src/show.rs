@@ -9,10 +9,10 @@ use model::ColumnKind;
 use model::time::{Span, span_in_words};
 
 use crate::access::Need;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output::{Output, rows};
 use crate::session::Session;
-use crate::sql::Show;
+use crate::sql::{Compacted, Show};
 
 /// Returns the columns of what is shown.
 pub(crate) fn schema(shown: &Show) -> SchemaRef {
@@ -23,6 +23,18 @@ pub(crate) fn schema(shown: &Show) -> SchemaRef {
         Show::Users => &["user_name", "is_admin", "comment"],
         Show::Database(_) => &["ttl", "shard", "vnode_duration", "replica", "precision"],
         Show::Table(_) => &["column_name", "data_type", "column_type", "compression_codec"],
+        Show::Compactions => &[
+            "vnode_id",
+            "database_name",
+            "state",
+            "files",
+            "file_bytes",
+            "tombstones",
+            "flushed_bytes",
+            "compacted_bytes",
+            "compactions",
+            "write_amplification",
+        ],
         Show::Setting(name) => &[name.as_str()],
         Show::Settings => &["name", "setting"],
     };
@@ -33,8 +45,11 @@ pub(crate) fn schema(shown: &Show) -> SchemaRef {
 
 impl Session {
     /// Shows what was asked for.
-    pub(crate) fn show(&self, shown: &Show) -> Result<Output> {
-        let lines = self.lines(shown)?;
+    pub(crate) async fn show(&self, shown: &Show) -> Result<Output> {
+        let lines = match shown {
+            Show::Compactions => self.compaction_lines().await?,
+            other => self.lines(other)?,
+        };
         let schema = schema(shown);
         let column = |at: usize| {
             Arc::new(StringArray::from_iter_values(lines.iter().map(|line| &line[at]))) as ArrayRef
@@ -46,6 +61,7 @@ impl Session {
     fn lines(&self, shown: &Show) -> Result<Vec<Vec<String>>> {
         let catalog = self.database().catalog();
         Ok(match shown {
+            Show::Compactions => Vec::new(),
             Show::Setting(name) => vec![vec![self.setting(name)?]],
             Show::Settings => {
                 self.settings().into_iter().map(|(name, value)| vec![name, value]).collect()
@@ -91,6 +107,64 @@ impl Session {
                 table.columns.iter().map(describe_column).collect()
             }
         })
+    }
+}
+
+impl Session {
+    /// Lists the vnodes of the tenant that are open on this node.
+    async fn compaction_lines(&self) -> Result<Vec<Vec<String>>> {
+        self.check(Need::See)?;
+        let catalog = self.database().catalog();
+        let files = self.database().cluster().vnode_files().await;
+        let lines = files.into_iter().filter_map(|one| {
+            let database = catalog.database_by_id(one.database)?;
+            let own = database.tenant == self.identity().tenant;
+            let written = one.flushed_bytes + one.compacted_bytes;
+            let amplification = written as f64 / one.flushed_bytes.max(1) as f64;
+            own.then(|| {
+                vec![
+                    one.vnode.to_string(),
+                    database.name.clone(),
+                    one.state.to_owned(),
+                    one.size.files.to_string(),
+                    one.size.file_bytes.to_string(),
+                    one.size.tombstones.to_string(),
+                    one.flushed_bytes.to_string(),
+                    one.compacted_bytes.to_string(),
+                    one.compactions.to_string(),
+                    format!("{amplification:.2}"),
+                ]
+            })
+        });
+        Ok(lines.collect())
+    }
+
+    /// Runs a COMPACT: flushes what is in memory and makes one sorted run of each vnode.
+    pub(crate) async fn compact(&self, what: &Compacted) -> Result<Output> {
+        self.check(Need::Define)?;
+        let cluster = self.database().cluster();
+        match what {
+            Compacted::Database(name) => {
+                cluster.compact(self.user_database(name)?.id, None).await?;
+            }
+            Compacted::Vnodes(vnodes) => {
+                let catalog = self.database().catalog();
+                for vnode in vnodes {
+                    let database = catalog.databases(self.identity().tenant).find(|database| {
+                        let buckets = catalog.buckets(database.id, model::TimeRange::ALL);
+                        let mut places = buckets
+                            .iter()
+                            .flat_map(|bucket| &bucket.replica_sets)
+                            .flat_map(|set| &set.vnodes);
+                        places.any(|place| place.id.0 == *vnode)
+                    });
+                    let missing = || Error::new("42704", format!("vnode {vnode} does not exist"));
+                    let database = database.ok_or_else(missing)?.id;
+                    cluster.compact(database, Some(model::VnodeId(*vnode))).await?;
+                }
+            }
+        }
+        Ok(Output::Done("COMPACT"))
     }
 }
 

@@ -10,7 +10,7 @@ pub(crate) use definitions::{
     TenantAction, UserAction, UserOptions,
 };
 pub use parser::parse;
-pub(crate) use parser::{fold, parse_one};
+pub(crate) use parser::{fold, parse_one, select_from, select_values};
 
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
@@ -22,6 +22,14 @@ pub enum Statement {
     Query(Box<DfStatement>),
     /// Adds rows.
     Insert(Box<ast::Insert>),
+    /// Deletes rows.
+    Delete(Box<ast::Delete>),
+    /// Changes rows.
+    Update(Box<ast::Update>),
+    /// Deletes all rows of tables.
+    Truncate(Box<ast::Truncate>),
+    /// Compacts files.
+    Compact(Compacted),
     /// Moves rows in or out.
     Copy(Box<ast::Statement>),
     /// Changes the catalog.
@@ -38,8 +46,42 @@ pub enum Statement {
     Commit,
     /// ROLLBACK.
     Rollback,
-    /// DISCARD, DEALLOCATE, CLOSE ALL, UNLISTEN and the like: its tag.
+    /// Keeps a statement: its name, the types of its parameters, and what it is.
+    Prepare(String, Vec<ast::DataType>, Box<Statement>),
+    /// Runs a kept statement with arguments.
+    Execute(String, Vec<ast::Expr>),
+    /// Forgets a kept statement, or all.
+    Deallocate(Option<String>),
+    /// Opens a cursor, WITH HOLD where true.
+    Declare(String, bool, Box<Statement>),
+    /// Takes rows of a cursor.
+    Fetch(String, FetchCount),
+    /// Closes a cursor, or all.
+    Close(Option<String>),
+    /// DISCARD ALL.
+    DiscardAll,
+    /// UNLISTEN and the like, which change nothing here: its tag.
     Discard(&'static str),
+}
+
+/// What is to be compacted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compacted {
+    /// The vnodes of a database.
+    Database(String),
+    /// Some vnodes of the tenant.
+    Vnodes(Vec<u64>),
+}
+
+/// How many rows are to be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchCount {
+    /// So many of the next.
+    Rows(usize),
+    /// All that are left.
+    All,
+    /// Rows before the present one, which no cursor here can give.
+    Backward,
 }
 
 /// What is to be shown.
@@ -57,6 +99,8 @@ pub enum Show {
     Database(String),
     /// A table's columns.
     Table(Vec<String>),
+    /// Files and compactions of the tenant's vnodes.
+    Compactions,
     /// A setting.
     Setting(String),
     /// All settings.

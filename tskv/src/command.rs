@@ -2,18 +2,46 @@
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 use bytes::Bytes;
-use model::Points;
 use model::wire::{Decoded, Reader, Write, malformed};
+use model::{ColumnId, Points, TableId, TimeRange};
 
+use crate::series::SeriesFilter;
 use crate::sessions::WriteId;
 
 const VERSION: u8 = 1;
 const WRITE: u8 = 1;
+const DELETE_ROWS: u8 = 2;
+const DELETE_MATCHING: u8 = 3;
+const MOVE: u8 = 4;
 
 /// A command as apply sees it.
 #[derive(Debug)]
-pub(crate) enum Command {
-    Write { id: WriteId, time_ns: i64, points: Vec<Points> },
+pub(crate) struct Command {
+    pub(crate) id: WriteId,
+    pub(crate) time_ns: i64,
+    pub(crate) change: Change,
+}
+
+/// What a command changes.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// Rows are written.
+    Write(Vec<Points>),
+    /// The rows a batch names, by series and time, are deleted.
+    DeleteRows(Points),
+    /// The rows of some series within some times are deleted.
+    DeleteMatching { table: TableId, filter: SeriesFilter, times: TimeRange },
+    /// Rows are deleted and others written in their stead.
+    Move { deleted: Points, written: Points },
+}
+
+/// Rows that change their series: which are deleted, and what is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Move<'a> {
+    /// The rows as they were, without fields.
+    pub deleted: &'a Points,
+    /// The rows as they become.
+    pub written: &'a Points,
 }
 
 /// What applying a command did; alike on every replica.
@@ -30,17 +58,62 @@ pub enum Outcome {
 /// Encodes a write of rows; `time_ns` is the writer's clock.
 // FORMAT: docs/formats/command.md, v1
 pub fn encode_write(id: WriteId, time_ns: i64, points: &[Points]) -> Bytes {
-    let mut out = Vec::new();
-    out.put_u8(VERSION);
-    out.put_u8(WRITE);
-    out.put_u64(id.session);
-    out.put_u64(id.sequence);
-    out.put_i64(time_ns);
+    let mut out = begin(WRITE, id, time_ns);
     out.put_varint(points.len() as u64);
     for points in points {
         points.encode(&mut out);
     }
     out.into()
+}
+
+/// Encodes a delete of the rows a batch names; it has no fields.
+pub fn encode_delete_rows(id: WriteId, time_ns: i64, rows: &Points) -> Bytes {
+    assert!(rows.fields.is_empty(), "a delete names rows, not values");
+    let mut out = begin(DELETE_ROWS, id, time_ns);
+    rows.encode(&mut out);
+    out.into()
+}
+
+/// Encodes a delete of the rows of some series of a table within some times.
+pub fn encode_delete_matching(
+    id: WriteId,
+    time_ns: i64,
+    table: TableId,
+    (filter, times): (&SeriesFilter, TimeRange),
+) -> Bytes {
+    let mut out = begin(DELETE_MATCHING, id, time_ns);
+    out.put_u32(table.0);
+    out.put_i64(times.min);
+    out.put_i64(times.max);
+    out.put_varint(filter.terms.len() as u64);
+    for (column, values) in &filter.terms {
+        out.put_u32(column.0);
+        out.put_varint(values.len() as u64);
+        for value in values {
+            out.put_u8(u8::from(value.is_some()));
+            out.put_bytes(value.as_deref().unwrap_or_default().as_bytes());
+        }
+    }
+    out.into()
+}
+
+/// Encodes a move of rows to other series.
+pub fn encode_move(id: WriteId, time_ns: i64, moved: &Move<'_>) -> Bytes {
+    assert!(moved.deleted.fields.is_empty(), "a delete names rows, not values");
+    let mut out = begin(MOVE, id, time_ns);
+    moved.deleted.encode(&mut out);
+    moved.written.encode(&mut out);
+    out.into()
+}
+
+fn begin(kind: u8, id: WriteId, time_ns: i64) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_u8(VERSION);
+    out.put_u8(kind);
+    out.put_u64(id.session);
+    out.put_u64(id.sequence);
+    out.put_i64(time_ns);
+    out
 }
 
 impl Command {
@@ -50,19 +123,45 @@ impl Command {
         if version != VERSION {
             return malformed(format!("command version {version}; this program reads {VERSION}"));
         }
-        match reader.u8()? {
+        let kind = reader.u8()?;
+        let id = WriteId { session: reader.u64()?, sequence: reader.u64()? };
+        let time_ns = reader.i64()?;
+        let change = match kind {
             WRITE => {
-                let id = WriteId { session: reader.u64()?, sequence: reader.u64()? };
-                let time_ns = reader.i64()?;
                 let count = reader.count(7)?;
-                let points =
-                    (0..count).map(|_| Points::decode(&mut reader)).collect::<Decoded<_>>()?;
-                reader.finish()?;
-                Ok(Self::Write { id, time_ns, points })
+                let points = (0..count).map(|_| Points::decode(&mut reader));
+                Change::Write(points.collect::<Decoded<_>>()?)
             }
-            other => malformed(format!("command kind {other}")),
-        }
+            DELETE_ROWS => Change::DeleteRows(Points::decode(&mut reader)?),
+            DELETE_MATCHING => take_matching(&mut reader)?,
+            MOVE => {
+                let deleted = Points::decode(&mut reader)?;
+                Change::Move { deleted, written: Points::decode(&mut reader)? }
+            }
+            other => return malformed(format!("command kind {other}")),
+        };
+        reader.finish()?;
+        Ok(Self { id, time_ns, change })
     }
+}
+
+fn take_matching(reader: &mut Reader<'_>) -> Decoded<Change> {
+    let table = TableId(reader.u32()?);
+    let times = TimeRange { min: reader.i64()?, max: reader.i64()? };
+    let count = reader.count(5)?;
+    let mut terms = Vec::with_capacity(count);
+    for _ in 0..count {
+        let column = ColumnId(reader.u32()?);
+        let count = reader.count(2)?;
+        let mut values = Vec::with_capacity(count);
+        for _ in 0..count {
+            let is_some = reader.u8()? != 0;
+            let value = reader.str()?;
+            values.push(is_some.then(|| value.to_owned()));
+        }
+        terms.push((column, values));
+    }
+    Ok(Change::DeleteMatching { table, filter: SeriesFilter { terms }, times })
 }
 
 impl Outcome {

@@ -2,40 +2,57 @@
 //!
 //! It knows no SQL, no Raft and no network. Who owns what:
 //!
-//! | module     | holds                                                                     |
-//! |------------|---------------------------------------------------------------------------|
-//! | `disk`     | the seam to files: the system's, or a simulated disk that loses power      |
-//! | `wal`      | the logs of all vnodes in one append stream; the Raft log                  |
-//! | `command`  | the bytes of a write                                                      |
-//! | `vnode`    | one replica: apply, flush, recover, scan                                  |
-//! | `memcache` | rows not yet in a file                                                    |
-//! | `run`      | sorted rows and the one merge                                             |
-//! | `series`   | series key to id and back                                                 |
-//! | `sessions` | which writes were applied already                                         |
-//! | `tsm`      | column files                                                              |
-//! | `summary`  | the log of version edits                                                  |
-//! | `scan`     | the read path                                                             |
+//! | module       | holds                                                                     |
+//! |--------------|---------------------------------------------------------------------------|
+//! | `disk`       | the seam to files: the system's, or a simulated disk that loses power     |
+//! | `wal`        | the logs of all vnodes in one append stream; the Raft log                 |
+//! | `command`    | the bytes of a write or delete                                            |
+//! | `vnode`      | one replica: open, apply, pin                                             |
+//! | `memcache`   | rows not yet in a file                                                    |
+//! | `run`        | sorted rows and the one merge                                             |
+//! | `tombstone`  | recorded deletes                                                          |
+//! | `series`     | series key to id and back                                                 |
+//! | `sessions`   | which writes were applied already                                         |
+//! | `tsm`        | column files                                                              |
+//! | `version`    | the files and tombstones valid together                                   |
+//! | `summary`    | the log of version edits                                                  |
+//! | `flush`      | memcache to file                                                          |
+//! | `compaction` | files to fewer files                                                      |
+//! | `schemas`    | what may be asked of the catalog                                          |
+//! | `reader`     | merged rows out of files and memory                                       |
+//! | `scan`       | Arrow batches of them                                                     |
 //!
 //! Write path: `wal` → (Raft) → `vnode::apply` → `run` → `memcache` → `flush` → `tsm`, `summary`.
-//! Read path: `vnode::scan` → `series` → `tsm` + `memcache` → `run::merge` → Arrow.
+//! Read path: `vnode::scan` → `series` → `reader` (`tsm`, `memcache`, `tombstone`, `run::merge`) → Arrow.
 //! Change a stored byte: also touch docs/formats and the fixtures of tests/compat.
 
 mod command;
+mod compaction;
 pub mod disk;
 mod error;
+mod flush;
 mod memcache;
+mod reader;
 mod run;
 mod scan;
+mod schemas;
 mod series;
 mod sessions;
 mod summary;
+mod tombstone;
 mod tsm;
+mod version;
 mod vnode;
 pub mod wal;
 
-pub use command::{Outcome, encode_write};
+pub use command::{
+    Move, Outcome, encode_delete_matching, encode_delete_rows, encode_move, encode_write,
+};
+pub use compaction::{CompactionReport, CompactionTotals, CompactionWish};
 pub use error::{Error, Result};
-pub use scan::{ScanColumn, ScanCounts, ScanRequest, VnodeScan};
+pub use reader::ScanCounts;
+pub use scan::{ScanColumn, ScanRequest, VnodeScan};
+pub use schemas::{Schemas, TableFate};
 pub use series::SeriesFilter;
 pub use sessions::{SESSION_WINDOW, WriteId};
-pub use vnode::{MemcacheGauge, Progress, Vnode, VnodeSize};
+pub use vnode::{MemcacheGauge, Progress, Vnode, VnodeConfig, VnodeSize};

@@ -6,9 +6,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, UInt32Array, new_null_array};
+use arrow::array::{
+    Array, ArrayData, ArrayRef, AsArray, BooleanBufferBuilder, MutableArrayData, UInt32Array,
+    make_array, new_null_array,
+};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{interleave, take};
+use arrow::compute::take;
 use model::points::{PointsColumn, array_bytes};
 use model::{ColumnId, TimeRange, ValueType};
 
@@ -52,7 +55,7 @@ impl Run {
         if keys.is_sorted_by(|left, right| left < right) {
             return unsorted;
         }
-        merge(&[&unsorted], &Columns::All)
+        sort_rows(&unsorted)
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -61,6 +64,16 @@ impl Run {
 
     pub(crate) fn key(&self, row: usize) -> (u32, i64) {
         (self.series[row], self.times[row])
+    }
+
+    /// Returns the bytes of text in rows `start..end`: what a group of rows may grow large by.
+    pub(crate) fn text_bytes(&self, start: usize, end: usize) -> usize {
+        let texts = self.columns.iter().filter(|column| column.value_type == ValueType::Str);
+        let bytes = texts.map(|column| {
+            let offsets = column.values.as_string::<i32>().value_offsets();
+            offsets[end].abs_diff(offsets[start]) as usize
+        });
+        bytes.sum()
     }
 
     /// Returns the bytes the run takes in memory.
@@ -88,10 +101,26 @@ impl Run {
         }
     }
 
+    /// Returns each series with its rows, as (series, start, end).
+    pub(crate) fn series_rows(&self) -> impl Iterator<Item = (u32, usize, usize)> {
+        let mut start = 0;
+        let stretches = self.series.chunk_by(|a, b| a == b);
+        stretches.map(move |stretch| {
+            let rows = (stretch[0], start, start + stretch.len());
+            start += stretch.len();
+            rows
+        })
+    }
+
     /// Returns the rows of a series within a time range, as `start..end`.
     pub(crate) fn rows_of(&self, series: u32, times: TimeRange) -> (usize, usize) {
         let start = self.series.partition_point(|s| *s < series);
         let end = start + self.series[start..].partition_point(|s| *s == series);
+        self.within(start, end, times)
+    }
+
+    /// Narrows rows `start..end`, which are of one series, to a time range.
+    pub(crate) fn within(&self, start: usize, end: usize, times: TimeRange) -> (usize, usize) {
         let within = &self.times[start..end];
         let from = start + within.partition_point(|time| *time < times.min);
         let to = start + within.partition_point(|time| *time <= times.max);
@@ -119,43 +148,96 @@ impl Run {
     }
 }
 
+/// Rows of one series that lie together in one run.
+#[derive(Clone, Copy)]
+struct Piece {
+    series: u32,
+    first: i64,
+    last: i64,
+    run: usize,
+    start: usize,
+    end: usize,
+}
+
 /// One row of one of the runs that are merged.
 #[derive(Clone, Copy)]
 struct Row {
-    series: u32,
-    run: u32,
     time: i64,
-    row: u32,
+    run: usize,
+    row: usize,
 }
 
-/// Merges runs, oldest first, into one. The inputs need not be sorted: they only merge faster.
+/// A part of a merge's answer.
+enum Part {
+    /// Rows that meet no others.
+    Whole(Piece),
+    /// Rows of one series out of several runs: the answer takes one of each group of equal times,
+    /// the newest last.
+    Met { series: u32, rows: Vec<Row> },
+}
+
+/// Merges runs, oldest first, into one. Rows are compared one by one only where runs overlap.
 pub(crate) fn merge(runs: &[&Run], columns: &Columns<'_>) -> Run {
     let wanted = wanted_columns(runs, columns);
-    if let [run] = runs
-        && (1..run.rows()).all(|row| run.key(row - 1) < run.key(row))
-    {
+    if let [run] = runs {
         return project(run, &wanted);
     }
-    let mut rows = Vec::with_capacity(runs.iter().map(|run| run.rows()).sum());
+    let mut pieces: Vec<Piece> = Vec::new();
     for (number, run) in runs.iter().enumerate() {
-        for row in 0..run.rows() {
-            let (series, time) = run.key(row);
-            rows.push(Row { series, run: number as u32, time, row: row as u32 });
+        pieces.extend(run.series_rows().map(|(series, start, end)| {
+            let (first, last) = (run.times[start], run.times[end - 1]);
+            Piece { series, first, last, run: number, start, end }
+        }));
+    }
+    pieces.sort_by_key(|piece| (piece.series, piece.first, piece.run));
+    let mut parts = Vec::with_capacity(pieces.len());
+    let mut start = 0;
+    while start < pieces.len() {
+        let (series, mut last) = (pieces[start].series, pieces[start].last);
+        let mut end = start + 1;
+        while end < pieces.len() && pieces[end].series == series && pieces[end].first <= last {
+            last = last.max(pieces[end].last);
+            end += 1;
         }
+        parts.push(match &pieces[start..end] {
+            [alone] => Part::Whole(*alone),
+            met => met_rows(runs, met),
+        });
+        start = end;
     }
-    // Stable: rows of one key stay in the order of their runs, and sorted runs merge in linear time.
-    rows.sort_by_key(|row| (row.series, row.time));
-    let mut starts = Vec::with_capacity(rows.len());
-    for (at, row) in rows.iter().enumerate() {
-        if at == 0 || (rows[at - 1].series, rows[at - 1].time) != (row.series, row.time) {
-            starts.push(at);
-        }
+    assemble(runs, &parts, &wanted)
+}
+
+/// Sorts the rows of one run whose rows are in any order.
+fn sort_rows(run: &Run) -> Run {
+    let mut order: Vec<usize> = (0..run.rows()).collect();
+    // Stable: of rows with one key the later stays behind the earlier.
+    order.sort_by_key(|row| run.key(*row));
+    let mut parts = Vec::new();
+    let mut start = 0;
+    while start < order.len() {
+        let series = run.series[order[start]];
+        let end = start + order[start..].partition_point(|row| run.series[*row] == series);
+        let rows = order[start..end].iter();
+        let rows = rows.map(|row| Row { time: run.times[*row], run: 0, row: *row }).collect();
+        parts.push(Part::Met { series, rows });
+        start = end;
     }
-    Run {
-        series: starts.iter().map(|at| rows[*at].series).collect(),
-        times: starts.iter().map(|at| rows[*at].time).collect(),
-        columns: wanted.iter().map(|column| merge_column(runs, &rows, &starts, *column)).collect(),
+    assemble(&[run], &parts, &wanted_columns(&[run], &Columns::All))
+}
+
+fn met_rows(runs: &[&Run], pieces: &[Piece]) -> Part {
+    let mut pieces = pieces.to_vec();
+    pieces.sort_by_key(|piece| piece.run);
+    let mut rows = Vec::with_capacity(pieces.iter().map(|piece| piece.end - piece.start).sum());
+    for piece in &pieces {
+        let times = &runs[piece.run].times;
+        let of_piece = (piece.start..piece.end).map(|row| (times[row], row));
+        rows.extend(of_piece.map(|(time, row)| Row { time, run: piece.run, row }));
     }
+    // Stable: rows of one time stay in the order of their runs, and sorted runs merge in linear time.
+    rows.sort_by_key(|row| row.time);
+    Part::Met { series: pieces[0].series, rows }
 }
 
 fn wanted_columns(runs: &[&Run], columns: &Columns<'_>) -> Vec<(ColumnId, ValueType)> {
@@ -188,50 +270,145 @@ fn project(run: &Run, wanted: &[(ColumnId, ValueType)]) -> Run {
     }
 }
 
-fn merge_column(
-    runs: &[&Run],
-    rows: &[Row],
-    starts: &[usize],
-    (id, value_type): (ColumnId, ValueType),
-) -> RunColumn {
-    // Source 0 is a single NULL, for rows whose column no run wrote.
-    let null = new_null_array(&value_type.arrow(), 1);
-    let mut sources: Vec<&dyn Array> = vec![null.as_ref()];
-    let mut source_of = vec![0_usize; runs.len()];
-    let mut columns = vec![None; runs.len()];
-    for (number, run) in runs.iter().enumerate() {
-        if let Some(column) = run.column(id) {
-            source_of[number] = sources.len();
-            columns[number] = Some(column);
-            sources.push(column.values.as_ref());
+fn assemble(runs: &[&Run], parts: &[Part], wanted: &[(ColumnId, ValueType)]) -> Run {
+    let (mut series, mut times) = (Vec::new(), Vec::new());
+    for part in parts {
+        match part {
+            Part::Whole(piece) => {
+                times.extend_from_slice(&runs[piece.run].times[piece.start..piece.end]);
+                series.resize(times.len(), piece.series);
+            }
+            Part::Met { series: number, rows } => {
+                times.extend(rows.chunk_by(|a, b| a.time == b.time).map(|same| same[0].time));
+                series.resize(times.len(), *number);
+            }
         }
     }
-    let mut picks = Vec::with_capacity(starts.len());
-    let mut written = BooleanBufferBuilder::new(starts.len());
-    for (at, start) in starts.iter().enumerate() {
-        let end = starts.get(at + 1).copied().unwrap_or(rows.len());
-        let newest = rows[*start..end].iter().rev().find(|row| {
-            columns[row.run as usize].is_some_and(|column| {
-                column.written.as_ref().is_none_or(|written| written.value(row.row as usize))
-            })
-        });
-        written.append(newest.is_some());
-        picks.push(newest.map_or((0, 0), |row| (source_of[row.run as usize], row.row as usize)));
+    let rows = times.len();
+    let columns = wanted.iter().map(|column| assemble_column(runs, parts, rows, *column));
+    Run { series, times, columns: columns.collect() }
+}
+
+fn assemble_column(
+    runs: &[&Run],
+    parts: &[Part],
+    rows: usize,
+    (id, value_type): (ColumnId, ValueType),
+) -> RunColumn {
+    let columns: Vec<Option<&RunColumn>> = runs.iter().map(|run| run.column(id)).collect();
+    let sources: Vec<ArrayData> =
+        columns.iter().flatten().map(|column| column.values.to_data()).collect();
+    if sources.is_empty() {
+        let values = new_null_array(&value_type.arrow(), rows);
+        let written = Some(BooleanBuffer::new_unset(rows));
+        return RunColumn { id, value_type, values, written };
     }
-    let written = written.finish();
-    let values = interleave(&sources, &picks).expect("sources are of one type");
-    RunColumn {
-        id,
-        value_type,
-        values,
-        written: (written.count_set_bits() < written.len()).then_some(written),
+    let mut picked = Picked {
+        source_of: numbered(&columns),
+        values: MutableArrayData::new(sources.iter().collect(), true, rows),
+        written: BooleanBufferBuilder::new(rows),
+        pending: None,
+    };
+    let wrote = |run: usize, row: usize| {
+        columns[run].is_some_and(|column| column.written.as_ref().is_none_or(|w| w.value(row)))
+    };
+    for part in parts {
+        match part {
+            Part::Whole(piece) => {
+                picked.take(piece.run, piece.start, piece.end);
+                match columns[piece.run].map(|column| &column.written) {
+                    Some(None) => picked.written.append_n(piece.end - piece.start, true),
+                    Some(Some(written)) => {
+                        let slice = written.slice(piece.start, piece.end - piece.start);
+                        picked.written.append_buffer(&slice);
+                    }
+                    None => picked.written.append_n(piece.end - piece.start, false),
+                }
+            }
+            Part::Met { rows, .. } => {
+                for same in rows.chunk_by(|a, b| a.time == b.time) {
+                    let newest = same.iter().rev().find(|row| wrote(row.run, row.row));
+                    picked.written.append(newest.is_some());
+                    match newest {
+                        Some(row) => picked.take(row.run, row.row, row.row + 1),
+                        None => picked.null(),
+                    }
+                }
+            }
+        }
+    }
+    picked.finish(id, value_type)
+}
+
+/// Gives each run that has the column its place among the sources.
+fn numbered(columns: &[Option<&RunColumn>]) -> Vec<Option<usize>> {
+    let mut next = 0;
+    let number = |column: &Option<&RunColumn>| {
+        column.map(|_| {
+            next += 1;
+            next - 1
+        })
+    };
+    columns.iter().map(number).collect()
+}
+
+/// A column under way; neighbouring rows of one source are copied together.
+struct Picked<'a> {
+    source_of: Vec<Option<usize>>,
+    values: MutableArrayData<'a>,
+    written: BooleanBufferBuilder,
+    pending: Option<(usize, usize, usize)>,
+}
+
+impl Picked<'_> {
+    fn take(&mut self, run: usize, start: usize, end: usize) {
+        let Some(source) = self.source_of[run] else {
+            self.settle();
+            self.nulls(end - start);
+            return;
+        };
+        if let Some((pending, _, until)) = &mut self.pending
+            && (*pending, *until) == (source, start)
+        {
+            *until = end;
+            return;
+        }
+        self.settle();
+        self.pending = Some((source, start, end));
+    }
+
+    fn null(&mut self) {
+        self.settle();
+        self.nulls(1);
+    }
+
+    fn settle(&mut self) {
+        if let Some((source, start, end)) = self.pending.take() {
+            let extended = self.values.try_extend(source, start, end);
+            extended.expect("merges are cut before their text passes 2 GiB");
+        }
+    }
+
+    fn nulls(&mut self, count: usize) {
+        self.values.try_extend_nulls(count).expect("NULLs have no text");
+    }
+
+    fn finish(mut self, id: ColumnId, value_type: ValueType) -> RunColumn {
+        self.settle();
+        let written = self.written.finish();
+        RunColumn {
+            id,
+            value_type,
+            values: make_array(self.values.freeze()),
+            written: (written.count_set_bits() < written.len()).then_some(written),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{AsArray, Int64Array};
+    use arrow::array::Int64Array;
     use arrow::datatypes::Int64Type;
 
     fn column(id: u32, values: Vec<Option<i64>>) -> PointsColumn {

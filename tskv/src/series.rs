@@ -43,6 +43,16 @@ impl SeriesTable {
         id
     }
 
+    /// Returns the id of a key, if it has one.
+    pub(crate) fn find(&self, key: &[u8]) -> Option<u32> {
+        self.ids.get(key).copied()
+    }
+
+    /// Returns the series of a table, in order of id.
+    pub(crate) fn ids(&self, table: TableId) -> &[u32] {
+        self.tables.get(&table).map_or(&[], Vec::as_slice)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }
@@ -54,8 +64,7 @@ impl SeriesTable {
 
     /// Returns the series of a table that a filter keeps, in order of id.
     pub(crate) fn matching(&self, table: TableId, filter: &SeriesFilter) -> Vec<(u32, Arc<[u8]>)> {
-        let ids = self.tables.get(&table).map_or(&[][..], Vec::as_slice);
-        let found = ids.iter().filter_map(|id| {
+        let found = self.ids(table).iter().filter_map(|id| {
             let key = &self.keys[*id as usize];
             filter.keeps(key).then(|| (*id, Arc::clone(key)))
         });

@@ -13,17 +13,31 @@ use crate::error::{Context, Error, Result};
 use crate::sessions::Sessions;
 
 const MAGIC: &[u8; 8] = b"CNOSSUM\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: u64 = 16;
 const FRAME_HEADER_BYTES: usize = 16;
 /// The log is written anew, as one edit, above this size.
 const REWRITE_BYTES: u64 = 4 << 20;
 
+/// A TSM file, as the summary names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileEntry {
+    pub(crate) number: u64,
+    /// Tombstones up to this Raft index were applied to its rows.
+    pub(crate) seen: u64,
+    /// How often its rows were merged, at most.
+    pub(crate) level: u8,
+}
+
 /// A change of a vnode's version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VersionEdit {
-    /// Files added, oldest rows first.
-    pub(crate) files: Vec<u64>,
+    /// Files and tombstone files that are no longer valid.
+    pub(crate) removed: Vec<u64>,
+    /// Files added, oldest rows first: where the first removed file stood, else at the end.
+    pub(crate) files: Vec<FileEntry>,
+    /// Tombstone files added.
+    pub(crate) tombstones: Vec<u64>,
     /// Series segments added, lowest ids first.
     pub(crate) segments: Vec<u64>,
     /// The next file number to use.
@@ -134,9 +148,14 @@ impl Summary {
 
 impl VersionEdit {
     fn merge(&mut self, later: Self) {
-        self.files.extend(later.files);
+        let gone = |file: &FileEntry| later.removed.contains(&file.number);
+        let at = self.files.iter().position(gone).unwrap_or(self.files.len());
+        self.files.retain(|file| !gone(file));
+        self.files.splice(at..at, later.files);
+        self.tombstones.retain(|number| !later.removed.contains(number));
+        self.tombstones.extend(later.tombstones);
         self.segments.extend(later.segments);
-        self.next_file = later.next_file;
+        self.next_file = self.next_file.max(later.next_file);
         self.applied = later.applied;
         self.raft_state = later.raft_state;
         self.sessions = later.sessions;
@@ -152,7 +171,7 @@ fn header() -> Vec<u8> {
 
 /// Frames an edit: length, checksum, number, then the edit. The checksum covers the offset as well,
 /// so that an edit's bytes elsewhere are no edit.
-// FORMAT: docs/formats/summary.md, v1
+// FORMAT: docs/formats/summary.md, v2
 fn frame(number: u64, edit: &VersionEdit, offset: u64) -> Vec<u8> {
     let body = encode(edit);
     let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
@@ -183,7 +202,13 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<(u64, &[u8], usize)> {
 
 fn encode(edit: &VersionEdit) -> Vec<u8> {
     let mut out = Vec::new();
-    for list in [&edit.files, &edit.segments] {
+    out.put_varint(edit.files.len() as u64);
+    for file in &edit.files {
+        out.put_u64(file.number);
+        out.put_u64(file.seen);
+        out.put_u8(file.level);
+    }
+    for list in [&edit.removed, &edit.tombstones, &edit.segments] {
         out.put_varint(list.len() as u64);
         for number in list {
             out.put_u64(*number);
@@ -198,18 +223,33 @@ fn encode(edit: &VersionEdit) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Decoded<VersionEdit> {
     let mut reader = Reader::new(bytes);
-    let mut lists = [Vec::new(), Vec::new()];
+    let count = reader.count(17)?;
+    let mut files = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (number, seen, level) = (reader.u64()?, reader.u64()?, reader.u8()?);
+        files.push(FileEntry { number, seen, level });
+    }
+    let mut lists = [Vec::new(), Vec::new(), Vec::new()];
     for list in &mut lists {
         for _ in 0..reader.count(8)? {
             list.push(reader.u64()?);
         }
     }
-    let [files, segments] = lists;
+    let [removed, tombstones, segments] = lists;
     let (next_file, applied) = (reader.u64()?, reader.u64()?);
     let raft_state = Bytes::copy_from_slice(reader.bytes()?);
     let sessions = Sessions::decode(&mut reader)?;
     if reader.remaining() > 0 {
         return malformed("edit too long");
     }
-    Ok(VersionEdit { files, segments, next_file, applied, raft_state, sessions })
+    Ok(VersionEdit {
+        removed,
+        files,
+        tombstones,
+        segments,
+        next_file,
+        applied,
+        raft_state,
+        sessions,
+    })
 }

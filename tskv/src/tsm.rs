@@ -8,6 +8,7 @@ mod footer;
 mod read;
 mod write;
 
+pub(crate) use encodings::Effort;
 pub(crate) use footer::RowGroup;
 pub(crate) use read::TsmFile;
 pub(crate) use write::TsmWriter;

@@ -1,32 +1,39 @@
-//! One replica's storage: applies commands in log order, flushes, recovers, opens scans.
+//! One replica's storage: opens, applies commands in log order, pins what a reader sees.
 //!
-//! Write path: `apply` → series ids → sorted run → memcache. Flush: freeze → TSM file and series
-//! segment → version edit → new version. Read path: `scan` pins memcaches and version.
+//! Write path: `apply` → series ids → sorted run or tombstone → memcache. Flush (`flush`) turns the
+//! memcache into a file, compaction (`compaction`) files into fewer. Read path: `scan` pins memcaches
+//! and version.
 //! Invariant: replay and live apply are the same function, and a flush records the applied index
 //! with the rows, so that nothing is applied twice and nothing is skipped.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use model::{Points, TableId, VnodeId};
 use parking_lot::{Mutex, RwLock};
 
-use crate::command::{Command, Outcome};
+use crate::command::{Change, Command, Outcome};
+use crate::compaction::CompactionTotals;
 use crate::disk::Disk;
 use crate::error::{Context, Error, Result};
 use crate::memcache::Memcache;
-use crate::run::{Columns, Run, merge};
-use crate::scan::{ScanRequest, SuperVersion, VnodeScan};
+use crate::run::Run;
+use crate::scan::{ScanRequest, VnodeScan};
+use crate::schemas::Schemas;
 use crate::series::{self, SeriesTable};
-use crate::sessions::{Seen, Sessions};
+use crate::sessions::{Seen, Sessions, WriteId};
 use crate::summary::{Summary, VersionEdit};
-use crate::tsm::{TsmFile, TsmWriter};
+use crate::tombstone::{self, Deleted, Tombstone};
+use crate::tsm::TsmFile;
+use crate::version::{
+    SuperVersion, Version, VersionFile, file_path, remove_orphans, segment_path, tombstone_path,
+};
 
 /// Bytes of rows in the memcaches of all vnodes that share it.
 #[derive(Debug, Default)]
-pub struct MemcacheGauge(AtomicUsize);
+pub struct MemcacheGauge(pub(crate) AtomicUsize);
 
 impl MemcacheGauge {
     /// Returns the bytes held now.
@@ -35,27 +42,47 @@ impl MemcacheGauge {
     }
 }
 
+/// What a vnode is opened with.
+#[derive(Clone, Debug)]
+pub struct VnodeConfig {
+    /// Where its files are.
+    pub disk: Arc<dyn Disk>,
+    /// Its folder there.
+    pub folder: PathBuf,
+    /// Counts the bytes of rows in memory.
+    pub gauge: Arc<MemcacheGauge>,
+    /// What the catalog knows of tables.
+    pub schemas: Schemas,
+}
+
 /// The storage of one replica.
 #[derive(Debug)]
 pub struct Vnode {
     id: VnodeId,
-    folder: PathBuf,
-    disk: Arc<dyn Disk>,
-    gauge: Arc<MemcacheGauge>,
-    series: RwLock<SeriesTable>,
-    state: Mutex<State>,
-    /// Held through a flush, so that flushes follow one another.
-    summary: Mutex<Summary>,
+    pub(crate) folder: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) gauge: Arc<MemcacheGauge>,
+    pub(crate) schemas: Schemas,
+    pub(crate) series: RwLock<SeriesTable>,
+    pub(crate) state: Mutex<State>,
+    /// Held through a flush, so that flushes follow one another, and while an edit is appended.
+    pub(crate) summary: Mutex<Summary>,
+    /// Held through a compaction.
+    pub(crate) compacting: Mutex<()>,
+    pub(crate) next_file: AtomicU64,
+    pub(crate) totals: CompactionTotals,
 }
 
 #[derive(Debug)]
-struct State {
-    mutable: Memcache,
-    frozen: Option<Arc<Memcache>>,
-    files: Arc<Vec<Arc<TsmFile>>>,
-    sessions: Sessions,
-    progress: Option<Progress>,
-    flushed_series: usize,
+pub(crate) struct State {
+    pub(crate) mutable: Memcache,
+    pub(crate) frozen: Option<Arc<Memcache>>,
+    pub(crate) version: Arc<Version>,
+    pub(crate) sessions: Sessions,
+    pub(crate) progress: Option<Progress>,
+    pub(crate) flushed_series: usize,
+    /// Numbers what arrives in memory, from 1 on.
+    arrivals: u64,
 }
 
 /// How far the log was applied.
@@ -67,13 +94,6 @@ pub struct Progress {
     pub raft_state: Bytes,
 }
 
-struct Frozen {
-    memcache: Arc<Memcache>,
-    progress: Progress,
-    sessions: Sessions,
-    series: (usize, usize),
-}
-
 /// What a vnode holds, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VnodeSize {
@@ -81,6 +101,8 @@ pub struct VnodeSize {
     pub files: usize,
     /// Their bytes.
     pub file_bytes: u64,
+    /// Recorded deletes not yet worked into files.
+    pub tombstones: usize,
     /// Bytes of rows not yet in a file.
     pub memcache_bytes: usize,
     /// Series.
@@ -88,16 +110,12 @@ pub struct VnodeSize {
 }
 
 impl Vnode {
-    /// Opens the vnode in `folder`, or begins an empty one there.
+    /// Opens the vnode of a folder, or begins an empty one there.
     ///
     /// # Errors
     /// Files the summary names that are missing or damaged: `Corrupt`, naming the file.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        folder: &Path,
-        id: VnodeId,
-        gauge: Arc<MemcacheGauge>,
-    ) -> Result<Self> {
+    pub fn open(config: VnodeConfig, id: VnodeId) -> Result<Self> {
+        let VnodeConfig { disk, folder, gauge, schemas } = config;
         for part in ["tsm", "index"] {
             let folder = folder.join(part);
             disk.make_folders(&folder).context("make", &folder)?;
@@ -106,32 +124,41 @@ impl Vnode {
         let whole = summary.whole().clone();
         let mut series = SeriesTable::default();
         for number in &whole.segments {
-            series::read_segment(&*disk, &segment_path(folder, *number), &mut series)?;
+            series::read_segment(&*disk, &segment_path(&folder, *number), &mut series)?;
         }
-        let mut files = Vec::with_capacity(whole.files.len());
-        for number in &whole.files {
-            files.push(Arc::new(TsmFile::open(&*disk, &file_path(folder, *number))?));
+        let mut version = Version::default();
+        for entry in &whole.files {
+            let file = Arc::new(TsmFile::open(&*disk, &file_path(&folder, entry.number))?);
+            version.files.push(VersionFile { entry: *entry, file });
         }
-        remove_orphans(&*disk, &folder.join("tsm"), &whole.files)?;
-        remove_orphans(&*disk, &folder.join("index"), &whole.segments)?;
+        for number in &whole.tombstones {
+            let kept = tombstone::read(&*disk, &tombstone_path(&folder, *number))?;
+            version.tombstones.extend(kept.into_iter().map(|one| (*number, one)));
+        }
+        remove_strangers(&*disk, &folder, &whole)?;
         let progress = (!whole.raft_state.is_empty())
             .then_some(Progress { applied: whole.applied, raft_state: whole.raft_state });
         let state = State {
             mutable: Memcache::default(),
             frozen: None,
-            files: Arc::new(files),
+            version: Arc::new(version),
             sessions: whole.sessions,
             progress,
             flushed_series: series.len(),
+            arrivals: 0,
         };
         Ok(Self {
             id,
-            folder: folder.to_path_buf(),
+            folder,
             disk,
             gauge,
+            schemas,
             series: RwLock::new(series),
             state: Mutex::new(state),
             summary: Mutex::new(summary),
+            compacting: Mutex::new(()),
+            next_file: AtomicU64::new(whole.next_file),
+            totals: CompactionTotals::default(),
         })
     }
 
@@ -176,16 +203,12 @@ impl Vnode {
             decoded.collect::<std::result::Result<Vec<_>, _>>().map_err(Error::Command)?;
         let mut outcomes = Vec::with_capacity(decoded.len());
         let mut state = self.state.lock();
-        for Command::Write { id, time_ns, points } in decoded {
-            outcomes.push(match state.sessions.note(id, time_ns) {
-                Seen::Before => Outcome::AppliedBefore,
-                Seen::TooLongAgo => Outcome::Unknown,
-                Seen::Never => {
-                    for points in points {
-                        let (table, run) = self.run_of(points);
-                        let bytes = state.mutable.push(table, run);
-                        self.gauge.0.fetch_add(bytes, Ordering::AcqRel);
-                    }
+        for command in decoded {
+            outcomes.push(match state.note(command.id, command.time_ns) {
+                Some(outcome) => outcome,
+                None => {
+                    let bytes = self.apply_change(&mut state, progress.applied, command.change);
+                    self.gauge.0.fetch_add(bytes, Ordering::AcqRel);
                     Outcome::Applied
                 }
             });
@@ -194,6 +217,42 @@ impl Vnode {
         assert!(before <= progress.applied, "apply went back from {before}: {progress:?}");
         state.progress = Some(progress);
         Ok(outcomes)
+    }
+
+    /// Does what a command says. Returns the bytes it takes in memory.
+    fn apply_change(&self, state: &mut State, index: u64, change: Change) -> usize {
+        match change {
+            Change::Write(batches) => {
+                let mut bytes = 0;
+                for points in batches {
+                    let (table, run) = self.run_of(points);
+                    let order = state.arrive();
+                    bytes += state.mutable.push(table, order, run);
+                }
+                bytes
+            }
+            Change::DeleteRows(points) => self.delete_rows(state, index, &points),
+            Change::Move { deleted, written } => {
+                let bytes = self.delete_rows(state, index, &deleted);
+                bytes + self.apply_change(state, index, Change::Write(vec![written]))
+            }
+            Change::DeleteMatching { table, filter, times } => {
+                let rows = if filter.terms.is_empty() {
+                    Deleted::All(times)
+                } else {
+                    let found = self.series.read().matching(table, &filter);
+                    Deleted::Series(found.into_iter().map(|(id, _)| id).collect(), times)
+                };
+                let order = state.arrive();
+                state.mutable.delete(order, Tombstone { index, table, rows })
+            }
+        }
+    }
+
+    fn delete_rows(&self, state: &mut State, index: u64, points: &Points) -> usize {
+        let rows = Deleted::Rows(self.known_rows(points));
+        let order = state.arrive();
+        state.mutable.delete(order, Tombstone { index, table: points.table, rows })
     }
 
     fn run_of(&self, points: Points) -> (TableId, Run) {
@@ -205,6 +264,20 @@ impl Vnode {
         (points.table, Run::sort(series, points.times, &points.fields))
     }
 
+    /// Returns the rows a batch names, of series there are, sorted.
+    fn known_rows(&self, points: &Points) -> Vec<(u32, i64)> {
+        let ids: Vec<Option<u32>> = {
+            let series = self.series.read();
+            points.series.iter().map(|key| series.find(key)).collect()
+        };
+        let rows = points.row_series.iter().zip(&points.times);
+        let mut rows: Vec<(u32, i64)> =
+            rows.filter_map(|(number, time)| Some((ids[*number as usize]?, *time))).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        rows
+    }
+
     /// Returns the bytes of rows not yet in a file.
     pub fn memcache_bytes(&self) -> usize {
         let state = self.state.lock();
@@ -214,103 +287,33 @@ impl Vnode {
     /// Returns what the vnode holds.
     pub fn size(&self) -> VnodeSize {
         let memcache_bytes = self.memcache_bytes();
-        let files = Arc::clone(&self.state.lock().files);
+        let version = Arc::clone(&self.state.lock().version);
         VnodeSize {
-            files: files.len(),
-            file_bytes: files.iter().map(|file| file.bytes()).sum(),
+            files: version.files.len(),
+            file_bytes: version.files.iter().map(|one| one.file.bytes()).sum(),
+            tombstones: version.tombstones.len(),
             memcache_bytes,
             series: self.series.read().len(),
         }
     }
 
-    /// Writes all rows applied so far to files, with the progress they stand for. Returns that
-    /// progress. Blocks on the disk.
-    ///
-    /// # Errors
-    /// What the disk says; the vnode must then be stopped.
-    pub fn flush(&self) -> Result<Option<Progress>> {
-        let mut summary = self.summary.lock();
-        let Some(frozen) = self.freeze(summary.whole()) else {
-            summary.confirm()?;
-            let whole = summary.whole();
-            return Ok((!whole.raft_state.is_empty()).then(|| Progress {
-                applied: whole.applied,
-                raft_state: whole.raft_state.clone(),
-            }));
-        };
-        let mut edit = VersionEdit {
-            next_file: summary.whole().next_file,
-            applied: frozen.progress.applied,
-            raft_state: frozen.progress.raft_state.clone(),
-            sessions: frozen.sessions.clone(),
-            ..VersionEdit::default()
-        };
-        let file = self.write_files(&frozen, &mut edit)?;
-        summary.append(edit)?;
-        let mut state = self.state.lock();
-        if let Some(file) = file {
-            let mut files = state.files.as_ref().clone();
-            files.push(file);
-            state.files = Arc::new(files);
-        }
-        state.flushed_series = frozen.series.1;
-        state.frozen = None;
-        self.gauge.0.fetch_sub(frozen.memcache.bytes(), Ordering::AcqRel);
-        Ok(Some(frozen.progress))
-    }
-
-    /// Takes what is to be flushed; `None` where nothing was applied since the last flush.
-    fn freeze(&self, flushed: &VersionEdit) -> Option<Frozen> {
-        let mut state = self.state.lock();
-        let progress = state.progress.clone()?;
-        if progress.applied == flushed.applied && !flushed.raft_state.is_empty() {
-            return None;
-        }
-        assert!(state.frozen.is_none(), "flushes follow one another");
-        // Under the state's lock: a series or write that came between would be lost on replay.
-        let series = (state.flushed_series, self.series.read().len());
-        let memcache = Arc::new(std::mem::take(&mut state.mutable));
-        state.frozen = Some(Arc::clone(&memcache));
-        Some(Frozen { memcache, progress, sessions: state.sessions.clone(), series })
-    }
-
-    fn write_files(&self, frozen: &Frozen, edit: &mut VersionEdit) -> Result<Option<Arc<TsmFile>>> {
-        let (first, end) = frozen.series;
-        if first < end {
-            let keys = self.series.read().range(first, end);
-            let path = segment_path(&self.folder, edit.next_file);
-            series::write_segment(&*self.disk, &path, first, &keys)?;
-            edit.segments.push(edit.next_file);
-            edit.next_file += 1;
-        }
-        if frozen.memcache.is_empty() {
-            return Ok(None);
-        }
-        let path = file_path(&self.folder, edit.next_file);
-        let mut writer = TsmWriter::create(Arc::clone(&self.disk), &path)?;
-        for (table, runs) in frozen.memcache.tables() {
-            let runs: Vec<&Run> = runs.iter().map(AsRef::as_ref).collect();
-            writer.write_table(table, &merge(&runs, &Columns::All))?;
-        }
-        writer.finish()?;
-        edit.files.push(edit.next_file);
-        edit.next_file += 1;
-        Ok(Some(Arc::new(TsmFile::open(&*self.disk, &path)?)))
-    }
-
     /// Pins what is visible now and prepares to read it.
     pub fn scan(&self, request: ScanRequest) -> VnodeScan {
-        let pinned = {
-            let state = self.state.lock();
-            let frozen = state.frozen.iter().flat_map(|frozen| frozen.runs(request.table));
-            SuperVersion {
-                files: Arc::clone(&state.files),
-                runs: frozen.chain(state.mutable.runs(request.table)).map(Arc::clone).collect(),
-            }
-        };
+        let pinned = self.pin(request.table);
         // After the pin: rows pinned have their series already.
         let series = self.series.read().matching(request.table, &request.filter);
-        VnodeScan::new(pinned, series, request)
+        VnodeScan::new(&pinned, series, request)
+    }
+
+    pub(crate) fn pin(&self, table: TableId) -> SuperVersion {
+        let state = self.state.lock();
+        let memcaches = [state.frozen.as_deref(), Some(&state.mutable)];
+        let rows = || memcaches.iter().flatten().filter_map(|memcache| memcache.table(table));
+        SuperVersion {
+            version: Arc::clone(&state.version),
+            runs: rows().flat_map(|rows| rows.runs.clone()).collect(),
+            tombstones: rows().flat_map(|rows| rows.tombstones.clone()).collect(),
+        }
     }
 
     /// Reads and checks every byte of every file.
@@ -318,8 +321,24 @@ impl Vnode {
     /// # Errors
     /// `Corrupt`, naming file and offset.
     pub fn verify(&self) -> Result<()> {
-        let files = Arc::clone(&self.state.lock().files);
-        files.iter().try_for_each(|file| file.verify())
+        let version = Arc::clone(&self.state.lock().version);
+        version.files.iter().try_for_each(|one| one.file.verify())
+    }
+}
+
+impl State {
+    /// Notes a command. Returns its outcome where it is a retry.
+    fn note(&mut self, id: WriteId, time_ns: i64) -> Option<Outcome> {
+        match self.sessions.note(id, time_ns) {
+            Seen::Before => Some(Outcome::AppliedBefore),
+            Seen::TooLongAgo => Some(Outcome::Unknown),
+            Seen::Never => None,
+        }
+    }
+
+    fn arrive(&mut self) -> u64 {
+        self.arrivals += 1;
+        self.arrivals
     }
 }
 
@@ -330,27 +349,13 @@ impl Drop for Vnode {
     }
 }
 
-fn file_path(folder: &Path, number: u64) -> PathBuf {
-    folder.join("tsm").join(format!("{number:016x}.tsm"))
-}
-
-fn segment_path(folder: &Path, number: u64) -> PathBuf {
-    folder.join("index").join(format!("{number:016x}.series"))
-}
-
-/// Removes what a flush left behind that never reached the summary.
-fn remove_orphans(disk: &dyn Disk, folder: &Path, known: &[u64]) -> Result<()> {
-    let names = match disk.list(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other.context("list", folder)?,
-    };
-    for name in names {
-        let number = name.split('.').next().and_then(|stem| u64::from_str_radix(stem, 16).ok());
-        if number.is_none_or(|number| !known.contains(&number)) {
-            let path = folder.join(name);
-            tracing::info!(path = %path.display(), "remove a file of an unfinished flush");
-            disk.remove(&path).context("remove", &path)?;
-        }
-    }
-    Ok(())
+/// Removes the files that no version has: of a flush or compaction that a crash interrupted.
+fn remove_strangers(disk: &dyn Disk, folder: &Path, whole: &VersionEdit) -> Result<()> {
+    let files = whole.files.iter().map(|entry| file_path(folder, entry.number));
+    let tombstones = whole.tombstones.iter().map(|number| tombstone_path(folder, *number));
+    let known: Vec<PathBuf> = files.chain(tombstones).collect();
+    remove_orphans(disk, &folder.join("tsm"), &known)?;
+    let known: Vec<PathBuf> =
+        whole.segments.iter().map(|number| segment_path(folder, *number)).collect();
+    remove_orphans(disk, &folder.join("index"), &known)
 }

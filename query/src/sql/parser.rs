@@ -12,7 +12,7 @@ use super::definitions::{
     AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind,
     TenantAction, UserAction, UserOptions,
 };
-use super::{Show, Statement, limits};
+use super::{Compacted, FetchCount, Show, Statement, limits};
 use crate::catalog::catalog_replacement;
 use crate::error::{Error, Result, nearest};
 use crate::types::{ColumnType, column_type};
@@ -209,6 +209,19 @@ fn statement(parser: &mut DFParser<'_>) -> Parsed<Statement> {
             Ok(Statement::Set("search_path".to_owned(), Some(name(p)?)))
         }
         ("INSERT", _) => insert(p),
+        ("COMPACT", _) => compact(p),
+        ("EXECUTE", _) => execute(p),
+        ("DECLARE", _) => declare(p),
+        ("FETCH", _) => fetch(p),
+        ("CLOSE", _) => {
+            p.advance_token();
+            Ok(Statement::Close(name_or_all(p)?))
+        }
+        ("DEALLOCATE", _) => {
+            p.advance_token();
+            take(p, "PREPARE");
+            Ok(Statement::Deallocate(name_or_all(p)?))
+        }
         ("RESET", "ALL") => {
             p.advance_token();
             p.advance_token();
@@ -248,6 +261,12 @@ fn standard(statement: ast::Statement) -> Parsed<Statement> {
     Ok(match statement {
         Sql::Query(_) => Statement::Query(Box::new(DfStatement::Statement(Box::new(statement)))),
         Sql::Insert(insert) => Statement::Insert(Box::new(insert)),
+        Sql::Delete(delete) => Statement::Delete(Box::new(delete)),
+        Sql::Update(update) => Statement::Update(Box::new(update)),
+        Sql::Truncate(truncate) => Statement::Truncate(Box::new(truncate)),
+        Sql::Prepare { name, data_types, statement } => {
+            Statement::Prepare(fold(&name), data_types, Box::new(prepared(*statement)?))
+        }
         Sql::Copy { .. } => Statement::Copy(Box::new(statement)),
         Sql::Set(set) => setting(set)?,
         Sql::StartTransaction { begin, .. } => {
@@ -255,17 +274,168 @@ fn standard(statement: ast::Statement) -> Parsed<Statement> {
         }
         Sql::Commit { .. } => Statement::Commit,
         Sql::Rollback { savepoint: None, .. } => Statement::Rollback,
-        Sql::Discard { .. } => Statement::Discard("DISCARD ALL"),
-        Sql::Deallocate { .. } => Statement::Discard("DEALLOCATE"),
-        Sql::Close { .. } => Statement::Discard("CLOSE CURSOR"),
-        Sql::Delete(_) => return Err(Error::unsupported("DELETE").into()),
-        Sql::Update { .. } => return Err(Error::unsupported("UPDATE").into()),
+        Sql::Discard { .. } => Statement::DiscardAll,
         other => {
             let text = other.to_string();
             let first = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
             return Err(Error::unsupported(first).into());
         }
     })
+}
+
+fn prepared(statement: ast::Statement) -> Parsed<Statement> {
+    use ast::Statement as Sql;
+    match statement {
+        Sql::Query(_) | Sql::Insert(_) | Sql::Delete(_) | Sql::Update(_) => standard(statement),
+        _ => {
+            Err(Error::syntax("only SELECT, VALUES, INSERT, UPDATE and DELETE are prepared").into())
+        }
+    }
+}
+
+/// Reads `EXECUTE name [(argument, ...)]`.
+fn execute(p: &mut Parser<'_>) -> Parsed<Statement> {
+    p.advance_token();
+    let name = name(p)?;
+    let mut arguments = Vec::new();
+    if p.consume_token(&Token::LParen) {
+        arguments = p.parse_comma_separated(Parser::parse_expr)?;
+        p.expect_token(&Token::RParen)?;
+    }
+    Ok(Statement::Execute(name, arguments))
+}
+
+/// Reads `ALL` or a name.
+fn name_or_all(p: &mut Parser<'_>) -> Parsed<Option<String>> {
+    Ok(if take(p, "ALL") { None } else { Some(name(p)?) })
+}
+
+/// Reads `DECLARE name [options] CURSOR [WITH HOLD] FOR query`.
+fn declare(p: &mut Parser<'_>) -> Parsed<Statement> {
+    p.advance_token();
+    let name = name(p)?;
+    loop {
+        match word(p, 0).as_str() {
+            "BINARY" => return Err(Error::unsupported("BINARY cursor").into()),
+            "SCROLL" => return Err(Error::unsupported("SCROLL cursor").into()),
+            "INSENSITIVE" | "ASENSITIVE" => p.advance_token(),
+            "NO" => {
+                p.advance_token();
+                expect(p, "SCROLL")?;
+            }
+            _ => break,
+        }
+    }
+    expect(p, "CURSOR")?;
+    let hold = take_all(p, &["WITH", "HOLD"]);
+    if !hold && word(p, 0) == "WITHOUT" {
+        p.advance_token();
+        expect(p, "HOLD")?;
+    }
+    expect(p, "FOR")?;
+    let query = ast::Statement::Query(p.parse_query()?);
+    let query = Statement::Query(Box::new(DfStatement::Statement(Box::new(query))));
+    Ok(Statement::Declare(name, hold, Box::new(query)))
+}
+
+/// Reads `FETCH [direction] [FROM | IN] name`.
+fn fetch(p: &mut Parser<'_>) -> Parsed<Statement> {
+    p.advance_token();
+    let mut count = FetchCount::Rows(1);
+    let first = word(p, 0);
+    let follows = !matches!(p.peek_nth_token_ref(1).token, Token::EOF | Token::SemiColon);
+    match first.as_str() {
+        "NEXT" if follows => p.advance_token(),
+        "ALL" if follows => {
+            p.advance_token();
+            count = FetchCount::All;
+        }
+        "FORWARD" if follows => {
+            p.advance_token();
+            if take(p, "ALL") {
+                count = FetchCount::All;
+            } else if let Some(rows) = row_count(p)? {
+                count = rows;
+            }
+        }
+        "PRIOR" | "FIRST" | "LAST" | "ABSOLUTE" | "RELATIVE" | "BACKWARD" if follows => {
+            p.advance_token();
+            if !take(p, "ALL") {
+                row_count(p)?;
+            }
+            count = FetchCount::Backward;
+        }
+        _ => {
+            if let Some(rows) = row_count(p)? {
+                count = rows;
+            }
+        }
+    }
+    if !take(p, "FROM") {
+        take(p, "IN");
+    }
+    Ok(Statement::Fetch(name(p)?, count))
+}
+
+fn row_count(p: &mut Parser<'_>) -> Parsed<Option<FetchCount>> {
+    let backward = p.consume_token(&Token::Minus);
+    let Token::Number(text, _) = p.peek_token_ref().token.clone() else { return Ok(None) };
+    p.advance_token();
+    let rows = text.parse::<usize>();
+    let rows = rows.map_err(|_| Error::syntax(format!("number of rows {text}")))?;
+    Ok(Some(if backward && rows > 0 { FetchCount::Backward } else { FetchCount::Rows(rows) }))
+}
+
+/// Reads `COMPACT DATABASE name` or `COMPACT VNODE id, ...`.
+fn compact(p: &mut Parser<'_>) -> Parsed<Statement> {
+    p.advance_token();
+    if take(p, "DATABASE") || take(p, "SCHEMA") {
+        return Ok(Statement::Compact(Compacted::Database(name(p)?)));
+    }
+    expect(p, "VNODE")?;
+    let mut vnodes = Vec::new();
+    loop {
+        vnodes.push(u64::from(count(p, "VNODE")?));
+        if !p.consume_token(&Token::Comma) {
+            return Ok(Statement::Compact(Compacted::Vnodes(vnodes)));
+        }
+    }
+}
+
+/// Returns the query of some expressions over the rows of a table.
+pub(crate) fn select_from(
+    relation: ast::TableWithJoins,
+    selection: Option<ast::Expr>,
+    projection: Vec<ast::SelectItem>,
+) -> Statement {
+    let mut query = template();
+    if let ast::SetExpr::Select(select) = query.body.as_mut() {
+        select.from = vec![relation];
+        select.selection = selection;
+        select.projection = projection;
+    }
+    let query = ast::Statement::Query(Box::new(query));
+    Statement::Query(Box::new(DfStatement::Statement(Box::new(query))))
+}
+
+/// Returns the query of one row of expressions.
+pub(crate) fn select_values(values: &[ast::Expr]) -> Statement {
+    let mut query = template();
+    if let ast::SetExpr::Select(select) = query.body.as_mut() {
+        let item = |(at, expr): (usize, &ast::Expr)| ast::SelectItem::ExprWithAlias {
+            expr: expr.clone(),
+            alias: ast::Ident::new(format!("c{at}")),
+        };
+        select.projection = values.iter().enumerate().map(item).collect();
+    }
+    let query = ast::Statement::Query(Box::new(query));
+    Statement::Query(Box::new(DfStatement::Statement(Box::new(query))))
+}
+
+/// Returns a query to be filled.
+fn template() -> ast::Query {
+    let parsed = Parser::new(&DIALECT).try_with_sql("SELECT 1").and_then(|mut p| p.parse_query());
+    *parsed.expect("the text is a query")
 }
 
 fn setting(set: ast::Set) -> Parsed<Statement> {
@@ -720,6 +890,7 @@ fn show(p: &mut Parser<'_>) -> Parsed<Statement> {
             Show::Tables(if on { Some(name(p)?) } else { None })
         }
         "TENANTS" => Show::Tenants,
+        "COMPACTIONS" => Show::Compactions,
         "USERS" => Show::Users,
         "ALL" => Show::Settings,
         "TIME" if take(p, "ZONE") => Show::Setting("timezone".to_owned()),

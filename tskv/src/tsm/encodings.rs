@@ -1,11 +1,13 @@
 //! Encodings of a page's values. The writer tries those that fit the type and keeps the smallest;
-//! the first byte of a page names the one used.
+//! the first byte of a page names the one used. Fresh files take what is quick to write and to read,
+//! compacted ones what is small.
 //!
-//! Packed integers are deltas, frame of reference, bit-packed (as in Goldstein, Ramakrishnan, Shaft,
-//! "Compressing relations and indexes", 1998). Decimal floats become such integers when multiplying
-//! by a power of ten and back gives the same bits for every value, the idea of ALP (Afroozeh, Kuffo,
-//! Boncz, 2023).
+//! Decimal floats become integers when multiplying by a power of ten and back gives the same bits for
+//! every value, the idea of ALP (Afroozeh, Kuffo, Boncz, 2023). Dense numbers are pco's
+//! (Loncaric, Jeppesen, Zinberg, "Pcodec", 2025), dense text is Zstandard's (RFC 8878).
 #![deny(clippy::indexing_slicing)]
+
+mod integers;
 
 use std::sync::Arc;
 
@@ -17,6 +19,11 @@ use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
 use model::ValueType;
 use model::points::{decode_array, encode_array};
 use model::wire::{Decoded, Malformed, Reader, Write, malformed};
+use pco::ChunkConfig;
+use pco::data_types::Number;
+use pco::standalone::{simple_compress, simple_decompress_into};
+
+use integers::{pack, unpack};
 
 /// As [`encode_array`] writes it.
 const RAW: u8 = 0;
@@ -26,30 +33,107 @@ const LZ4: u8 = 1;
 const PACKED: u8 = 2;
 /// Validity, exponent, then packed integers: value = integer / 10^exponent.
 const DECIMAL: u8 = 3;
+/// Validity, then pco of the values that are not NULL.
+const PCO: u8 = 4;
+/// RAW, compressed with Zstandard.
+const ZSTD: u8 = 5;
+
+/// Keys: packed integers.
+const KEYS_PACKED: u8 = 0;
+/// Keys: packed integers, one after another for each stretch of rows of one series.
+const KEYS_STRETCHES: u8 = 1;
+/// Keys: pco.
+const KEYS_PCO: u8 = 2;
+/// Keys: value and number of repetitions, again and again.
+const KEYS_RUNS: u8 = 3;
 
 /// The most rows a page may have.
 pub(crate) const PAGE_ROWS_MAX: usize = 8_192;
 /// The most bytes one page may unpack to: as long as the longest batch of strings.
 const PAGE_BYTES_MAX: usize = 1 << 30;
+/// Pages that are read often should not take long; above this the gain is below a per cent.
+const PCO_LEVEL: usize = 8;
+const ZSTD_LEVEL: i32 = 3;
 
 const POWERS: [f64; 7] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0];
 
+/// What a writer takes pains for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Speed: the rows will be merged again soon.
+    Light,
+    /// Size: the rows will stay.
+    Dense,
+}
+
 /// Encodes the values of a page.
-// FORMAT: docs/formats/tsm.md, v1
-pub(crate) fn encode(values: &ArrayRef, value_type: ValueType) -> Vec<u8> {
+// FORMAT: docs/formats/tsm.md, v2
+pub(crate) fn encode(values: &ArrayRef, value_type: ValueType, effort: Effort) -> Vec<u8> {
     let mut raw = vec![RAW];
     encode_array(values, value_type, &mut raw);
+    let body = raw.get(1..).unwrap_or_default();
+    let packed = integers(values, value_type);
+    let is_number = packed.is_some() || value_type == ValueType::F64;
+    let pressed = match effort {
+        Effort::Dense if is_number => numbers(values, value_type),
+        Effort::Dense => zstd(body),
+        // Numbers that pack are not worth the time that LZ4 takes.
+        Effort::Light if packed.is_some() => None,
+        Effort::Light => Some(lz4(body)),
+    };
     let mut best = raw;
-    let body = best.get(1..).unwrap_or_default();
-    let mut lz4 = vec![LZ4];
-    lz4.put_varint(body.len() as u64);
-    lz4.extend_from_slice(&lz4_flex::block::compress(body));
-    for candidate in [Some(lz4), integers(values, value_type)].into_iter().flatten() {
+    for candidate in [pressed, packed].into_iter().flatten() {
         if candidate.len() < best.len() {
             best = candidate;
         }
     }
     best
+}
+
+fn lz4(body: &[u8]) -> Vec<u8> {
+    let mut out = vec![LZ4];
+    out.put_varint(body.len() as u64);
+    out.extend_from_slice(&lz4_flex::block::compress(body));
+    out
+}
+
+fn zstd(body: &[u8]) -> Option<Vec<u8>> {
+    let mut out = vec![ZSTD];
+    out.put_varint(body.len() as u64);
+    out.extend_from_slice(&zstd::bulk::compress(body, ZSTD_LEVEL).ok()?);
+    Some(out)
+}
+
+fn numbers(values: &ArrayRef, value_type: ValueType) -> Option<Vec<u8>> {
+    let dense = without_nulls(values);
+    let mut out = vec![PCO];
+    put_validity(values, &mut out);
+    let pressed = match value_type {
+        ValueType::I64 => press(dense.as_primitive::<Int64Type>().values()),
+        ValueType::U64 => press(dense.as_primitive::<UInt64Type>().values()),
+        ValueType::F64 => press(dense.as_primitive::<Float64Type>().values()),
+        ValueType::Bool | ValueType::Str => None,
+    };
+    out.extend_from_slice(&pressed?);
+    Some(out)
+}
+
+fn press<T: Number>(values: &[T]) -> Option<Vec<u8>> {
+    let config = ChunkConfig::default().with_compression_level(PCO_LEVEL);
+    simple_compress(values, &config).ok()
+}
+
+fn unpress<T: Number + Default>(bytes: &[u8], count: usize) -> Decoded<Vec<T>> {
+    if count > PAGE_ROWS_MAX {
+        return malformed("too many numbers");
+    }
+    let mut values = vec![T::default(); count];
+    let progress = simple_decompress_into(bytes, &mut values);
+    let progress = progress.map_err(|error| Malformed(error.to_string()))?;
+    if progress.n_processed != count {
+        return malformed("fewer numbers than rows");
+    }
+    Ok(values)
 }
 
 fn integers(values: &ArrayRef, value_type: ValueType) -> Option<Vec<u8>> {
@@ -134,19 +218,14 @@ pub(crate) fn decode(bytes: &[u8], value_type: ValueType, rows: usize) -> Decode
     let mut reader = Reader::new(bytes);
     let values = match reader.u8()? {
         RAW => decode_array(&mut reader, value_type, rows)?,
-        LZ4 => {
-            let len = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
-            if len > PAGE_BYTES_MAX || len / 256 > reader.remaining() {
-                return malformed("page unpacks to too much");
-            }
-            let packed = reader.take(reader.remaining())?;
-            let raw = lz4_flex::block::decompress(packed, len)
-                .map_err(|error| Malformed(error.to_string()))?;
+        kind @ (LZ4 | ZSTD) => {
+            let raw = unpress_text(&mut reader, kind)?;
             let mut inner = Reader::new(&raw);
             let values = decode_array(&mut inner, value_type, rows)?;
             inner.finish()?;
             values
         }
+        PCO => unpress_numbers(&mut reader, value_type, rows)?,
         PACKED => {
             let nulls = take_validity(&mut reader, rows)?;
             let numbers = spread(&mut reader, rows, nulls.as_ref())?;
@@ -175,79 +254,129 @@ pub(crate) fn decode(bytes: &[u8], value_type: ValueType, rows: usize) -> Decode
     Ok(values)
 }
 
-/// Unpacks the values that are not NULL and puts them where they belong; zero stands under NULLs.
+fn unpress_text(reader: &mut Reader<'_>, kind: u8) -> Decoded<Vec<u8>> {
+    let len = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
+    // LZ4 cannot gain more than 255 to 1; Zstandard writes its own length, which must agree.
+    if len > PAGE_BYTES_MAX || (kind == LZ4 && len / 256 > reader.remaining()) {
+        return malformed("page unpacks to too much");
+    }
+    let packed = reader.take(reader.remaining())?;
+    if kind == LZ4 {
+        return lz4_flex::block::decompress(packed, len).map_err(|e| Malformed(e.to_string()));
+    }
+    let raw = zstd::bulk::decompress(packed, len).map_err(|e| Malformed(e.to_string()))?;
+    if raw.len() == len { Ok(raw) } else { malformed("page unpacks to another length") }
+}
+
+fn unpress_numbers(
+    reader: &mut Reader<'_>,
+    value_type: ValueType,
+    rows: usize,
+) -> Decoded<ArrayRef> {
+    let nulls = take_validity(reader, rows)?;
+    let count = rows - nulls.as_ref().map_or(0, NullBuffer::null_count);
+    let bytes = reader.take(reader.remaining())?;
+    Ok(match value_type {
+        ValueType::I64 => {
+            let values = scatter(unpress::<i64>(bytes, count)?, rows, nulls.as_ref());
+            Arc::new(Int64Array::new(values.into(), nulls))
+        }
+        ValueType::U64 => {
+            let values = scatter(unpress::<u64>(bytes, count)?, rows, nulls.as_ref());
+            Arc::new(UInt64Array::new(values.into(), nulls))
+        }
+        ValueType::F64 => {
+            let values = scatter(unpress::<f64>(bytes, count)?, rows, nulls.as_ref());
+            Arc::new(Float64Array::new(values.into(), nulls))
+        }
+        other @ (ValueType::Bool | ValueType::Str) => {
+            return malformed(format!("numbers of type {other:?}"));
+        }
+    })
+}
+
+/// Unpacks the values that are not NULL and puts them where they belong.
 fn spread(reader: &mut Reader<'_>, rows: usize, nulls: Option<&NullBuffer>) -> Decoded<Vec<i64>> {
-    let Some(nulls) = nulls else { return unpack(reader, rows) };
-    let dense = unpack(reader, rows - nulls.null_count())?;
-    let mut values = vec![0; rows];
+    let count = rows - nulls.map_or(0, NullBuffer::null_count);
+    Ok(scatter(unpack(reader, count)?, rows, nulls))
+}
+
+/// Puts the values that are not NULL where they belong; zero stands under NULLs.
+fn scatter<T: Copy + Default>(dense: Vec<T>, rows: usize, nulls: Option<&NullBuffer>) -> Vec<T> {
+    let Some(nulls) = nulls else { return dense };
+    let mut values = vec![T::default(); rows];
     for (row, value) in nulls.valid_indices().zip(dense) {
         if let Some(place) = values.get_mut(row) {
             *place = value;
         }
     }
-    Ok(values)
+    values
 }
 
-/// Appends integers: first value, smallest delta, bit width, then (delta - smallest) in that width.
-pub(crate) fn pack(values: &[i64], out: &mut Vec<u8>) {
-    let Some(first) = values.first() else { return };
-    out.put_i64(*first);
-    let deltas: Vec<i64> =
-        values.iter().zip(values.iter().skip(1)).map(|(a, b)| b.wrapping_sub(*a)).collect();
-    let smallest = deltas.iter().copied().min().unwrap_or(0);
-    // Wrapping: the difference to the smallest delta, taken as unsigned, never exceeds 64 bits.
-    let offsets = deltas.iter().map(|delta| delta.wrapping_sub(smallest).cast_unsigned());
-    let width = 64 - offsets.clone().max().unwrap_or(0).leading_zeros();
-    out.put_i64(smallest);
-    out.put_u8(width as u8);
-    let mut held: u128 = 0;
-    let mut bits = 0;
-    for offset in offsets {
-        held |= u128::from(offset) << bits;
-        bits += width;
-        while bits >= 8 {
-            out.push((held & 0xff) as u8);
-            held >>= 8;
-            bits -= 8;
+/// Encodes one half of the keys of a page's rows: series or times. `stretches` are the numbers of
+/// rows of one series each, in order.
+pub(crate) fn encode_keys(keys: &[i64], stretches: &[usize], effort: Effort) -> Vec<u8> {
+    let mut best = vec![KEYS_PACKED];
+    pack(keys, &mut best);
+    let mut by_stretch = vec![KEYS_STRETCHES];
+    by_stretch.put_varint(stretches.len() as u64);
+    let mut rest = keys;
+    for len in stretches {
+        let (stretch, after) = rest.split_at(*len);
+        by_stretch.put_varint(*len as u64);
+        pack(stretch, &mut by_stretch);
+        rest = after;
+    }
+    let mut runs = vec![KEYS_RUNS];
+    for run in keys.chunk_by(|a, b| a == b) {
+        runs.put_i64(run.first().copied().unwrap_or_default());
+        runs.put_varint(run.len() as u64);
+    }
+    let pressed = match effort {
+        Effort::Light => None,
+        Effort::Dense => press(keys).map(|pressed| [&[KEYS_PCO], pressed.as_slice()].concat()),
+    };
+    for candidate in [Some(by_stretch), Some(runs), pressed].into_iter().flatten() {
+        if candidate.len() < best.len() {
+            best = candidate;
         }
     }
-    if bits > 0 {
-        out.push((held & 0xff) as u8);
-    }
+    best
 }
 
-/// Reads `count` integers that [`pack`] wrote.
-pub(crate) fn unpack(reader: &mut Reader<'_>, count: usize) -> Decoded<Vec<i64>> {
-    if count == 0 {
-        return Ok(Vec::new());
-    }
-    if count > PAGE_ROWS_MAX {
-        return malformed("too many integers");
-    }
-    let mut value = reader.i64()?;
-    let smallest = reader.i64()?;
-    let width = u32::from(reader.u8()?);
-    if width > 64 {
-        return malformed(format!("bit width {width}"));
-    }
-    let bytes = reader.take(((count - 1) * width as usize).div_ceil(8))?;
-    let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
-    let mut values = Vec::with_capacity(count);
-    values.push(value);
-    let (mut held, mut bits) = (0_u128, 0);
-    let mut bytes = bytes.iter();
-    for _ in 1..count {
-        while bits < width {
-            held |= u128::from(*bytes.next().unwrap_or(&0)) << bits;
-            bits += 8;
+/// Decodes the keys of `rows` rows.
+pub(crate) fn decode_keys(bytes: &[u8], rows: usize) -> Decoded<Vec<i64>> {
+    let mut reader = Reader::new(bytes);
+    let keys = match reader.u8()? {
+        KEYS_PACKED => unpack(&mut reader, rows)?,
+        KEYS_STRETCHES => {
+            let mut keys = Vec::with_capacity(rows);
+            for _ in 0..reader.count(18)? {
+                let len = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
+                if len > rows - keys.len() {
+                    return malformed("stretch longer than its page");
+                }
+                keys.extend(unpack(&mut reader, len)?);
+            }
+            keys
         }
-        let offset = (held as u64) & mask;
-        held >>= width;
-        bits -= width;
-        value = value.wrapping_add(smallest).wrapping_add(offset.cast_signed());
-        values.push(value);
-    }
-    Ok(values)
+        KEYS_PCO => unpress(reader.take(reader.remaining())?, rows)?,
+        KEYS_RUNS => {
+            let mut keys = Vec::with_capacity(rows);
+            while reader.remaining() > 0 {
+                let (key, len) = (reader.i64()?, reader.varint()?);
+                let len = usize::try_from(len).unwrap_or(usize::MAX);
+                if len > rows - keys.len() {
+                    return malformed("run longer than its page");
+                }
+                keys.resize(keys.len() + len, key);
+            }
+            keys
+        }
+        other => return malformed(format!("encoding of keys {other}")),
+    };
+    reader.finish()?;
+    if keys.len() == rows { Ok(keys) } else { malformed("fewer keys than rows") }
 }
 
 #[cfg(test)]
@@ -257,7 +386,15 @@ mod tests {
     use arrow::array::StringArray;
 
     fn check(values: ArrayRef, value_type: ValueType) -> usize {
-        let bytes = encode(&values, value_type);
+        check_with(&values, value_type, Effort::Dense).min(check_with(
+            &values,
+            value_type,
+            Effort::Light,
+        ))
+    }
+
+    fn check_with(values: &ArrayRef, value_type: ValueType, effort: Effort) -> usize {
+        let bytes = encode(values, value_type, effort);
         let back = decode(&bytes, value_type, values.len()).unwrap();
         let plain = |array: &ArrayRef| {
             let mut bytes = Vec::new();
@@ -270,7 +407,7 @@ mod tests {
             }
             bytes
         };
-        assert_eq!(plain(&back), plain(&values), "{value_type:?}");
+        assert_eq!(plain(&back), plain(values), "{value_type:?}");
         for len in 0..bytes.len() {
             if let Ok(short) = decode(&bytes[..len], value_type, values.len()) {
                 assert_eq!(short.len(), values.len());
@@ -308,5 +445,28 @@ mod tests {
         assert!(check(Arc::new(walk), ValueType::F64) < 8_000);
         let tenths = Float64Array::from_iter_values((0..8_000).map(|i| f64::from(i % 50) / 10.0));
         assert!(check(Arc::new(tenths), ValueType::F64) < 8_000);
+    }
+
+    #[test]
+    fn keys_survive_whatever_their_stretches() {
+        let times: Vec<i64> = (0..4).flat_map(|_| (0..50).map(|i| i * 10_000_000_000)).collect();
+        let series: Vec<i64> = (0..200).map(|row| row / 50).collect();
+        let wild = vec![i64::MIN, i64::MAX, 0, -1, 7];
+        for effort in [Effort::Light, Effort::Dense] {
+            for (keys, stretches) in
+                [(&times, &[50; 4][..]), (&series, &[50; 4]), (&wild, &[2, 3]), (&vec![], &[])]
+            {
+                let bytes = encode_keys(keys, stretches, effort);
+                assert_eq!(decode_keys(&bytes, keys.len()).unwrap(), *keys);
+                assert!(decode_keys(&bytes, keys.len() + 1).is_err());
+                for len in 0..bytes.len() {
+                    if let Ok(short) = decode_keys(&bytes[..len], keys.len()) {
+                        assert_eq!(short.len(), keys.len());
+                    }
+                }
+            }
+            assert!(encode_keys(&times, &[50; 4], effort).len() < 80);
+            assert!(encode_keys(&series, &[50; 4], effort).len() < 60);
+        }
     }
 }

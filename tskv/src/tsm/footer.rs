@@ -11,7 +11,7 @@ use super::encodings::PAGE_ROWS_MAX;
 /// First bytes of a file.
 pub(super) const MAGIC: &[u8; 8] = b"CNOSTSM\0";
 /// The version of the format.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Magic, version, checksum of both.
 pub(super) const HEADER_BYTES: u64 = 16;
 /// Footer's offset, length and checksum, version, then the checksum of these.
@@ -43,6 +43,8 @@ pub(super) struct ColumnPages {
     /// Which rows wrote the column; `None` where all did.
     pub(super) written: Option<Page>,
     pub(super) nulls: u32,
+    /// Bytes of text, beyond eight for each value.
+    pub(super) text_bytes: u32,
     pub(super) extremes: Option<Extremes>,
 }
 
@@ -59,6 +61,20 @@ pub(crate) struct RowGroup {
     pub(super) series_page: Page,
     pub(super) time_page: Page,
     pub(super) columns: Vec<ColumnPages>,
+}
+
+impl RowGroup {
+    /// Returns about how many bytes the named columns take once decoded.
+    pub(crate) fn value_bytes(&self, columns: &[(ColumnId, ValueType)]) -> usize {
+        let wanted = |column: &&ColumnPages| columns.iter().any(|(id, _)| *id == column.id);
+        let texts = self.columns.iter().filter(wanted).map(|column| column.text_bytes as usize);
+        self.rows as usize * 8 * columns.len() + texts.sum::<usize>()
+    }
+
+    /// Returns every column the group has.
+    pub(crate) fn column_types(&self) -> impl Iterator<Item = (ColumnId, ValueType)> {
+        self.columns.iter().map(|column| (column.id, column.value_type))
+    }
 }
 
 /// Computes a page's statistics.
@@ -93,7 +109,7 @@ pub(super) fn extremes(values: &ArrayRef, value_type: ValueType) -> Option<Extre
 }
 
 /// Encodes the map.
-// FORMAT: docs/formats/tsm.md, v1
+// FORMAT: docs/formats/tsm.md, v2
 pub(super) fn encode(groups: &[RowGroup]) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_varint(groups.len() as u64);
@@ -112,6 +128,7 @@ pub(super) fn encode(groups: &[RowGroup]) -> Vec<u8> {
             out.put_u32(column.id.0);
             out.put_u8(column.value_type.code());
             out.put_u32(column.nulls);
+            out.put_u32(column.text_bytes);
             out.put_u8(
                 u8::from(column.written.is_some()) | u8::from(column.extremes.is_some()) << 1,
             );
@@ -145,7 +162,7 @@ pub(super) fn decode(bytes: &[u8], pages_end: u64) -> Decoded<Vec<RowGroup>> {
         let times = TimeRange { min: reader.i64()?, max: reader.i64()? };
         let series_page = take_page(&mut reader, pages_end)?;
         let time_page = take_page(&mut reader, pages_end)?;
-        let columns = reader.count(26)?;
+        let columns = reader.count(30)?;
         let columns =
             (0..columns).map(|_| take_column(&mut reader, pages_end)).collect::<Decoded<_>>()?;
         groups.push(RowGroup {
@@ -170,6 +187,7 @@ fn take_column(reader: &mut Reader<'_>, pages_end: u64) -> Decoded<ColumnPages> 
         return malformed(format!("value type {code}"));
     };
     let nulls = reader.u32()?;
+    let text_bytes = reader.u32()?;
     let flags = reader.u8()?;
     if flags > 3 {
         return malformed(format!("column flags {flags}"));
@@ -181,7 +199,7 @@ fn take_column(reader: &mut Reader<'_>, pages_end: u64) -> Decoded<ColumnPages> 
     } else {
         None
     };
-    Ok(ColumnPages { id, value_type, values, written, nulls, extremes })
+    Ok(ColumnPages { id, value_type, values, written, nulls, text_bytes, extremes })
 }
 
 fn put_page(page: Page, out: &mut Vec<u8>) {

@@ -1,19 +1,21 @@
 //! Reads a TSM file: the footer once, then the pages a scan asks for.
 #![deny(clippy::indexing_slicing)]
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use model::points::decode_array;
 use model::wire::{Malformed, Reader};
-use model::{ColumnId, ValueType};
+use model::{ColumnId, TableId, ValueType};
 
 use super::encodings;
 use super::footer::{self, HEADER_BYTES, MAGIC, Page, RowGroup, TRAILER_BYTES, VERSION};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Error, Result};
 use crate::run::{Run, RunColumn};
+use crate::tombstone::Tombstone;
 
 /// An open file.
 #[derive(Debug)]
@@ -52,6 +54,33 @@ impl TsmFile {
         &self.groups
     }
 
+    /// Returns the numbers of a table's row groups.
+    pub(crate) fn groups_of(&self, table: TableId) -> Range<usize> {
+        let start = self.groups.partition_point(|group| group.table < table);
+        let end = self.groups.partition_point(|group| group.table <= table);
+        start..end
+    }
+
+    /// Returns each table with its number of rows.
+    pub(crate) fn rows_by_table(&self) -> impl Iterator<Item = (TableId, u64)> {
+        let tables = self.groups.chunk_by(|a, b| a.table == b.table);
+        tables.filter_map(|groups| {
+            let rows = groups.iter().map(|group| u64::from(group.rows)).sum();
+            Some((groups.first()?.table, rows))
+        })
+    }
+
+    /// Returns whether a tombstone may delete rows of the file.
+    pub(crate) fn touched_by(&self, tombstone: &Tombstone) -> bool {
+        let groups = self.groups.get(self.groups_of(tombstone.table)).unwrap_or_default();
+        groups.iter().any(|group| tombstone.touches(group.series, &group.times))
+    }
+
+    /// Returns the file's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns the size of the file.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
@@ -60,9 +89,9 @@ impl TsmFile {
     /// Reads the named columns of a row group; those it does not have are left out.
     pub(crate) fn read(&self, group: &RowGroup, columns: &[(ColumnId, ValueType)]) -> Result<Run> {
         let rows = group.rows as usize;
-        let series = self.integers(group.series_page, rows)?;
+        let series = self.keys(group.series_page, rows)?;
         let series = series.into_iter().map(|s| s as u32).collect();
-        let times = self.integers(group.time_page, rows)?;
+        let times = self.keys(group.time_page, rows)?;
         let mut run = Run { series, times, columns: Vec::with_capacity(columns.len()) };
         for (id, value_type) in columns {
             let Some(pages) = group.columns.iter().find(|column| column.id == *id) else {
@@ -100,12 +129,9 @@ impl TsmFile {
         Ok(())
     }
 
-    fn integers(&self, page: Page, rows: usize) -> Result<Vec<i64>> {
+    fn keys(&self, page: Page, rows: usize) -> Result<Vec<i64>> {
         let bytes = self.page(page)?;
-        let mut reader = Reader::new(&bytes);
-        let integers = encodings::unpack(&mut reader, rows)
-            .and_then(|integers| reader.finish().map(|()| integers));
-        integers.map_err(|error| self.malformed(page, error))
+        encodings::decode_keys(&bytes, rows).map_err(|error| self.malformed(page, error))
     }
 
     fn page(&self, page: Page) -> Result<Vec<u8>> {

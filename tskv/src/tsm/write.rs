@@ -4,20 +4,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use model::TimeRange;
 use model::points::encode_array;
 use model::wire::Write;
 use model::{TableId, ValueType};
 
-use super::encodings::{self, PAGE_ROWS_MAX};
+use super::encodings::{self, Effort, PAGE_ROWS_MAX};
 use super::footer::{self, ColumnPages, HEADER_BYTES, MAGIC, Page, RowGroup, VERSION};
 use crate::disk::{Disk, DiskFile, parent};
 use crate::error::{Context, Result};
-use crate::run::{Run, RunColumn};
+use crate::run::{Columns, Run, RunColumn, merge};
 
 /// A row group may end at the end of a series once it has so many rows.
 const GROUP_ROWS_FEW: usize = PAGE_ROWS_MAX / 2;
+/// A row group ends once it has so many bytes of text.
+const GROUP_TEXT_BYTES: usize = 8 << 20;
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -30,39 +32,100 @@ pub(crate) struct TsmWriter {
     /// Offset in the file of the buffer's first byte.
     flushed: u64,
     groups: Vec<RowGroup>,
+    effort: Effort,
+    table: Option<TableId>,
+    /// Rows of the present table that wait for more, in order.
+    pending: Vec<Run>,
+    pending_rows: usize,
+    pending_text_bytes: usize,
 }
 
 impl TsmWriter {
     /// Starts a file that must not be there yet.
-    pub(crate) fn create(disk: Arc<dyn Disk>, path: &Path) -> Result<Self> {
+    pub(crate) fn create(disk: Arc<dyn Disk>, path: &Path, effort: Effort) -> Result<Self> {
         let file = disk.create(path).context("create", path)?;
         let mut buffer = MAGIC.to_vec();
         buffer.put_u32(VERSION);
         buffer.put_u32(crc32fast::hash(&buffer));
         assert_eq!(buffer.len() as u64, HEADER_BYTES, "the header has a fixed length");
-        Ok(Self { disk, path: path.to_path_buf(), file, buffer, flushed: 0, groups: Vec::new() })
+        Ok(Self {
+            disk,
+            path: path.to_path_buf(),
+            file,
+            buffer,
+            flushed: 0,
+            groups: Vec::new(),
+            effort,
+            table: None,
+            pending: Vec::new(),
+            pending_rows: 0,
+            pending_text_bytes: 0,
+        })
     }
 
-    /// Appends the rows of a table; tables must come in order of id, each once.
-    pub(crate) fn write_table(&mut self, table: TableId, run: &Run) -> Result<()> {
-        assert!(self.groups.last().is_none_or(|last| last.table < table), "tables in order");
+    /// Appends rows of a table. Tables must come in order of id, the rows of each in order of (series,
+    /// time).
+    pub(crate) fn write_rows(&mut self, table: TableId, run: Run) -> Result<()> {
+        if self.table != Some(table) {
+            self.end_table()?;
+            assert!(self.groups.last().is_none_or(|last| last.table < table), "tables in order");
+            self.table = Some(table);
+        }
+        if run.rows() == 0 {
+            return Ok(());
+        }
+        self.pending_rows += run.rows();
+        self.pending_text_bytes += run.text_bytes(0, run.rows());
+        self.pending.push(run);
+        if self.pending_rows < 2 * PAGE_ROWS_MAX && self.pending_text_bytes < GROUP_TEXT_BYTES {
+            return Ok(());
+        }
+        // The rest stays, so that the next rows fill the last group.
+        let run = self.take_pending();
+        let mut start = 0;
+        while run.rows() - start > PAGE_ROWS_MAX {
+            let end = group_end(&run, start);
+            self.write_group(table, &run.slice(start, end))?;
+            start = end;
+        }
+        if start < run.rows() {
+            self.pending_rows = run.rows() - start;
+            self.pending_text_bytes = run.text_bytes(start, run.rows());
+            self.pending.push(run.slice(start, run.rows()));
+        }
+        if self.pending_text_bytes >= GROUP_TEXT_BYTES {
+            self.end_table()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is pending of the present table.
+    fn end_table(&mut self) -> Result<()> {
+        let Some(table) = self.table else { return Ok(()) };
+        let run = self.take_pending();
         let mut start = 0;
         while start < run.rows() {
-            let end = group_end(run, start);
+            let end = group_end(&run, start);
             self.write_group(table, &run.slice(start, end))?;
             start = end;
         }
         Ok(())
     }
 
+    fn take_pending(&mut self) -> Run {
+        let pending = std::mem::take(&mut self.pending);
+        (self.pending_rows, self.pending_text_bytes) = (0, 0);
+        let pending: Vec<&Run> = pending.iter().collect();
+        merge(&pending, &Columns::All)
+    }
+
     fn write_group(&mut self, table: TableId, run: &Run) -> Result<()> {
         let series: Vec<i64> = run.series.iter().map(|series| i64::from(*series)).collect();
-        let mut packed = Vec::new();
-        encodings::pack(&series, &mut packed);
-        let series_page = self.write_page(&packed)?;
-        packed.clear();
-        encodings::pack(&run.times, &mut packed);
-        let time_page = self.write_page(&packed)?;
+        let stretches: Vec<usize> = run.series_rows().map(|(_, start, end)| end - start).collect();
+        let series_page =
+            self.write_page(&encodings::encode_keys(&series, &stretches, self.effort))?;
+        let time_page =
+            self.write_page(&encodings::encode_keys(&run.times, &stretches, self.effort))?;
         let mut columns = Vec::with_capacity(run.columns.len());
         for column in &run.columns {
             if column.written.as_ref().is_none_or(|written| written.count_set_bits() > 0) {
@@ -74,11 +137,10 @@ impl TsmWriter {
             times.min = times.min.min(*time);
             times.max = times.max.max(*time);
         }
-        let changes = run.series.windows(2).filter(|pair| pair[0] != pair[1]).count();
         self.groups.push(RowGroup {
             table,
             rows: run.rows() as u32,
-            series_count: changes as u32 + 1,
+            series_count: stretches.len() as u32,
             series: (run.series[0], run.series[run.rows() - 1]),
             times,
             series_page,
@@ -89,7 +151,8 @@ impl TsmWriter {
     }
 
     fn write_column(&mut self, column: &RunColumn) -> Result<ColumnPages> {
-        let values = self.write_page(&encodings::encode(&column.values, column.value_type))?;
+        let values =
+            self.write_page(&encodings::encode(&column.values, column.value_type, self.effort))?;
         let written = match &column.written {
             None => None,
             Some(written) => {
@@ -105,6 +168,7 @@ impl TsmWriter {
             values,
             written,
             nulls: column.values.null_count() as u32,
+            text_bytes: text_bytes(column),
             extremes: footer::extremes(&column.values, column.value_type),
         })
     }
@@ -126,8 +190,13 @@ impl TsmWriter {
         Ok(())
     }
 
-    /// Writes the footer and makes file and name durable.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    /// Writes the footer and makes file and name durable. Returns false where there is no row: the
+    /// file is then of no use.
+    pub(crate) fn finish(mut self) -> Result<bool> {
+        self.end_table()?;
+        if self.groups.is_empty() {
+            return Ok(false);
+        }
         let footer = footer::encode(&self.groups);
         let offset = self.flushed + self.buffer.len() as u64;
         self.buffer.extend_from_slice(&footer);
@@ -141,15 +210,29 @@ impl TsmWriter {
         self.flush_buffer()?;
         self.file.sync().context("sync", &self.path)?;
         let folder = parent(&self.path);
-        self.disk.sync_folder(folder).context("sync", folder)
+        self.disk.sync_folder(folder).context("sync", folder)?;
+        Ok(true)
+    }
+}
+
+fn text_bytes(column: &RunColumn) -> u32 {
+    match column.value_type {
+        ValueType::Str => {
+            let offsets = column.values.as_string::<i32>().value_offsets();
+            offsets.last().zip(offsets.first()).map_or(0, |(last, first)| last.abs_diff(*first))
+        }
+        ValueType::I64 | ValueType::U64 | ValueType::F64 | ValueType::Bool => 0,
     }
 }
 
 /// Returns where the row group that begins at `start` ends: full, or at the end of a series once it
 /// is half full, so that long series share no pages and short ones share many.
 fn group_end(run: &Run, start: usize) -> usize {
-    let full = (start + PAGE_ROWS_MAX).min(run.rows());
-    if full == run.rows() {
+    let mut full = (start + PAGE_ROWS_MAX).min(run.rows());
+    while full > start + 1 && run.text_bytes(start, full) > GROUP_TEXT_BYTES {
+        full = start + (full - start) / 2;
+    }
+    if full == run.rows() || full < start + GROUP_ROWS_FEW {
         return full;
     }
     let few = start + GROUP_ROWS_FEW;

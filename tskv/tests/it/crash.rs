@@ -5,45 +5,64 @@
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tskv::WriteId;
 use tskv::disk::{SimDisk, SimEvent, SimState};
+use tskv::{CompactionWish, WriteId};
 
-use crate::store::{Rows, TestVnode, TestWrite};
+use crate::store::{Rows, TestDelete, TestVnode, TestWrite};
 
 const SURVIVORS: u64 = 8;
 const SENT: u64 = 1 << 32;
 
+#[derive(Clone)]
+enum Change {
+    Write(TestWrite),
+    Delete(TestDelete),
+}
+
 struct Workload {
-    writes: Vec<TestWrite>,
+    changes: Vec<Change>,
     journal: Vec<SimEvent>,
 }
 
-/// Runs random writes, flushes and restarts; marks in the journal what was sent and acknowledged.
+/// Runs random writes, deletes, flushes, compactions and restarts; marks in the journal what was sent and acknowledged.
 fn run(seed: u64) -> Workload {
     let mut random = StdRng::seed_from_u64(seed);
     let disk = SimDisk::default();
     let mut store = TestVnode::open(&disk).unwrap();
-    let mut writes = Vec::new();
-    for step in 0..14 {
-        match random.random_range(0..8) {
-            0 => store.flush().unwrap(),
-            1 => store = TestVnode::open(&disk).unwrap(),
+    let mut changes = Vec::new();
+    for step in 0..16 {
+        let id = WriteId { session: 1, sequence: step + 1 };
+        match random.random_range(0..10) {
+            0 | 1 => store.flush().unwrap(),
+            2 => store = TestVnode::open(&disk).unwrap(),
+            3 => store.compact(CompactionWish::Whole).unwrap(),
+            4 => {
+                let delete = TestDelete::random(&mut random);
+                changes.push(Change::Delete(delete.clone()));
+                disk.mark(SENT | changes.len() as u64);
+                store.delete(id, &delete).unwrap();
+                disk.mark(changes.len() as u64);
+            }
             _ => {
                 let write = TestWrite::random(&mut random);
-                writes.push(write.clone());
-                disk.mark(SENT | writes.len() as u64);
-                let id = WriteId { session: 1, sequence: step + 1 };
+                changes.push(Change::Write(write.clone()));
+                disk.mark(SENT | changes.len() as u64);
                 store.write(id, &write).unwrap();
-                disk.mark(writes.len() as u64);
+                disk.mark(changes.len() as u64);
             }
         }
     }
-    Workload { writes, journal: disk.journal() }
+    Workload { changes, journal: disk.journal() }
 }
 
-fn expected(writes: &[TestWrite]) -> Rows {
+fn expected(changes: &[Change]) -> Rows {
     let mut rows = Rows::new();
-    writes.iter().for_each(|write| write.apply_to(&mut rows));
+    for change in changes {
+        match change {
+            Change::Write(write) => write.apply_to(&mut rows),
+            Change::Delete(delete) => delete.apply_to(&mut rows),
+        }
+    }
     rows
 }
 
@@ -60,7 +79,7 @@ fn enumerate(workload: &Workload, seed: u64) -> (u64, u64) {
             SimEvent::Mark(mark) => acked = *mark as usize,
             _ => {}
         }
-        let allowed = [expected(&workload.writes[..acked]), expected(&workload.writes[..sent])];
+        let allowed = [expected(&workload.changes[..acked]), expected(&workload.changes[..sent])];
         for survivor in 0..SURVIVORS {
             let disk = state.crash(seed ^ (at as u64) << 8 ^ survivor << 40);
             tried += 1;

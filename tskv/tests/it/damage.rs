@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use model::TimeRange;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tskv::disk::{Disk, Fault, SimDisk};
 use tskv::{Error, WriteId};
 
-use crate::store::{Rows, TestVnode, TestWrite};
+use crate::store::{Rows, TestDelete, TestVnode, TestWrite};
 
-/// A vnode with two files and nothing left in its log.
+/// A vnode with two files, a delete over them, and nothing left in its log.
 fn flushed() -> (SimDisk, Rows) {
     let mut random = StdRng::seed_from_u64(3);
     let disk = SimDisk::default();
@@ -23,6 +24,10 @@ fn flushed() -> (SimDisk, Rows) {
             store.flush().unwrap();
         }
     }
+    let delete = TestDelete::Matching(Some(Some("a".to_owned())), TimeRange { min: -5, max: 5 });
+    store.delete(WriteId { session: 1, sequence: 9 }, &delete).unwrap();
+    delete.apply_to(&mut rows);
+    store.flush().unwrap();
     (disk, rows)
 }
 
@@ -46,7 +51,7 @@ fn check(disk: &SimDisk, rows: &Rows, what: &str) {
 #[test]
 fn every_flipped_byte_is_detected_or_harmless() {
     let (disk, rows) = flushed();
-    assert_eq!(files(&disk).len(), 4);
+    assert_eq!(files(&disk).len(), 5, "summary, two tsm files, series, tombstones");
     for path in files(&disk) {
         let len = tskv::disk::read_file(&disk, &path).unwrap().len();
         for at in 0..len {

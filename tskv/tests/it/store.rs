@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow::array::{Array, AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampNanosecondType};
@@ -14,7 +15,8 @@ use rand::rngs::StdRng;
 use tskv::disk::SimDisk;
 use tskv::wal::{VnodeLog, Wal, WalConfig};
 use tskv::{
-    Error, MemcacheGauge, Outcome, Progress, ScanColumn, ScanRequest, SeriesFilter, Vnode, WriteId,
+    CompactionWish, Error, MemcacheGauge, Outcome, Progress, ScanColumn, ScanRequest, Schemas,
+    SeriesFilter, Vnode, VnodeConfig, WriteId, encode_delete_matching, encode_delete_rows,
     encode_write,
 };
 
@@ -33,6 +35,13 @@ pub(crate) struct TestWrite {
     pub(crate) rows: Vec<(Option<String>, i64, Vec<Option<i64>>)>,
 }
 
+/// A delete: of single rows, or of all rows of some tag's value within some times.
+#[derive(Clone, Debug)]
+pub(crate) enum TestDelete {
+    Rows(Vec<(Option<String>, i64)>),
+    Matching(Option<Option<String>>, TimeRange),
+}
+
 pub(crate) struct TestVnode {
     wal: Arc<Wal>,
     log: VnodeLog,
@@ -47,7 +56,9 @@ impl TestVnode {
         let config = WalConfig { segment_bytes: 2_048, writer_thread: false, on_failure: |_| {} };
         let wal = Wal::open(Arc::<SimDisk>::clone(&disk), Path::new("wal"), &config)?;
         let gauge = Arc::new(MemcacheGauge::default());
-        let vnode = Vnode::open(disk, Path::new("vnode"), VNODE, gauge)?;
+        let folder = Path::new("vnode").to_path_buf();
+        let config = VnodeConfig { disk, folder, gauge, schemas: Schemas::unknown() };
+        let vnode = Vnode::open(config, VNODE)?;
         let log = wal.log(VNODE);
         let applied = vnode.progress().map_or(0, |progress| progress.applied);
         vnode.check_covers(log.purged().map_or(0, |(upto, _)| upto))?;
@@ -62,7 +73,25 @@ impl TestVnode {
 
     /// Logs and applies a write; it is acknowledged when this returns.
     pub(crate) fn write(&mut self, id: WriteId, write: &TestWrite) -> Result<Outcome, Error> {
-        let command = encode_write(id, 0, &[write.points()]);
+        self.propose(encode_write(id, 0, &[write.points()]))
+    }
+
+    /// Logs and applies a delete; it is acknowledged when this returns.
+    pub(crate) fn delete(&mut self, id: WriteId, delete: &TestDelete) -> Result<Outcome, Error> {
+        self.propose(match delete {
+            TestDelete::Rows(rows) => {
+                let rows = rows.iter().map(|(tag, time)| (tag.clone(), *time, Vec::new()));
+                let rows = TestWrite { columns: Vec::new(), rows: rows.collect() };
+                encode_delete_rows(id, 0, &rows.points())
+            }
+            TestDelete::Matching(tag, times) => {
+                let terms = tag.iter().map(|tag| (TAG, vec![tag.clone()])).collect();
+                encode_delete_matching(id, 0, TABLE, (&SeriesFilter { terms }, *times))
+            }
+        })
+    }
+
+    fn propose(&mut self, command: Bytes) -> Result<Outcome, Error> {
         let (sender, mut receiver) = tokio::sync::oneshot::channel();
         let done = Box::new(move |outcome| sender.send(outcome).unwrap());
         block_on(self.log.append(vec![(self.next_index, command.clone())], done));
@@ -77,6 +106,11 @@ impl TestVnode {
             block_on(self.log.purge(progress.applied, progress.raft_state))?;
         }
         Ok(())
+    }
+
+    /// Compacts everything to one sorted run, or what is due.
+    pub(crate) fn compact(&self, wish: CompactionWish) -> Result<(), Error> {
+        self.vnode.compact(wish, &AtomicBool::new(false)).map(|_| ())
     }
 
     pub(crate) fn wal(&self) -> &Arc<Wal> {
@@ -191,6 +225,35 @@ impl TestWrite {
             for (id, value) in self.columns.iter().zip(values) {
                 row.insert(*id, *value);
             }
+        }
+    }
+}
+
+impl TestDelete {
+    /// Makes up a delete that meets rows of [`TestWrite::random`].
+    pub(crate) fn random(random: &mut StdRng) -> Self {
+        let tag = |random: &mut StdRng| {
+            [None, Some(""), Some("a"), Some("b")][random.random_range(0..4)].map(str::to_owned)
+        };
+        if random.random_bool(0.5) {
+            let rows = 0..random.random_range(1..8);
+            return Self::Rows(rows.map(|_| (tag(random), random.random_range(-20..20))).collect());
+        }
+        let min = random.random_range(-22..20);
+        let times = TimeRange { min, max: min + random.random_range(0..12) };
+        let tag = random.random_bool(0.7).then(|| tag(random));
+        Self::Matching(tag, if random.random_bool(0.1) { TimeRange::ALL } else { times })
+    }
+
+    /// Does to the map what the delete does to the vnode.
+    pub(crate) fn apply_to(&self, rows: &mut Rows) {
+        match self {
+            Self::Rows(deleted) => deleted.iter().for_each(|key| {
+                rows.remove(key);
+            }),
+            Self::Matching(tag, times) => rows.retain(|(row_tag, time), _| {
+                !(times.contains(*time) && tag.as_ref().is_none_or(|tag| tag == row_tag))
+            }),
         }
     }
 }

@@ -1,12 +1,13 @@
-//! Random upserts, retries, flushes and restarts leave what a plain map would hold.
+//! Random upserts, deletes, retries, flushes, compactions and restarts leave what a plain map would
+//! hold.
 
 use model::TimeRange;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tskv::disk::SimDisk;
-use tskv::{Outcome, SeriesFilter, WriteId};
+use tskv::{CompactionWish, Outcome, SeriesFilter, WriteId};
 
-use crate::store::{Rows, TAG, TestVnode, TestWrite};
+use crate::store::{Rows, TAG, TestDelete, TestVnode, TestWrite};
 
 fn check(seed: u64, steps: usize) {
     let mut random = StdRng::seed_from_u64(seed);
@@ -15,8 +16,8 @@ fn check(seed: u64, steps: usize) {
     let mut rows = Rows::new();
     let mut sent: Vec<(WriteId, TestWrite)> = Vec::new();
     for step in 0..steps {
-        match random.random_range(0..20) {
-            0 => store.flush().unwrap(),
+        match random.random_range(0..24) {
+            0 | 20 => store.flush().unwrap(),
             1 => {
                 drop(store);
                 store = TestVnode::open(&disk).unwrap();
@@ -35,6 +36,16 @@ fn check(seed: u64, steps: usize) {
                 expected.retain(|(tag, time), _| *tag == wanted && times.contains(*time));
                 assert_eq!(store.scan(times, filter).unwrap(), expected, "seed {seed}");
             }
+            21 => {
+                let wish = [CompactionWish::Due, CompactionWish::Whole];
+                store.compact(wish[random.random_range(0..2)]).unwrap();
+            }
+            22 | 23 => {
+                let delete = TestDelete::random(&mut random);
+                let id = WriteId { session: 9, sequence: step as u64 + 1 };
+                assert_eq!(store.delete(id, &delete).unwrap(), Outcome::Applied);
+                delete.apply_to(&mut rows);
+            }
             _ => {
                 let write = TestWrite::random(&mut random);
                 let id = WriteId { session: random.random_range(1..4), sequence: step as u64 + 1 };
@@ -47,12 +58,54 @@ fn check(seed: u64, steps: usize) {
     assert_eq!(store.rows().unwrap(), rows, "seed {seed}");
     store.flush().unwrap();
     store.vnode().verify().unwrap();
+    store.compact(CompactionWish::Whole).unwrap();
+    assert_eq!(store.rows().unwrap(), rows, "seed {seed}, compacted");
+    let size = store.vnode().size();
+    assert!(size.files <= 1 && size.tombstones == 0, "one run without deletes: {size:?}");
     assert!(store.wal().vnodes_with_entries().is_empty(), "a flushed log is purged");
 }
 
 #[test]
-fn upserts_retries_flushes_and_restarts_equal_a_plain_map() {
-    for seed in 0..60 {
+fn upserts_deletes_retries_flushes_compactions_and_restarts_equal_a_plain_map() {
+    for seed in 0..120 {
         check(seed, 150);
     }
+}
+
+#[test]
+fn long_series_over_many_row_groups_equal_a_plain_map() {
+    let mut random = StdRng::seed_from_u64(1);
+    let disk = SimDisk::default();
+    let mut store = TestVnode::open(&disk).unwrap();
+    let mut rows = Rows::new();
+    // Six flushes whose times overlap by half; two series of about 70,000 rows each.
+    for flush in 0..6_i64 {
+        for part in 0..5_i64 {
+            let start = flush * 10_000 + part * 4_000;
+            let tags = ["a", "b"].map(|tag| Some(tag.to_owned()));
+            let times = (start..start + 4_000).filter(|_| random.random_bool(0.9));
+            let times: Vec<i64> = times.collect();
+            let row =
+                |tag: &Option<String>, time: i64| (tag.clone(), time, vec![Some(time ^ flush)]);
+            let written = tags.iter().flat_map(|tag| times.iter().map(move |time| row(tag, *time)));
+            let write =
+                TestWrite { columns: vec![2 + (flush % 2) as u32], rows: written.collect() };
+            let id = WriteId { session: 1, sequence: (flush * 5 + part + 1) as u64 };
+            store.write(id, &write).unwrap();
+            write.apply_to(&mut rows);
+        }
+        let times = TimeRange { min: flush * 10_000 + 500, max: flush * 10_000 + 700 };
+        let delete = TestDelete::Matching(Some(Some("b".to_owned())), times);
+        store.delete(WriteId { session: 2, sequence: flush as u64 + 1 }, &delete).unwrap();
+        delete.apply_to(&mut rows);
+        store.flush().unwrap();
+    }
+    assert!(rows.len() > 130_000, "{} rows", rows.len());
+    assert!(store.rows().unwrap() == rows, "before compaction");
+    store.compact(CompactionWish::Due).unwrap();
+    assert!(store.rows().unwrap() == rows, "after one compaction");
+    store.compact(CompactionWish::Whole).unwrap();
+    let store = TestVnode::open(&disk).unwrap();
+    assert!(store.rows().unwrap() == rows, "as one run, after a restart");
+    assert_eq!(store.vnode().size().files, 1);
 }

@@ -1,0 +1,186 @@
+//! Flush: the memcache becomes a TSM file, new series a segment, deletes a tombstone file.
+//! Invariant: the files are durable before the version edit that names them, and the edit before
+//! anybody reads the files.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::Result;
+use crate::memcache::{Memcache, TableRows};
+use crate::reader::survivors;
+use crate::run::{Columns, Run, merge};
+use crate::series;
+use crate::sessions::Sessions;
+use crate::summary::{FileEntry, VersionEdit};
+use crate::tombstone::{self, Tombstone};
+use crate::tsm::{Effort, TsmFile, TsmWriter};
+use crate::version::{Version, VersionFile, file_path, segment_path, tombstone_path};
+use crate::vnode::{Progress, Vnode};
+
+/// Rows with more bytes of text are merged in parts: an Arrow array holds 2 GiB of it.
+const MERGE_TEXT_BYTES_MAX: usize = 1 << 30;
+
+struct Frozen {
+    memcache: Arc<Memcache>,
+    version: Arc<Version>,
+    progress: Progress,
+    sessions: Sessions,
+    series: (usize, usize),
+}
+
+/// What a flush adds to the version.
+#[derive(Default)]
+struct Added {
+    file: Option<VersionFile>,
+    tombstones: Vec<(u64, Arc<Tombstone>)>,
+}
+
+impl Vnode {
+    /// Writes all rows applied so far to files, with the progress they stand for. Returns that
+    /// progress. Blocks on the disk.
+    ///
+    /// # Errors
+    /// What the disk says; the vnode must then be stopped.
+    pub fn flush(&self) -> Result<Option<Progress>> {
+        let mut summary = self.summary.lock();
+        let Some(frozen) = self.freeze(summary.whole()) else {
+            summary.confirm()?;
+            let whole = summary.whole();
+            return Ok((!whole.raft_state.is_empty()).then(|| Progress {
+                applied: whole.applied,
+                raft_state: whole.raft_state.clone(),
+            }));
+        };
+        let mut edit = VersionEdit {
+            applied: frozen.progress.applied,
+            raft_state: frozen.progress.raft_state.clone(),
+            sessions: frozen.sessions.clone(),
+            ..VersionEdit::default()
+        };
+        let added = self.write_files(&frozen, &mut edit)?;
+        edit.next_file = self.next_file.load(Ordering::Acquire);
+        summary.append(edit)?;
+        let mut state = self.state.lock();
+        let mut version = state.version.as_ref().clone();
+        version.files.extend(added.file);
+        version.tombstones.extend(added.tombstones);
+        state.version = Arc::new(version);
+        state.flushed_series = frozen.series.1;
+        state.frozen = None;
+        self.gauge.0.fetch_sub(frozen.memcache.bytes(), Ordering::AcqRel);
+        Ok(Some(frozen.progress))
+    }
+
+    /// Takes what is to be flushed; `None` where nothing was applied since the last flush.
+    fn freeze(&self, flushed: &VersionEdit) -> Option<Frozen> {
+        let mut state = self.state.lock();
+        let progress = state.progress.clone()?;
+        if progress.applied == flushed.applied && !flushed.raft_state.is_empty() {
+            return None;
+        }
+        assert!(state.frozen.is_none(), "flushes follow one another");
+        // Under the state's lock: a series or write that came between would be lost on replay.
+        let series = (state.flushed_series, self.series.read().len());
+        let memcache = Arc::new(std::mem::take(&mut state.mutable));
+        state.frozen = Some(Arc::clone(&memcache));
+        let version = Arc::clone(&state.version);
+        Some(Frozen { memcache, version, progress, sessions: state.sessions.clone(), series })
+    }
+
+    /// Takes a number for a file.
+    pub(crate) fn file_number(&self) -> u64 {
+        self.next_file.fetch_add(1, Ordering::AcqRel)
+    }
+
+    fn write_files(&self, frozen: &Frozen, edit: &mut VersionEdit) -> Result<Added> {
+        let mut added = Added::default();
+        let (first, end) = frozen.series;
+        if first < end {
+            let keys = self.series.read().range(first, end);
+            let number = self.file_number();
+            let path = segment_path(&self.folder, number);
+            series::write_segment(&*self.disk, &path, first, &keys)?;
+            edit.segments.push(number);
+        }
+        if frozen.memcache.has_rows() {
+            let entry =
+                FileEntry { number: self.file_number(), seen: frozen.progress.applied, level: 0 };
+            let path = file_path(&self.folder, entry.number);
+            let mut writer = TsmWriter::create(Arc::clone(&self.disk), &path, Effort::Light)?;
+            for (table, rows) in frozen.memcache.tables() {
+                for run in merged(rows) {
+                    writer.write_rows(table, run)?;
+                }
+            }
+            // Deletes may have left no row at all.
+            if writer.finish()? {
+                let file = Arc::new(TsmFile::open(&*self.disk, &path)?);
+                self.totals.flushed(file.bytes());
+                added.file = Some(VersionFile { entry, file });
+                edit.files.push(entry);
+            } else {
+                self.disk.remove(&path).map_err(|source| crate::error::Error::Io {
+                    context: format!("remove {}", path.display()),
+                    source,
+                })?;
+            }
+        }
+        let kept = self.kept_tombstones(frozen);
+        if !kept.is_empty() {
+            let number = self.file_number();
+            tombstone::write(&*self.disk, &tombstone_path(&self.folder, number), &kept)?;
+            edit.tombstones.push(number);
+            added.tombstones = kept.into_iter().map(|one| (number, Arc::new(one))).collect();
+        }
+        Ok(added)
+    }
+
+    /// Returns the tombstones that mask rows of files, united by table.
+    fn kept_tombstones(&self, frozen: &Frozen) -> Vec<Tombstone> {
+        let touches_file = |tombstone: &Tombstone| {
+            frozen.version.files.iter().any(|one| one.file.touched_by(tombstone))
+        };
+        let tables = frozen.memcache.tables();
+        let all: Vec<Arc<Tombstone>> = tables
+            .flat_map(|(_, rows)| &rows.tombstones)
+            .map(|(_, one)| Arc::clone(one))
+            .filter(|one| touches_file(one))
+            .collect();
+        tombstone::unite(&all, frozen.progress.applied)
+    }
+}
+
+/// Merges the rows of a table that were not deleted meanwhile, in as many parts as text needs.
+fn merged(rows: &TableRows) -> Vec<Run> {
+    let mut left: Vec<Arc<Run>> = Vec::with_capacity(rows.runs.len());
+    for (order, run) in &rows.runs {
+        let masks = rows.masks(*order);
+        left.push(match survivors(run, &masks) {
+            Some(survivors) => Arc::new(survivors),
+            None => Arc::clone(run),
+        });
+    }
+    let mut runs = Vec::new();
+    let left: Vec<&Run> = left.iter().map(AsRef::as_ref).collect();
+    merge_in_parts(&left, &mut runs);
+    runs
+}
+
+fn merge_in_parts(runs: &[&Run], out: &mut Vec<Run>) {
+    let text: usize = runs.iter().map(|run| run.text_bytes(0, run.rows())).sum();
+    let longest = runs.iter().max_by_key(|run| run.rows());
+    let middle = longest.filter(|run| run.rows() > 1).map(|run| run.key(run.rows() / 2));
+    match middle.filter(|_| text > MERGE_TEXT_BYTES_MAX) {
+        None => out.push(merge(runs, &Columns::All)),
+        Some(middle) => {
+            let halves = runs.iter().map(|run| {
+                let at = (0..run.rows()).position(|row| run.key(row) >= middle);
+                let at = at.unwrap_or(run.rows());
+                (run.slice(0, at), run.slice(at, run.rows()))
+            });
+            let (below, above): (Vec<Run>, Vec<Run>) = halves.unzip();
+            merge_in_parts(&below.iter().collect::<Vec<_>>(), out);
+            merge_in_parts(&above.iter().collect::<Vec<_>>(), out);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Reads the rows of one table out of files and memory: prunes by series and time, applies
+//! tombstones, merges what overlaps. Scans and compactions both read through it.
+//!
+//! Memory: one unit of rows, bounded by [`UNIT_ROWS`] and [`UNIT_BYTES`], and the pages it is made of.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use model::{ColumnId, TableId, TimeRange, ValueType};
+
+use crate::error::Result;
+use crate::run::{Columns, Run, merge};
+use crate::tombstone::{Masks, surviving};
+use crate::tsm::{RowGroup, TsmFile};
+use crate::version::SuperVersion;
+
+/// Rows merged at a time, estimated.
+const UNIT_ROWS: usize = 65_536;
+/// Bytes of values merged at a time, estimated.
+const UNIT_BYTES: usize = 64 << 20;
+/// Series merged at a time.
+const UNIT_SERIES_MAX: usize = 8_192;
+/// Row groups kept decoded, for series that share them.
+const GROUPS_CACHED: usize = 32;
+/// Above so many series, each is taken to have the mean of rows in memory.
+const SERIES_COUNTED_MAX: usize = 4_096;
+
+/// A file's row groups that may hold rows asked for, and the tombstones over them.
+#[derive(Clone)]
+struct FileSource {
+    file: Arc<TsmFile>,
+    groups: Vec<usize>,
+    masks: Masks,
+}
+
+/// A run in memory and the tombstones over it.
+#[derive(Clone)]
+struct RunSource {
+    run: Arc<Run>,
+    masks: Masks,
+}
+
+/// What was read of how much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScanCounts {
+    /// Files with rows of the table in the time range.
+    pub files: usize,
+    /// All files.
+    pub files_all: usize,
+    /// Row groups that had to be read at least once, as far as the scan came.
+    pub groups: usize,
+    /// Row groups of the table.
+    pub groups_all: usize,
+    /// Series the filter kept.
+    pub series: usize,
+}
+
+/// Which rows a reader yields, and in which order of series.
+pub(crate) struct RowRequest {
+    pub(crate) table: TableId,
+    pub(crate) times: TimeRange,
+    pub(crate) fields: Vec<(ColumnId, ValueType)>,
+    /// In the order they are to come.
+    pub(crate) series: Vec<u32>,
+}
+
+/// A reading under way. It sees what was pinned; a clone starts where it stands.
+#[derive(Clone)]
+pub(crate) struct RowReader {
+    times: TimeRange,
+    fields: Vec<(ColumnId, ValueType)>,
+    files: Vec<FileSource>,
+    runs: Vec<RunSource>,
+    series: Arc<Vec<u32>>,
+    /// Where in `series` each stands.
+    rank: Arc<HashMap<u32, u32>>,
+    next_series: usize,
+    end_series: usize,
+    units: VecDeque<Unit>,
+    cache: VecDeque<((usize, usize), Arc<Run>)>,
+    counts: ScanCounts,
+    /// Where series are many: the mean of their rows in memory.
+    in_memory: Option<Estimate>,
+}
+
+/// Rows merged together: some series within some time.
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    ranks: (usize, usize),
+    times: TimeRange,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Estimate {
+    rows: usize,
+    bytes: usize,
+}
+
+impl RowReader {
+    pub(crate) fn new(pinned: &SuperVersion, request: RowRequest) -> Self {
+        let RowRequest { table, times, fields, series } = request;
+        let mut counts = ScanCounts {
+            files_all: pinned.version.files.len(),
+            series: series.len(),
+            ..ScanCounts::default()
+        };
+        let mut files = Vec::new();
+        for one in &pinned.version.files {
+            let of_table = one.file.groups_of(table);
+            counts.groups_all += of_table.len();
+            let inside = |number: &usize| one.file.groups()[*number].times.overlaps(&times);
+            let groups: Vec<usize> = of_table.filter(inside).collect();
+            if !groups.is_empty() {
+                counts.files += 1;
+                let masks = pinned.file_masks(&one.entry, table);
+                files.push(FileSource { file: Arc::clone(&one.file), groups, masks });
+            }
+        }
+        let runs = pinned.runs.iter().map(|(order, run)| RunSource {
+            run: Arc::clone(run),
+            masks: pinned.run_masks(*order),
+        });
+        let runs: Vec<RunSource> = runs.collect();
+        let in_memory = (series.len() > SERIES_COUNTED_MAX).then(|| mean(&runs, series.len()));
+        let rank = series.iter().enumerate().map(|(rank, id)| (*id, rank as u32)).collect();
+        Self {
+            times,
+            fields,
+            files,
+            runs,
+            in_memory,
+            next_series: 0,
+            end_series: series.len(),
+            series: Arc::new(series),
+            rank: Arc::new(rank),
+            units: VecDeque::new(),
+            cache: VecDeque::new(),
+            counts,
+        }
+    }
+
+    /// Returns what was read so far.
+    pub(crate) fn counts(&self) -> ScanCounts {
+        self.counts
+    }
+
+    /// Restricts the reading to a part of the series, by their place in the order.
+    pub(crate) fn restrict(&mut self, start: usize, end: usize) {
+        assert!(start <= end && end <= self.series.len(), "part of the series");
+        (self.next_series, self.end_series) = (start, end);
+        self.counts.series = end - start;
+    }
+
+    /// Returns the next rows, in order of (place of the series, time); `None` at the end. In the
+    /// answer a series is its place in the order asked for. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming file and offset; what the disk says.
+    pub(crate) fn next_run(&mut self) -> Result<Option<Run>> {
+        match self.next_unit() {
+            Some(unit) => Ok(Some(self.read(unit)?)),
+            None => Ok(None),
+        }
+    }
+
+    fn next_unit(&mut self) -> Option<Unit> {
+        if let Some(unit) = self.units.pop_front() {
+            return Some(unit);
+        }
+        let start = self.next_series;
+        let mut all = Estimate::default();
+        while self.next_series < self.end_series && self.next_series - start < UNIT_SERIES_MAX {
+            let one = self.estimate(self.series[self.next_series]);
+            let (rows, bytes) = (all.rows + one.rows, all.bytes + one.bytes);
+            if all.rows > 0 && (rows > UNIT_ROWS || bytes > UNIT_BYTES) {
+                break;
+            }
+            all = Estimate { rows, bytes };
+            self.next_series += 1;
+        }
+        if start == self.next_series {
+            return None;
+        }
+        let ranks = (start, self.next_series);
+        let parts = (all.rows / UNIT_ROWS).max(all.bytes / UNIT_BYTES);
+        if ranks.1 - ranks.0 == 1 && parts > 1 {
+            let slices = self.slices(self.series[start], parts);
+            self.units = slices.into_iter().map(|times| Unit { ranks, times }).collect();
+            return self.units.pop_front();
+        }
+        Some(Unit { ranks, times: self.times })
+    }
+
+    fn groups_of(&self, series: u32) -> impl Iterator<Item = &RowGroup> {
+        self.files.iter().flat_map(move |source| {
+            let groups = groups_with(source, series, series).iter();
+            groups.map(|number| &source.file.groups()[*number])
+        })
+    }
+
+    fn estimate(&self, series: u32) -> Estimate {
+        let mut all = Estimate::default();
+        for group in self.groups_of(series) {
+            let share = group.series_count.max(1) as usize;
+            all.rows += (group.rows as usize).div_ceil(share);
+            all.bytes += group.value_bytes(&self.fields).div_ceil(share);
+        }
+        if let Some(mean) = self.in_memory {
+            return Estimate { rows: all.rows + mean.rows, bytes: all.bytes + mean.bytes };
+        }
+        for source in &self.runs {
+            let (start, end) = source.run.rows_of(series, self.times);
+            all.rows += end - start;
+            all.bytes += (end - start) * self.fields.len() * 8 + source.run.text_bytes(start, end);
+        }
+        all
+    }
+
+    /// Cuts the time of one long series into about so many parts, where its row groups end.
+    fn slices(&self, series: u32, parts: usize) -> Vec<TimeRange> {
+        let all = self.times;
+        let mut ends: Vec<i64> = self.groups_of(series).map(|group| group.times.max).collect();
+        for source in &self.runs {
+            let (start, end) = source.run.rows_of(series, all);
+            let step = ((end - start) / parts.max(1)).clamp(1, UNIT_ROWS / 8);
+            ends.extend(source.run.times[start..end].iter().skip(step).step_by(step));
+        }
+        ends.sort_unstable();
+        let step = (ends.len() / parts.max(1)).max(1);
+        let mut slices = Vec::new();
+        let mut from = all.min;
+        for end in ends.iter().skip(step - 1).step_by(step) {
+            if from <= *end && *end < all.max {
+                slices.push(TimeRange { min: from, max: *end });
+                from = *end + 1;
+            }
+        }
+        slices.push(TimeRange { min: from, max: all.max });
+        slices
+    }
+
+    /// Reads the rows of a unit out of all sources.
+    fn read(&mut self, unit: Unit) -> Result<Run> {
+        let mut parts: Vec<Run> = Vec::new();
+        let mut ids = self.series[unit.ranks.0..unit.ranks.1].to_vec();
+        ids.sort_unstable();
+        let (Some(lowest), Some(highest)) = (ids.first(), ids.last()) else {
+            return Ok(Run::default());
+        };
+        for file in 0..self.files.len() {
+            for number in groups_with(&self.files[file], *lowest, *highest).to_vec() {
+                let group = &self.files[file].file.groups()[number];
+                let first = ids.partition_point(|id| *id < group.series.0);
+                let holds = ids.get(first).is_some_and(|id| *id <= group.series.1);
+                if holds && group.times.overlaps(&unit.times) {
+                    let run = self.group(file, number)?;
+                    parts.extend(self.part(&run, &self.files[file].masks, &ids, unit.times));
+                }
+            }
+        }
+        for source in &self.runs {
+            parts.extend(self.part(&source.run, &source.masks, &ids, unit.times));
+        }
+        let parts: Vec<&Run> = parts.iter().collect();
+        Ok(merge(&parts, &Columns::These(&self.fields)))
+    }
+
+    fn group(&mut self, file: usize, number: usize) -> Result<Arc<Run>> {
+        let key = (file, number);
+        if let Some((_, run)) = self.cache.iter().find(|(cached, _)| *cached == key) {
+            return Ok(Arc::clone(run));
+        }
+        let source = &self.files[file].file;
+        let run = Arc::new(source.read(&source.groups()[number], &self.fields)?);
+        self.counts.groups += 1;
+        if self.cache.len() == GROUPS_CACHED {
+            self.cache.pop_front();
+        }
+        self.cache.push_back((key, Arc::clone(&run)));
+        Ok(run)
+    }
+
+    /// Takes the rows of some series and times out of one run, in order of rank.
+    fn part(&self, run: &Run, masks: &Masks, ids: &[u32], times: TimeRange) -> Option<Run> {
+        let (first, last) = (*run.series.first()?, *run.series.last()?);
+        let from = ids.partition_point(|id| *id < first);
+        let to = ids.partition_point(|id| *id <= last);
+        let ids = &ids[from..to.max(from)];
+        let mut found: Vec<(u32, usize, usize)> = Vec::new();
+        let mut find = |id: u32, (start, end): (usize, usize)| {
+            if start < end {
+                let rank = self.rank[&id];
+                surviving_rows(run, masks, (id, start, end), |start, end| {
+                    found.push((rank, start, end));
+                });
+            }
+        };
+        if ids.len() < run.rows() / 16 {
+            ids.iter().for_each(|id| find(*id, run.rows_of(*id, times)));
+        } else {
+            // Many series of few rows: walking the run costs less than searching it for each.
+            for (id, start, end) in run.series_rows() {
+                if ids.binary_search(&id).is_ok() {
+                    find(id, run.within(start, end, times));
+                }
+            }
+        }
+        found.sort_unstable();
+        let (_, start, _) = *found.first()?;
+        let mut ranks = Vec::new();
+        for (rank, start, end) in &found {
+            ranks.resize(ranks.len() + end - start, *rank);
+        }
+        let together = found.windows(2).all(|pair| pair[0].2 == pair[1].1);
+        if together {
+            let mut part = run.slice(start, start + ranks.len());
+            part.series = ranks;
+            return Some(part);
+        }
+        let picks: Vec<u32> =
+            found.iter().flat_map(|(_, start, end)| *start as u32..*end as u32).collect();
+        Some(run.pick(&picks, ranks))
+    }
+}
+
+fn mean(runs: &[RunSource], series: usize) -> Estimate {
+    let rows: usize = runs.iter().map(|source| source.run.rows()).sum();
+    let bytes: usize = runs.iter().map(|source| source.run.bytes()).sum();
+    Estimate { rows: rows.div_ceil(series), bytes: bytes.div_ceil(series) }
+}
+
+/// Returns the rows of a run that no tombstone deleted; `None` where that is all of them.
+pub(crate) fn survivors(run: &Run, masks: &Masks) -> Option<Run> {
+    let mut picks: Vec<u32> = Vec::with_capacity(run.rows());
+    for (series, start, end) in run.series_rows() {
+        surviving_rows(run, masks, (series, start, end), |start, end| {
+            picks.extend(start as u32..end as u32);
+        });
+    }
+    let series = picks.iter().map(|row| run.series[*row as usize]).collect();
+    (picks.len() < run.rows()).then(|| run.pick(&picks, series))
+}
+
+/// Returns a file's row groups that may hold series from `lowest` to `highest`.
+fn groups_with(source: &FileSource, lowest: u32, highest: u32) -> &[usize] {
+    let groups = source.file.groups();
+    let start = source.groups.partition_point(|number| groups[*number].series.1 < lowest);
+    let end = source.groups.partition_point(|number| groups[*number].series.0 <= highest);
+    &source.groups[start..end.max(start)]
+}
+
+/// Calls `keep` with each stretch of rows of a series that no tombstone deleted.
+fn surviving_rows(
+    run: &Run,
+    masks: &Masks,
+    (series, start, end): (u32, usize, usize),
+    mut keep: impl FnMut(usize, usize),
+) {
+    let Some(kept) = surviving(masks, series, &run.times[start..end]) else {
+        keep(start, end);
+        return;
+    };
+    let mut at = 0;
+    for stretch in kept.chunk_by(|a, b| a == b) {
+        if stretch[0] {
+            keep(start + at, start + at + stretch.len());
+        }
+        at += stretch.len();
+    }
+}

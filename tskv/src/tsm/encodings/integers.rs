@@ -1,0 +1,69 @@
+//! Integers packed as deltas, frame of reference, bit-packed (as in Goldstein, Ramakrishnan, Shaft,
+//! "Compressing relations and indexes", 1998), whole or stretch by stretch.
+#![deny(clippy::indexing_slicing)]
+
+use model::wire::{Decoded, Reader, Write, malformed};
+
+use super::PAGE_ROWS_MAX;
+
+/// Appends integers: first value, smallest delta, bit width, then (delta - smallest) in that width.
+pub(super) fn pack(values: &[i64], out: &mut Vec<u8>) {
+    let Some(first) = values.first() else { return };
+    out.put_i64(*first);
+    let deltas: Vec<i64> =
+        values.iter().zip(values.iter().skip(1)).map(|(a, b)| b.wrapping_sub(*a)).collect();
+    let smallest = deltas.iter().copied().min().unwrap_or(0);
+    // Wrapping: the difference to the smallest delta, taken as unsigned, never exceeds 64 bits.
+    let offsets = deltas.iter().map(|delta| delta.wrapping_sub(smallest).cast_unsigned());
+    let width = 64 - offsets.clone().max().unwrap_or(0).leading_zeros();
+    out.put_i64(smallest);
+    out.put_u8(width as u8);
+    let mut held: u128 = 0;
+    let mut bits = 0;
+    for offset in offsets {
+        held |= u128::from(offset) << bits;
+        bits += width;
+        while bits >= 8 {
+            out.push((held & 0xff) as u8);
+            held >>= 8;
+            bits -= 8;
+        }
+    }
+    if bits > 0 {
+        out.push((held & 0xff) as u8);
+    }
+}
+
+/// Reads `count` integers that [`pack`] wrote.
+pub(super) fn unpack(reader: &mut Reader<'_>, count: usize) -> Decoded<Vec<i64>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    if count > PAGE_ROWS_MAX {
+        return malformed("too many integers");
+    }
+    let mut value = reader.i64()?;
+    let smallest = reader.i64()?;
+    let width = u32::from(reader.u8()?);
+    if width > 64 {
+        return malformed(format!("bit width {width}"));
+    }
+    let bytes = reader.take(((count - 1) * width as usize).div_ceil(8))?;
+    let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
+    let mut values = Vec::with_capacity(count);
+    values.push(value);
+    let (mut held, mut bits) = (0_u128, 0);
+    let mut bytes = bytes.iter();
+    for _ in 1..count {
+        while bits < width {
+            held |= u128::from(*bytes.next().unwrap_or(&0)) << bits;
+            bits += 8;
+        }
+        let offset = (held as u64) & mask;
+        held >>= width;
+        bits -= width;
+        value = value.wrapping_add(smallest).wrapping_add(offset.cast_signed());
+        values.push(value);
+    }
+    Ok(values)
+}
