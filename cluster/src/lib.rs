@@ -39,7 +39,7 @@ pub use compaction::VnodeFiles;
 pub use error::{Error, Result};
 pub use read::{ScanPart, Scans};
 pub use replica_set::{VnodeLogStore, VnodeMachine};
-pub use tskv::{ScanColumn, ScanRequest, SeriesFilter, VnodeScan};
+pub use tskv::{ExactCounts, ScanColumn, ScanRequest, SeriesFilter, VnodeScan};
 pub use upkeep::LocalSize;
 use vnodes::Vnodes;
 

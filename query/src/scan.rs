@@ -6,11 +6,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cluster::{ScanRequest, VnodeScan};
+use cluster::{ExactCounts, ScanColumn, ScanRequest, VnodeScan};
 use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, internal_err};
+use datafusion::common::{Result, ScalarValue, Statistics, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{
     EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr, PhysicalSortExpr, expressions,
@@ -25,6 +26,8 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions,
 };
 
+use model::ValueType;
+
 use crate::error::Error;
 
 /// Up to so many vnodes each is a partition of its own; above, they are read one after another in
@@ -34,6 +37,20 @@ const PARTITIONS_FEW: usize = 4;
 /// Batches a partition may be ahead of who reads it.
 const BATCHES_AHEAD: usize = 2;
 
+/// A scan of fewer rows is not split.
+const SPLIT_ROWS: usize = 65_536;
+
+/// How a table is to be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScanOptions<'a> {
+    /// The table's tags, in order.
+    pub(crate) tags: &'a [String],
+    /// How many rows suffice.
+    pub(crate) limit: Option<usize>,
+    /// How many threads there are to read.
+    pub(crate) partitions_wanted: usize,
+}
+
 /// Reads a table.
 #[derive(Debug)]
 pub(crate) struct TskvScanExec {
@@ -42,6 +59,7 @@ pub(crate) struct TskvScanExec {
     partitions: Vec<Vec<VnodeScan>>,
     limit: Option<usize>,
     buckets: (usize, usize),
+    statistics: Arc<Statistics>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -52,16 +70,19 @@ impl TskvScanExec {
         &self.request
     }
 
-    /// Makes the node; `tags` are the table's, in order, and `limit` is how many rows suffice.
+    /// Makes the node.
     pub(crate) fn new(
         table: &str,
         request: ScanRequest,
         scans: cluster::Scans,
-        (tags, limit): (&[String], Option<usize>),
+        options: ScanOptions<'_>,
     ) -> Result<Self> {
+        let ScanOptions { tags, limit, partitions_wanted } = options;
         let buckets = (scans.buckets, scans.buckets_all);
         let parts = scans.parts.into_iter().map(|part| part.scan);
-        let partitions = partition(parts.filter(|scan| scan.counts().series > 0).collect());
+        let parts: Vec<VnodeScan> = parts.filter(|scan| scan.counts().series > 0).collect();
+        let statistics = statistics(&request, &parts);
+        let partitions = partition(split(parts, partitions_wanted, limit));
         let ordering = ordering(&request, &partitions, tags)?;
         let schema = Arc::clone(&request.schema);
         let equivalences = EquivalenceProperties::new_with_orderings(schema, ordering);
@@ -78,9 +99,82 @@ impl TskvScanExec {
             partitions,
             limit,
             buckets,
+            statistics,
             properties: Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative)),
             metrics: ExecutionPlanMetricsSet::new(),
         })
+    }
+}
+
+/// Splits scans by series, so that there are as many as threads to read them.
+fn split(scans: Vec<VnodeScan>, wanted: usize, limit: Option<usize>) -> Vec<VnodeScan> {
+    let parts = wanted.div_ceil(scans.len().max(1));
+    if parts < 2 || limit.is_some_and(|limit| limit < SPLIT_ROWS) {
+        return scans;
+    }
+    let scans = scans.into_iter().flat_map(|scan| {
+        let parts = parts.min(scan.rows_about() / SPLIT_ROWS).max(1);
+        scan.split(parts)
+    });
+    scans.collect()
+}
+
+/// Tells what is exactly known of all rows, so that counts and extremes need no reading.
+fn statistics(request: &ScanRequest, scans: &[VnodeScan]) -> Arc<Statistics> {
+    let unknown = || Arc::new(Statistics::new_unknown(&request.schema));
+    let exact: Option<Vec<ExactCounts>> = scans.iter().map(VnodeScan::exact).collect();
+    let Some(exact) = exact else { return unknown() };
+    let mut statistics = Statistics::new_unknown(&request.schema);
+    let rows = exact.iter().map(|one| one.rows).sum();
+    statistics.num_rows = Precision::Exact(rows);
+    let mut field = 0;
+    for (column, found) in request.columns.iter().zip(&mut statistics.column_statistics) {
+        match column {
+            ScanColumn::Time => {
+                let times = exact.iter().filter_map(|one| one.times);
+                let time = |ns| {
+                    let zone = Some(model::schema::TIME_ZONE.into());
+                    Precision::Exact(ScalarValue::TimestampNanosecond(Some(ns), zone))
+                };
+                found.null_count = Precision::Exact(0);
+                if let Some(low) = times.clone().map(|times| times.min).min() {
+                    found.min_value = time(low);
+                }
+                if let Some(high) = times.map(|times| times.max).max() {
+                    found.max_value = time(high);
+                }
+            }
+            ScanColumn::Tag(_) => {}
+            ScanColumn::Field(_, value_type) => {
+                let nulls = exact.iter().map(|one| one.columns[field].0).sum();
+                found.null_count = Precision::Exact(nulls);
+                let ranges = exact.iter().filter_map(|one| one.columns[field].1);
+                let values = ranges.flat_map(|(low, high)| [low, high]);
+                let values: Vec<ScalarValue> =
+                    values.filter_map(|bits| scalar(bits, *value_type)).collect();
+                let least = values.iter().min_by(|a, b| order(a, b));
+                let greatest = values.iter().max_by(|a, b| order(a, b));
+                if let (Some(least), Some(greatest)) = (least, greatest) {
+                    found.min_value = Precision::Exact(least.clone());
+                    found.max_value = Precision::Exact(greatest.clone());
+                }
+                field += 1;
+            }
+        }
+    }
+    Arc::new(statistics)
+}
+
+fn order(a: &ScalarValue, b: &ScalarValue) -> std::cmp::Ordering {
+    a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal)
+}
+
+fn scalar(bits: u64, value_type: ValueType) -> Option<ScalarValue> {
+    match value_type {
+        ValueType::I64 => Some(ScalarValue::Int64(Some(bits.cast_signed()))),
+        ValueType::U64 => Some(ScalarValue::UInt64(Some(bits))),
+        ValueType::F64 => Some(ScalarValue::Float64(Some(f64::from_bits(bits)))),
+        ValueType::Bool | ValueType::Str => None,
     }
 }
 
@@ -218,6 +312,13 @@ impl ExecutionPlan for TskvScanExec {
             Ok(())
         });
         Ok(builder.build())
+    }
+
+    fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {
+        match partition {
+            None => Ok(Arc::clone(&self.statistics)),
+            Some(_) => Ok(Arc::new(Statistics::new_unknown(&self.request.schema))),
+        }
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

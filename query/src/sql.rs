@@ -4,13 +4,15 @@
 mod definitions;
 mod limits;
 mod parser;
+mod template;
 
 pub(crate) use definitions::{
     AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind,
     TenantAction, UserAction, UserOptions,
 };
 pub use parser::parse;
-pub(crate) use parser::{fold, parse_one, select_from, select_values};
+pub(crate) use parser::{fold, parse_one};
+pub(crate) use template::{select_from, select_values};
 
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;

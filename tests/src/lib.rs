@@ -42,14 +42,25 @@ impl Server {
     /// # Panics
     /// Where it ends instead.
     pub fn start_with(data_dir: &Path, envs: &[(&str, &str)]) -> Self {
+        Self::try_start(data_dir, envs).expect("the server says that it is ready")
+    }
+
+    /// Starts the server; `None` where it ends instead.
+    ///
+    /// # Panics
+    /// Where its line of readiness is not as it should be.
+    pub fn try_start(data_dir: &Path, envs: &[(&str, &str)]) -> Option<Self> {
         let mut child = spawn(data_dir, envs);
         let stdout = child.stdout.take().expect("stdout is piped");
         let line =
             BufReader::new(stdout).lines().map_while(Result::ok).find(|l| l.starts_with("Ready"));
-        let line = line.expect("the server says that it is ready");
+        let Some(line) = line else {
+            kill(&mut child);
+            return None;
+        };
         let port = line.split(" -p ").nth(1).and_then(|rest| rest.split(' ').next());
         let port = port.and_then(|port| port.parse().ok()).expect("the line names the port");
-        Self { child, port }
+        Some(Self { child, port })
     }
 
     /// Starts the server and kills it before it is ready, `polls` looks later.

@@ -50,7 +50,7 @@ pub use command::{
 };
 pub use compaction::{CompactionReport, CompactionTotals, CompactionWish};
 pub use error::{Error, Result};
-pub use reader::ScanCounts;
+pub use reader::{ExactCounts, ScanCounts};
 pub use scan::{ScanColumn, ScanRequest, VnodeScan};
 pub use schemas::{Schemas, TableFate};
 pub use series::SeriesFilter;

@@ -22,6 +22,9 @@ const UNIT_BYTES: usize = 64 << 20;
 const UNIT_SERIES_MAX: usize = 8_192;
 /// Row groups kept decoded, for series that share them.
 const GROUPS_CACHED: usize = 32;
+/// With more places of rows at one time, nobody asks whether they are disjoint: it would take longer
+/// than to read them.
+const PLACES_MAX: usize = 4_096;
 /// Above so many series, each is taken to have the mean of rows in memory.
 const SERIES_COUNTED_MAX: usize = 4_096;
 
@@ -53,6 +56,18 @@ pub struct ScanCounts {
     pub groups_all: usize,
     /// Series the filter kept.
     pub series: usize,
+}
+
+/// What is known of the rows of a table without reading them, exactly.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExactCounts {
+    /// Rows.
+    pub rows: usize,
+    /// For each column asked for, in order: NULLs, and the lowest and highest value as bits of its
+    /// type where they are known.
+    pub columns: Vec<(usize, Option<(u64, u64)>)>,
+    /// The lowest and highest time; `None` without rows.
+    pub times: Option<TimeRange>,
 }
 
 /// Which rows a reader yields, and in which order of series.
@@ -142,6 +157,44 @@ impl RowReader {
     /// Returns what was read so far.
     pub(crate) fn counts(&self) -> ScanCounts {
         self.counts
+    }
+
+    /// Returns what row groups and runs say of all rows, where that is exact: they lie wholly within
+    /// the times, no two of them may hold the same row, and no delete masks any of them. The reader
+    /// must read every series of its table.
+    pub(crate) fn exact(&self) -> Option<ExactCounts> {
+        let mut counts = ExactCounts::default();
+        counts.columns.resize(self.fields.len(), (0, None));
+        let mut boxes: Vec<Place> = Vec::new();
+        for source in &self.files {
+            for number in &source.groups {
+                let group = &source.file.groups()[*number];
+                let masked = source.masks.iter().any(|one| one.touches(group.series, &group.times));
+                if masked || group.times.intersect(&self.times) != group.times {
+                    return None;
+                }
+                boxes.push(Place { times: group.times, series: group.series });
+                counts.add(group.rows as usize, group.times);
+                for (column, (id, _)) in counts.columns.iter_mut().zip(&self.fields) {
+                    *column = group.fold_column(*id, *column)?;
+                }
+            }
+        }
+        // Runs in memory are small and tell no lowest and highest values: with one, a scan is as quick.
+        if !self.runs.is_empty() {
+            let has_columns = !self.fields.is_empty();
+            for source in self.runs.iter().filter(|source| source.run.rows() > 0) {
+                let place = source.run.place();
+                let masked = source.masks.iter().any(|one| one.touches(place.series, &place.times));
+                let inside = place.times.intersect(&self.times) == place.times;
+                if masked || has_columns || !inside {
+                    return None;
+                }
+                counts.add(source.run.rows(), place.times);
+                boxes.push(place);
+            }
+        }
+        disjoint(boxes).then_some(counts)
     }
 
     /// Restricts the reading to a part of the series, by their place in the order.
@@ -321,6 +374,41 @@ impl RowReader {
             found.iter().flat_map(|(_, start, end)| *start as u32..*end as u32).collect();
         Some(run.pick(&picks, ranks))
     }
+}
+
+/// The series and times some rows lie within.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) series: (u32, u32),
+    pub(crate) times: TimeRange,
+}
+
+impl ExactCounts {
+    fn add(&mut self, rows: usize, times: TimeRange) {
+        self.rows += rows;
+        self.times = Some(match self.times {
+            None => times,
+            Some(so_far) => {
+                TimeRange { min: so_far.min.min(times.min), max: so_far.max.max(times.max) }
+            }
+        });
+    }
+}
+
+/// Returns whether no two places share a series and an instant.
+fn disjoint(mut places: Vec<Place>) -> bool {
+    places.sort_unstable_by_key(|place| place.times.min);
+    let mut open: Vec<Place> = Vec::new();
+    for place in places {
+        open.retain(|other| other.times.max >= place.times.min);
+        let meets =
+            |other: &Place| other.series.0 <= place.series.1 && place.series.0 <= other.series.1;
+        if open.iter().any(meets) || open.len() > PLACES_MAX {
+            return false;
+        }
+        open.push(place);
+    }
+    true
 }
 
 fn mean(runs: &[RunSource], series: usize) -> Estimate {

@@ -15,6 +15,8 @@ use arrow::compute::take;
 use model::points::{PointsColumn, array_bytes};
 use model::{ColumnId, TimeRange, ValueType};
 
+use crate::reader::Place;
+
 /// A column of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct RunColumn {
@@ -117,6 +119,15 @@ impl Run {
         let start = self.series.partition_point(|s| *s < series);
         let end = start + self.series[start..].partition_point(|s| *s == series);
         self.within(start, end, times)
+    }
+
+    /// Returns the series and times the rows lie within; there must be one.
+    pub(crate) fn place(&self) -> Place {
+        let mut times = TimeRange { min: i64::MAX, max: i64::MIN };
+        for time in &self.times {
+            times = TimeRange { min: times.min.min(*time), max: times.max.max(*time) };
+        }
+        Place { series: (self.series[0], self.series[self.rows() - 1]), times }
     }
 
     /// Narrows rows `start..end`, which are of one series, to a time range.

@@ -11,7 +11,7 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use model::{ColumnId, TableId, TimeRange, ValueType};
 
 use crate::error::{Error, Result};
-use crate::reader::{RowReader, RowRequest, ScanCounts};
+use crate::reader::{ExactCounts, RowReader, RowRequest, ScanCounts};
 use crate::run::Run;
 use crate::series::{SeriesFilter, tag};
 use crate::version::SuperVersion;
@@ -59,6 +59,7 @@ pub struct VnodeScan {
     /// The keys of the series, in visiting order.
     keys: Arc<Vec<Arc<[u8]>>>,
     ordered: bool,
+    rows_about: usize,
     ready: VecDeque<RecordBatch>,
 }
 
@@ -74,8 +75,8 @@ impl VnodeScan {
         mut series: Vec<(u32, Arc<[u8]>)>,
         request: ScanRequest,
     ) -> Self {
-        let ordered = series.len() <= ORDERED_SERIES_MAX
-            || rows_about(pinned, &request) / series.len() >= ROWS_LONG;
+        let rows_about = rows_about(pinned, &request);
+        let ordered = series.len() <= ORDERED_SERIES_MAX || rows_about / series.len() >= ROWS_LONG;
         if ordered {
             sort_by_tags(&mut series, &request.order);
         }
@@ -93,6 +94,7 @@ impl VnodeScan {
             reader: RowReader::new(pinned, rows),
             keys: Arc::new(series.into_iter().map(|(_, key)| key).collect()),
             ordered,
+            rows_about,
             ready: VecDeque::new(),
             request,
         }
@@ -114,6 +116,16 @@ impl VnodeScan {
     /// Returns whether rows come by tag values, then time.
     pub fn is_ordered(&self) -> bool {
         self.ordered
+    }
+
+    /// Returns what is known of the rows without reading them; `None` where only reading tells.
+    pub fn exact(&self) -> Option<ExactCounts> {
+        self.request.filter.terms.is_empty().then(|| self.reader.exact()).flatten()
+    }
+
+    /// Returns about how many rows there are.
+    pub fn rows_about(&self) -> usize {
+        self.rows_about
     }
 
     /// Returns what was read so far.

@@ -17,7 +17,7 @@ use model::{ColumnId, ColumnKind, TableSchema, TimeRange};
 use super::SessionCatalogs;
 use crate::access::{Need, check};
 use crate::error::Error;
-use crate::scan::TskvScanExec;
+use crate::scan::{ScanOptions, TskvScanExec};
 
 /// A database, as a schema.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl TableProvider for TskvTable {
 
     async fn scan(
         &self,
-        _state: &dyn Session,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
@@ -132,7 +132,9 @@ impl TableProvider for TskvTable {
         let scans = self.shared.cluster().scan(self.database.id, &request).await;
         let scans = scans.map_err(Error::from)?;
         let tags: Vec<String> = self.table.tags().map(|tag| tag.name.clone()).collect();
-        Ok(Arc::new(TskvScanExec::new(&self.table.name, request, scans, (&tags, limit))?))
+        let partitions_wanted = state.config().target_partitions();
+        let options = ScanOptions { tags: &tags, limit, partitions_wanted };
+        Ok(Arc::new(TskvScanExec::new(&self.table.name, request, scans, options)?))
     }
 }
 

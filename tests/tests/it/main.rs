@@ -11,5 +11,7 @@
 
 mod clients;
 mod kill9;
+mod power_cut;
 mod start;
 mod weather;
+mod writers;

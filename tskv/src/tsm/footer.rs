@@ -71,10 +71,50 @@ impl RowGroup {
         self.rows as usize * 8 * columns.len() + texts.sum::<usize>()
     }
 
+    /// Adds what is known of a column: its NULLs, lowest and highest value, as bits. `None` where a
+    /// value may be a NaN, which has no order.
+    pub(crate) fn fold_column(
+        &self,
+        id: ColumnId,
+        (nulls, range): (usize, Option<(u64, u64)>),
+    ) -> Option<(usize, Option<(u64, u64)>)> {
+        let Some(column) = self.columns.iter().find(|column| column.id == id) else {
+            return Some((nulls + self.rows as usize, range));
+        };
+        let nulls = nulls + column.nulls as usize;
+        let Some(extremes) = column.extremes else {
+            // Text and booleans have none; neither have pages without a number.
+            let is_empty = column.nulls == self.rows;
+            let has_order = !matches!(column.value_type, ValueType::Bool | ValueType::Str);
+            return (is_empty || !has_order).then_some((nulls, range));
+        };
+        let (low, high) = match range {
+            Some((low, high)) => (
+                least(column.value_type, low, extremes.min),
+                greatest(column.value_type, high, extremes.max),
+            ),
+            None => (extremes.min, extremes.max),
+        };
+        Some((nulls, Some((low, high))))
+    }
+
     /// Returns every column the group has.
     pub(crate) fn column_types(&self) -> impl Iterator<Item = (ColumnId, ValueType)> {
         self.columns.iter().map(|column| (column.id, column.value_type))
     }
+}
+
+fn least(value_type: ValueType, a: u64, b: u64) -> u64 {
+    let a_is_less = match value_type {
+        ValueType::I64 => a.cast_signed() < b.cast_signed(),
+        ValueType::F64 => f64::from_bits(a) < f64::from_bits(b),
+        ValueType::U64 | ValueType::Bool | ValueType::Str => a < b,
+    };
+    if a_is_less { a } else { b }
+}
+
+fn greatest(value_type: ValueType, a: u64, b: u64) -> u64 {
+    if least(value_type, a, b) == a { b } else { a }
 }
 
 /// Computes a page's statistics.

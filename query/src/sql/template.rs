@@ -1,0 +1,46 @@
+//! Queries made of parts of other statements.
+
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+
+use super::Statement;
+
+/// Returns the query of some expressions over the rows of a table.
+pub(crate) fn select_from(
+    relation: ast::TableWithJoins,
+    selection: Option<ast::Expr>,
+    projection: Vec<ast::SelectItem>,
+) -> Statement {
+    let mut query = template();
+    if let ast::SetExpr::Select(select) = query.body.as_mut() {
+        select.from = vec![relation];
+        select.selection = selection;
+        select.projection = projection;
+    }
+    let query = ast::Statement::Query(Box::new(query));
+    Statement::Query(Box::new(DfStatement::Statement(Box::new(query))))
+}
+
+/// Returns the query of one row of expressions.
+pub(crate) fn select_values(values: &[ast::Expr]) -> Statement {
+    let mut query = template();
+    if let ast::SetExpr::Select(select) = query.body.as_mut() {
+        let item = |(at, expr): (usize, &ast::Expr)| ast::SelectItem::ExprWithAlias {
+            expr: expr.clone(),
+            alias: ast::Ident::new(format!("c{at}")),
+        };
+        select.projection = values.iter().enumerate().map(item).collect();
+    }
+    let query = ast::Statement::Query(Box::new(query));
+    Statement::Query(Box::new(DfStatement::Statement(Box::new(query))))
+}
+
+/// Returns a query to be filled.
+fn template() -> ast::Query {
+    let parsed = Parser::new(&PostgreSqlDialect {})
+        .try_with_sql("SELECT 1")
+        .and_then(|mut p| p.parse_query());
+    *parsed.expect("the text is a query")
+}
