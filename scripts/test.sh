@@ -3,10 +3,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
-if ! command -v psql >/dev/null || [ ! -f /usr/share/java/postgresql.jar ]; then
+if ! command -v psql >/dev/null || ! command -v openssl >/dev/null || [ ! -f /usr/share/java/postgresql.jar ]; then
   echo "Installing psql and the JDBC driver…"
   apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql-client libpostgresql-jdbc-java >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql-client libpostgresql-jdbc-java openssl >/dev/null
 fi
 # psycopg lives in a folder of its own: the machine's Python is left as it is.
 clients=$HOME/.cache/cnosdb/clients

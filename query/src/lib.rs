@@ -17,6 +17,7 @@
 //! | `cursors`  | PREPARE and EXECUTE, DECLARE, FETCH and CLOSE                               |
 //! | `copy`     | COPY, both ways                                                             |
 //! | `catalog`  | databases and tables as DataFusion sees them; system schemas                |
+//! | `last_rows` | a rule: read newest rows only, where no other matters                      |
 //! | `scan`     | the leaf of every plan                                                      |
 //! | `functions` | DataFusion's functions, the dangerous ones bounded                          |
 //! | `planning` | text to plan, with parameters                                               |
@@ -35,6 +36,7 @@ mod error;
 mod functions;
 mod ingest;
 mod insert;
+mod last_rows;
 mod output;
 mod planning;
 mod scan;

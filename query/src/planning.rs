@@ -1,6 +1,6 @@
 //! Text to plan: names, parameters, pg_catalog's ways, then DataFusion.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -236,6 +236,12 @@ impl Session {
                     (Some(catalog), Some(schema), table)
                 }
             };
+            if catalog.is_none()
+                && schema.is_none()
+                && state.table_functions().contains_key(&**table)
+            {
+                continue;
+            }
             let catalog = catalog.map_or_else(|| self.tenant_name(), |name| name.to_string());
             let Some(found) = state.catalog_list().catalog(&catalog) else {
                 return Err(Error::new("3D000", format!("tenant \"{catalog}\" does not exist")));
@@ -283,7 +289,7 @@ fn names(query: &DfStatement) -> Vec<Option<String>> {
     let ast::SetExpr::Select(select) = body else { return Vec::new() };
     let name = |item: &ast::SelectItem| match item {
         ast::SelectItem::UnnamedExpr(expression) => Some(Some(column_name(expression))),
-        ast::SelectItem::ExprWithAlias { .. } => Some(None),
+        ast::SelectItem::ExprWithAlias { alias, .. } => Some(Some(fold(alias))),
         // A wildcard stands for nobody knows how many columns.
         _ => None,
     };
@@ -374,13 +380,41 @@ fn rewrite(query: DfStatement) -> DfStatement {
     match query {
         DfStatement::Statement(statement) => {
             let rewritten = mentions_catalog(&statement).map(Box::new);
-            DfStatement::Statement(rewritten.unwrap_or(statement))
+            let mut statement = rewritten.unwrap_or(statement);
+            tell_apart(&mut statement);
+            DfStatement::Statement(statement)
         }
         DfStatement::Explain(explain) => {
             let statement = Box::new(rewrite(*explain.statement));
             DfStatement::Explain(ExplainStatement { statement, ..explain })
         }
         other => other,
+    }
+}
+
+/// Gives columns of the answer that would have one name names of their own, which the planner wants.
+/// Clients see the names of [`names`].
+fn tell_apart(statement: &mut ast::Statement) {
+    let ast::Statement::Query(query) = statement else { return };
+    let ast::SetExpr::Select(select) = query.body.as_mut() else { return };
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    for (at, item) in select.projection.iter_mut().enumerate() {
+        let name = match item {
+            ast::SelectItem::UnnamedExpr(expression) => expression.to_string(),
+            ast::SelectItem::ExprWithAlias { alias, .. } => fold(alias),
+            _ => continue,
+        };
+        if seen.insert(name) {
+            continue;
+        }
+        let fresh = ast::Ident::with_quote('"', format!("?column {}?", at + 1));
+        if let ast::SelectItem::ExprWithAlias { alias, .. } = item {
+            *alias = fresh;
+        } else if let ast::SelectItem::UnnamedExpr(expression) = item {
+            let null = ast::Expr::Value(ast::Value::Null.with_empty_span());
+            let expr = std::mem::replace(expression, null);
+            *item = ast::SelectItem::ExprWithAlias { expr, alias: fresh };
+        }
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct TskvScanExec {
     request: ScanRequest,
     partitions: Vec<Vec<VnodeScan>>,
     limit: Option<usize>,
+    /// Whether only the newest row of each series is read.
+    last_rows: bool,
     buckets: (usize, usize),
     statistics: Arc<Statistics>,
     properties: Arc<PlanProperties>,
@@ -98,6 +100,7 @@ impl TskvScanExec {
             request,
             partitions,
             limit,
+            last_rows: false,
             buckets,
             statistics,
             properties: Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative)),
@@ -226,6 +229,35 @@ fn ascending(schema: &SchemaRef, columns: &[&str]) -> Result<Option<LexOrdering>
     Ok(LexOrdering::new(columns.iter().map(sort).collect::<Result<Vec<_>>>()?))
 }
 
+impl TskvScanExec {
+    /// Returns the names of the tags that are read.
+    pub(crate) fn tags(&self) -> Vec<String> {
+        let columns = self.request.columns.iter().zip(self.request.schema.fields());
+        let tags = columns.filter(|(column, _)| matches!(column, ScanColumn::Tag(_)));
+        tags.map(|(_, field)| field.name().clone()).collect()
+    }
+
+    /// Returns the scan of each series' newest row alone; `None` where it is that already, or where
+    /// rows are not all wanted.
+    pub(crate) fn only_last_rows(&self) -> Option<Self> {
+        if self.last_rows || self.limit.is_some() {
+            return None;
+        }
+        let newest = |scan: &VnodeScan| scan.clone().only_last_rows();
+        Some(Self {
+            table: self.table.clone(),
+            request: self.request.clone(),
+            partitions: self.partitions.iter().map(|p| p.iter().map(newest).collect()).collect(),
+            limit: None,
+            last_rows: true,
+            buckets: self.buckets,
+            statistics: Arc::new(Statistics::new_unknown(&self.request.schema)),
+            properties: Arc::clone(&self.properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
+    }
+}
+
 impl DisplayAs for TskvScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let vnodes: usize = self.partitions.iter().map(Vec::len).sum();
@@ -237,6 +269,9 @@ impl DisplayAs for TskvScanExec {
         )?;
         if let Some(limit) = self.limit {
             write!(f, ", limit={limit}")?;
+        }
+        if self.last_rows {
+            write!(f, ", last_rows")?;
         }
         let columns: Vec<&str> =
             self.request.schema.fields().iter().map(|field| field.name().as_str()).collect();

@@ -165,15 +165,15 @@ impl RowReader {
     pub(crate) fn exact(&self) -> Option<ExactCounts> {
         let mut counts = ExactCounts::default();
         counts.columns.resize(self.fields.len(), (0, None));
-        let mut boxes: Vec<Place> = Vec::new();
-        for source in &self.files {
+        let mut boxes: Vec<(usize, Place)> = Vec::new();
+        for (file, source) in self.files.iter().enumerate() {
             for number in &source.groups {
                 let group = &source.file.groups()[*number];
                 let masked = source.masks.iter().any(|one| one.touches(group.series, &group.times));
                 if masked || group.times.intersect(&self.times) != group.times {
                     return None;
                 }
-                boxes.push(Place { times: group.times, series: group.series });
+                boxes.push((file, Place { times: group.times, series: group.series }));
                 counts.add(group.rows as usize, group.times);
                 for (column, (id, _)) in counts.columns.iter_mut().zip(&self.fields) {
                     *column = group.fold_column(*id, *column)?;
@@ -183,7 +183,8 @@ impl RowReader {
         // Runs in memory are small and tell no lowest and highest values: with one, a scan is as quick.
         if !self.runs.is_empty() {
             let has_columns = !self.fields.is_empty();
-            for source in self.runs.iter().filter(|source| source.run.rows() > 0) {
+            let runs = self.runs.iter().filter(|source| source.run.rows() > 0).enumerate();
+            for (number, source) in runs {
                 let place = source.run.place();
                 let masked = source.masks.iter().any(|one| one.touches(place.series, &place.times));
                 let inside = place.times.intersect(&self.times) == place.times;
@@ -191,7 +192,7 @@ impl RowReader {
                     return None;
                 }
                 counts.add(source.run.rows(), place.times);
-                boxes.push(place);
+                boxes.push((self.files.len() + number, place));
             }
         }
         disjoint(boxes).then_some(counts)
@@ -214,6 +215,59 @@ impl RowReader {
             Some(unit) => Ok(Some(self.read(unit)?)),
             None => Ok(None),
         }
+    }
+
+    /// Returns the last row of each of the next series that have one; `None` at the end.
+    ///
+    /// A source's last row of a series is all that matters of it: of the rows at the last time of all,
+    /// each is the last of its source, so that merging those gives the row as it is.
+    ///
+    /// # Errors
+    /// As `next_run`.
+    pub(crate) fn next_last_rows(&mut self) -> Result<Option<Run>> {
+        let start = self.next_series;
+        if start == self.end_series {
+            return Ok(None);
+        }
+        self.next_series = (start + UNIT_SERIES_MAX).min(self.end_series);
+        let mut ids = self.series[start..self.next_series].to_vec();
+        ids.sort_unstable();
+        let mut parts = Vec::new();
+        for file in 0..self.files.len() {
+            let (lowest, highest) = (ids[0], ids[ids.len() - 1]);
+            for number in groups_with(&self.files[file], lowest, highest).to_vec() {
+                parts.extend(self.last_rows_of_group(file, number, &ids)?);
+            }
+        }
+        for source in &self.runs {
+            parts.extend(self.part(&source.run, &source.masks, &ids, self.times).map(last_rows));
+        }
+        let parts: Vec<&Run> = parts.iter().collect();
+        Ok(Some(last_rows(merge(&parts, &Columns::These(&self.fields)))))
+    }
+
+    fn last_rows_of_group(
+        &mut self,
+        file: usize,
+        number: usize,
+        ids: &[u32],
+    ) -> Result<Option<Run>> {
+        let source = &self.files[file];
+        let group = &source.file.groups()[number];
+        let first = ids.partition_point(|id| *id < group.series.0);
+        if ids.get(first).is_none_or(|id| *id > group.series.1) {
+            return Ok(None);
+        }
+        let masked = source.masks.iter().any(|one| one.touches(group.series, &group.times));
+        if !masked && group.times.max <= self.times.max {
+            let kept = source.file.read_last(group, &self.fields)?;
+            if let Some(run) = kept {
+                self.counts.groups += 1;
+                return Ok(self.part(&run, &source.masks, ids, self.times));
+            }
+        }
+        let run = self.group(file, number)?;
+        Ok(self.part(&run, &self.files[file].masks, ids, self.times).map(last_rows))
     }
 
     fn next_unit(&mut self) -> Option<Unit> {
@@ -395,20 +449,28 @@ impl ExactCounts {
     }
 }
 
-/// Returns whether no two places share a series and an instant.
-fn disjoint(mut places: Vec<Place>) -> bool {
-    places.sort_unstable_by_key(|place| place.times.min);
-    let mut open: Vec<Place> = Vec::new();
-    for place in places {
-        open.retain(|other| other.times.max >= place.times.min);
-        let meets =
-            |other: &Place| other.series.0 <= place.series.1 && place.series.0 <= other.series.1;
+/// Returns whether no two places of different sources share a series and an instant.
+fn disjoint(mut places: Vec<(usize, Place)>) -> bool {
+    places.sort_unstable_by_key(|(_, place)| place.times.min);
+    let mut open: Vec<(usize, Place)> = Vec::new();
+    for (source, place) in places {
+        open.retain(|(_, other)| other.times.max >= place.times.min);
+        let meets = |(of, other): &(usize, Place)| {
+            *of != source && other.series.0 <= place.series.1 && place.series.0 <= other.series.1
+        };
         if open.iter().any(meets) || open.len() > PLACES_MAX {
             return false;
         }
-        open.push(place);
+        open.push((source, place));
     }
     true
+}
+
+/// Returns the last row of each series.
+fn last_rows(run: Run) -> Run {
+    let picks: Vec<u32> = run.series_rows().map(|(_, _, end)| end as u32 - 1).collect();
+    let series = picks.iter().map(|row| run.series[*row as usize]).collect();
+    if picks.len() == run.rows() { run } else { run.pick(&picks, series) }
 }
 
 fn mean(runs: &[RunSource], series: usize) -> Estimate {

@@ -59,6 +59,7 @@ pub struct VnodeScan {
     /// The keys of the series, in visiting order.
     keys: Arc<Vec<Arc<[u8]>>>,
     ordered: bool,
+    last_rows: bool,
     rows_about: usize,
     ready: VecDeque<RecordBatch>,
 }
@@ -94,6 +95,7 @@ impl VnodeScan {
             reader: RowReader::new(pinned, rows),
             keys: Arc::new(series.into_iter().map(|(_, key)| key).collect()),
             ordered,
+            last_rows: false,
             rows_about,
             ready: VecDeque::new(),
             request,
@@ -123,6 +125,12 @@ impl VnodeScan {
         self.request.filter.terms.is_empty().then(|| self.reader.exact()).flatten()
     }
 
+    /// Makes the scan yield only the last row of each series.
+    pub fn only_last_rows(mut self) -> Self {
+        self.last_rows = true;
+        self
+    }
+
     /// Returns about how many rows there are.
     pub fn rows_about(&self) -> usize {
         self.rows_about
@@ -139,7 +147,12 @@ impl VnodeScan {
     /// `Corrupt`, naming file and offset; what the disk says.
     pub fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         while self.ready.is_empty() {
-            let Some(run) = self.reader.next_run()? else { return Ok(None) };
+            let run = if self.last_rows {
+                self.reader.next_last_rows()?
+            } else {
+                self.reader.next_run()?
+            };
+            let Some(run) = run else { return Ok(None) };
             let mut start = 0;
             while start < run.rows() {
                 let end = (start + BATCH_ROWS).min(run.rows());

@@ -129,3 +129,27 @@ fn pgjdbc_binds_and_reads_metadata() {
         .unwrap();
     assert!(check(&output).ends_with("ok\n"));
 }
+
+#[test]
+fn psql_connects_over_tls_and_checks_the_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key, config) = (path("certificate.pem"), path("key.pem"), path("config"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .args(["-keyout", &key, "-out", &certificate])
+        .output()
+        .expect("make test installs openssl");
+    check(&made);
+    let text = format!("[security]\ncertificate = \"{certificate}\"\nprivate_key = \"{key}\"\n");
+    std::fs::write(&config, text).unwrap();
+    let data = folder.path().join("data");
+    let server = Server::start_with(&data, &[("CNOSDB_CONFIG", &config)]);
+    let connect = |mode: &str| {
+        let url = format!("{}?sslmode={mode}&sslrootcert={certificate}", server.url());
+        Command::new("psql").args(["-X", "-A", "-t", "-c", "SELECT 'safe'", &url]).output().unwrap()
+    };
+    assert_eq!(check(&connect("verify-full")), "safe\n");
+    assert_eq!(check(&connect("disable")), "safe\n", "loopback needs no TLS");
+}

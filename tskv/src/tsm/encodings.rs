@@ -8,6 +8,7 @@
 #![deny(clippy::indexing_slicing)]
 
 mod integers;
+mod rows;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use pco::data_types::Number;
 use pco::standalone::{simple_compress, simple_decompress_into};
 
 use integers::{pack, unpack};
+pub(crate) use rows::{decode_run, encode_run};
 
 /// As [`encode_array`] writes it.
 const RAW: u8 = 0;

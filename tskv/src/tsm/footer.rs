@@ -61,6 +61,8 @@ pub(crate) struct RowGroup {
     pub(super) series_page: Page,
     pub(super) time_page: Page,
     pub(super) columns: Vec<ColumnPages>,
+    /// The last row of each series, where that is much less than all rows.
+    pub(super) last_rows: Option<Page>,
 }
 
 impl RowGroup {
@@ -163,6 +165,10 @@ pub(super) fn encode(groups: &[RowGroup]) -> Vec<u8> {
         out.put_i64(group.times.max);
         put_page(group.series_page, &mut out);
         put_page(group.time_page, &mut out);
+        out.put_u8(u8::from(group.last_rows.is_some()));
+        if let Some(page) = group.last_rows {
+            put_page(page, &mut out);
+        }
         out.put_varint(group.columns.len() as u64);
         for column in &group.columns {
             out.put_u32(column.id.0);
@@ -189,7 +195,7 @@ pub(super) fn encode(groups: &[RowGroup]) -> Vec<u8> {
 /// Decodes the map of a file whose pages end at `pages_end`.
 pub(super) fn decode(bytes: &[u8], pages_end: u64) -> Decoded<Vec<RowGroup>> {
     let mut reader = Reader::new(bytes);
-    let count = reader.count(69)?;
+    let count = reader.count(70)?;
     let mut groups = Vec::with_capacity(count);
     for _ in 0..count {
         let table = TableId(reader.u32()?);
@@ -202,6 +208,11 @@ pub(super) fn decode(bytes: &[u8], pages_end: u64) -> Decoded<Vec<RowGroup>> {
         let times = TimeRange { min: reader.i64()?, max: reader.i64()? };
         let series_page = take_page(&mut reader, pages_end)?;
         let time_page = take_page(&mut reader, pages_end)?;
+        let last_rows = match reader.u8()? {
+            0 => None,
+            1 => Some(take_page(&mut reader, pages_end)?),
+            other => return malformed(format!("last rows {other}")),
+        };
         let columns = reader.count(30)?;
         let columns =
             (0..columns).map(|_| take_column(&mut reader, pages_end)).collect::<Decoded<_>>()?;
@@ -214,6 +225,7 @@ pub(super) fn decode(bytes: &[u8], pages_end: u64) -> Decoded<Vec<RowGroup>> {
             series_page,
             time_page,
             columns,
+            last_rows,
         });
     }
     reader.finish()?;

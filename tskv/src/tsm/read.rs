@@ -119,12 +119,25 @@ impl TsmFile {
         Ok(run)
     }
 
+    /// Reads the last row of each series of a row group, where they are kept apart.
+    pub(crate) fn read_last(
+        &self,
+        group: &RowGroup,
+        columns: &[(ColumnId, ValueType)],
+    ) -> Result<Option<Run>> {
+        let Some(page) = group.last_rows else { return Ok(None) };
+        let bytes = self.page(page)?;
+        let run = encodings::decode_run(&bytes, columns);
+        run.map(Some).map_err(|error| self.malformed(page, error))
+    }
+
     /// Reads and checks every page.
     pub(crate) fn verify(&self) -> Result<()> {
         for group in &self.groups {
             let columns: Vec<_> =
                 group.columns.iter().map(|column| (column.id, column.value_type)).collect();
             self.read(group, &columns)?;
+            self.read_last(group, &columns)?;
         }
         Ok(())
     }

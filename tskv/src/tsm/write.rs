@@ -20,6 +20,8 @@ use crate::run::{Columns, Run, RunColumn, merge};
 const GROUP_ROWS_FEW: usize = PAGE_ROWS_MAX / 2;
 /// A row group ends once it has so many bytes of text.
 const GROUP_TEXT_BYTES: usize = 8 << 20;
+/// The last rows of series are kept apart where there are so many times as many rows.
+const LAST_ROWS_SHARE: usize = 64;
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -132,6 +134,7 @@ impl TsmWriter {
                 columns.push(self.write_column(column)?);
             }
         }
+        let last_rows = self.write_last_rows(run, stretches.len())?;
         let mut times = TimeRange { min: i64::MAX, max: i64::MIN };
         for time in &run.times {
             times.min = times.min.min(*time);
@@ -146,6 +149,7 @@ impl TsmWriter {
             series_page,
             time_page,
             columns,
+            last_rows,
         });
         Ok(())
     }
@@ -171,6 +175,18 @@ impl TsmWriter {
             text_bytes: text_bytes(column),
             extremes: footer::extremes(&column.values, column.value_type),
         })
+    }
+
+    /// Writes the last row of each series once more, so that the newest values are found without
+    /// decoding all.
+    fn write_last_rows(&mut self, run: &Run, series: usize) -> Result<Option<Page>> {
+        if series * LAST_ROWS_SHARE > run.rows() {
+            return Ok(None);
+        }
+        let picks: Vec<u32> = run.series_rows().map(|(_, _, end)| end as u32 - 1).collect();
+        let series = picks.iter().map(|row| run.series[*row as usize]).collect();
+        let bytes = encodings::encode_run(&run.pick(&picks, series));
+        self.write_page(&bytes).map(Some)
     }
 
     fn write_page(&mut self, bytes: &[u8]) -> Result<Page> {

@@ -16,8 +16,8 @@ use tskv::disk::SimDisk;
 use tskv::wal::{VnodeLog, Wal, WalConfig};
 use tskv::{
     CompactionWish, Error, MemcacheGauge, Outcome, Progress, ScanColumn, ScanRequest, Schemas,
-    SeriesFilter, Vnode, VnodeConfig, WriteId, encode_delete_matching, encode_delete_rows,
-    encode_write,
+    SeriesFilter, Vnode, VnodeConfig, VnodeScan, WriteId, encode_delete_matching,
+    encode_delete_rows, encode_write,
 };
 
 pub(crate) const TABLE: TableId = TableId(9);
@@ -128,6 +128,22 @@ impl TestVnode {
 
     /// Reads what lies within `times` and is kept by `filter`, and checks the promised order.
     pub(crate) fn scan(&self, times: TimeRange, filter: SeriesFilter) -> Result<Rows, Error> {
+        Self::read(self.vnode.scan(Self::request(times, filter)))
+    }
+
+    /// Reads the last row of each tag within `times`.
+    pub(crate) fn last_rows(&self, times: TimeRange) -> Result<Rows, Error> {
+        let request = Self::request(times, SeriesFilter::default());
+        Self::read(self.vnode.scan(request).only_last_rows())
+    }
+
+    /// Returns the number of rows, where it is known without reading them.
+    pub(crate) fn exact_rows(&self) -> Option<usize> {
+        let request = Self::request(TimeRange::ALL, SeriesFilter::default());
+        self.vnode.scan(request).exact().map(|exact| exact.rows)
+    }
+
+    fn request(times: TimeRange, filter: SeriesFilter) -> ScanRequest {
         let mut columns = vec![ScanColumn::Time, ScanColumn::Tag(TAG)];
         let mut fields = vec![
             Field::new("time", model::schema::time_type(), false),
@@ -138,9 +154,10 @@ impl TestVnode {
             fields.push(Field::new(format!("f{id}"), DataType::Int64, true));
         }
         let schema = Arc::new(Schema::new(fields));
-        let request =
-            ScanRequest { table: TABLE, columns, schema, times, filter, order: vec![TAG] };
-        let mut scan = self.vnode.scan(request);
+        ScanRequest { table: TABLE, columns, schema, times, filter, order: vec![TAG] }
+    }
+
+    fn read(mut scan: VnodeScan) -> Result<Rows, Error> {
         let mut rows = Rows::new();
         let mut last = None;
         while let Some(batch) = scan.next_batch()? {

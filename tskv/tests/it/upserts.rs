@@ -9,14 +9,26 @@ use tskv::{CompactionWish, Outcome, SeriesFilter, WriteId};
 
 use crate::store::{Rows, TAG, TestDelete, TestVnode, TestWrite};
 
-fn check(seed: u64, steps: usize) {
+/// Returns the last row of each tag within some times.
+fn last(rows: &Rows, times: TimeRange) -> Rows {
+    let mut last = Rows::new();
+    for ((tag, time), values) in rows.iter().filter(|((_, time), _)| times.contains(*time)) {
+        last.retain(|(other, _), _| other != tag);
+        last.insert((tag.clone(), *time), values.clone());
+    }
+    last
+}
+
+/// Returns how often the number of rows was known without reading them.
+fn check(seed: u64, steps: usize) -> usize {
     let mut random = StdRng::seed_from_u64(seed);
     let disk = SimDisk::default();
     let mut store = TestVnode::open(&disk).unwrap();
     let mut rows = Rows::new();
     let mut sent: Vec<(WriteId, TestWrite)> = Vec::new();
+    let mut counted = 0;
     for step in 0..steps {
-        match random.random_range(0..24) {
+        match random.random_range(0..25) {
             0 | 20 => store.flush().unwrap(),
             1 => {
                 drop(store);
@@ -26,7 +38,18 @@ fn check(seed: u64, steps: usize) {
                 let (id, write) = &sent[random.random_range(0..sent.len())];
                 assert_eq!(store.write(*id, write).unwrap(), Outcome::AppliedBefore);
             }
-            4 => assert_eq!(store.rows().unwrap(), rows, "seed {seed}, step {step}"),
+            4 => {
+                assert_eq!(store.rows().unwrap(), rows, "seed {seed}, step {step}");
+                if let Some(exact) = store.exact_rows() {
+                    assert_eq!(exact, rows.len(), "seed {seed}, step {step}");
+                    counted += 1;
+                }
+            }
+            24 => {
+                let max = random.random_range(-20..25);
+                let times = TimeRange { min: i64::MIN, max };
+                assert_eq!(store.last_rows(times).unwrap(), last(&rows, times), "seed {seed}");
+            }
             5 => {
                 let from = random.random_range(-25..20);
                 let times = TimeRange { min: from, max: from + random.random_range(0..20) };
@@ -62,14 +85,16 @@ fn check(seed: u64, steps: usize) {
     assert_eq!(store.rows().unwrap(), rows, "seed {seed}, compacted");
     let size = store.vnode().size();
     assert!(size.files <= 1 && size.tombstones == 0, "one run without deletes: {size:?}");
+    assert_eq!(store.last_rows(TimeRange::ALL).unwrap(), last(&rows, TimeRange::ALL));
+    assert_eq!(store.exact_rows(), Some(rows.len()), "one run tells its rows: seed {seed}");
     assert!(store.wal().vnodes_with_entries().is_empty(), "a flushed log is purged");
+    counted
 }
 
 #[test]
 fn upserts_deletes_retries_flushes_compactions_and_restarts_equal_a_plain_map() {
-    for seed in 0..120 {
-        check(seed, 150);
-    }
+    let counted: usize = (0..120).map(|seed| check(seed, 150)).sum();
+    assert!(counted > 0, "some counts were known without reading");
 }
 
 #[test]
@@ -102,10 +127,15 @@ fn long_series_over_many_row_groups_equal_a_plain_map() {
     }
     assert!(rows.len() > 130_000, "{} rows", rows.len());
     assert!(store.rows().unwrap() == rows, "before compaction");
+    assert!(store.last_rows(TimeRange::ALL).unwrap() == last(&rows, TimeRange::ALL));
     store.compact(CompactionWish::Due).unwrap();
     assert!(store.rows().unwrap() == rows, "after one compaction");
     store.compact(CompactionWish::Whole).unwrap();
     let store = TestVnode::open(&disk).unwrap();
     assert!(store.rows().unwrap() == rows, "as one run, after a restart");
+    assert!(store.last_rows(TimeRange::ALL).unwrap() == last(&rows, TimeRange::ALL));
+    let earlier = TimeRange { min: i64::MIN, max: 30_000 };
+    assert!(store.last_rows(earlier).unwrap() == last(&rows, earlier));
+    assert_eq!(store.exact_rows(), Some(rows.len()));
     assert_eq!(store.vnode().size().files, 1);
 }
