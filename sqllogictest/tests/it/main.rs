@@ -34,7 +34,8 @@ fn start() -> Server {
     let test = std::env::current_exe().expect("a running test has a path");
     let target = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
     let mut child = Command::new(target.join("cnosdb"))
-        .args(["run", "--pg-addr", "127.0.0.1:0", "--log", "warn", "--data-dir"])
+        .args(["run", "--pg-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--log", "warn"])
+        .arg("--data-dir")
         .arg(folder.path())
         .stdout(Stdio::piped())
         .spawn()
