@@ -122,11 +122,16 @@ async fn accept(
     }
 }
 
-/// Makes the acceptor of TLS connections from a certificate chain and its key, in PEM.
+/// Makes the acceptor of TLS connections from a certificate chain and its key, in PEM, for clients
+/// that speak `protocol` (its name in ALPN, RFC 7301).
 ///
 /// # Errors
 /// Files that cannot be read or do not fit each other.
-pub fn tls_acceptor(certificate: &Path, private_key: &Path) -> Result<TlsAcceptor, String> {
+pub fn tls_acceptor(
+    certificate: &Path,
+    private_key: &Path,
+    protocol: &str,
+) -> Result<TlsAcceptor, String> {
     let at = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
@@ -139,6 +144,6 @@ pub fn tls_acceptor(certificate: &Path, private_key: &Path) -> Result<TlsAccepto
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|error| at(certificate, &error))?;
-    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Int64Type};
-use datafusion::common::Result;
+use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -34,6 +34,27 @@ pub(crate) fn scalar() -> Vec<Arc<ScalarUDF>> {
         }
     };
     kept.map(bound).collect()
+}
+
+/// Takes a negative length for none, as PostgreSQL does; it would overflow.
+fn without_negatives(count: &ColumnarValue) -> Result<ColumnarValue> {
+    let data_type = count.data_type();
+    Ok(match count {
+        ColumnarValue::Scalar(scalar) => {
+            let negative = scalar.cast_to(&DataType::Int64)?;
+            match negative {
+                ScalarValue::Int64(Some(number)) if number < 0 => {
+                    ColumnarValue::Scalar(ScalarValue::Int64(Some(0)).cast_to(&data_type)?)
+                }
+                _ => count.clone(),
+            }
+        }
+        ColumnarValue::Array(array) => {
+            let numbers = cast(array, &DataType::Int64)?;
+            let numbers = numbers.as_primitive::<Int64Type>().unary::<_, Int64Type>(|n| n.max(0));
+            ColumnarValue::Array(cast(&numbers, &data_type)?)
+        }
+    })
 }
 
 /// A function whose results are measured before they are made.
@@ -77,6 +98,10 @@ impl ScalarUDFImpl for Bounded {
                     return Err(Error::new("54000", "requested length too large").into());
                 }
             }
+        }
+        let mut args = args;
+        if let Some(count) = args.args.get_mut(1) {
+            *count = without_negatives(count)?;
         }
         self.inner.invoke_with_args(args)
     }

@@ -99,6 +99,12 @@ impl Target {
         Ok(Self { database, table, columns })
     }
 
+    /// Names every column of a table.
+    pub(crate) fn whole(database: Arc<meta::Database>, table: Arc<TableSchema>) -> Self {
+        let columns = table.columns.clone();
+        Self { database, table, columns }
+    }
+
     /// Turns one array a column, in the columns' Arrow types, into points.
     pub(crate) fn points(&self, arrays: &[ArrayRef], now_ns: i64) -> Result<Vec<Points>> {
         let rows = arrays.first().map_or(0, |array| array.len());
@@ -136,7 +142,7 @@ impl Target {
         Ok(Points { table: self.table.id, series, row_series, times, fields: fields.collect() })
     }
 
-    fn check_alive(&self, times: &[i64], now_ns: i64) -> Result<()> {
+    pub(crate) fn check_alive(&self, times: &[i64], now_ns: i64) -> Result<()> {
         let Span::Ns(ttl) = self.database.options.ttl else { return Ok(()) };
         let oldest = now_ns.saturating_sub(ttl);
         if times.iter().all(|time| *time >= oldest) {
@@ -180,7 +186,7 @@ impl Target {
     }
 }
 
-fn null_value(column: &str, table: &str) -> Error {
+pub(crate) fn null_value(column: &str, table: &str) -> Error {
     let message = format!(
         "null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"
     );

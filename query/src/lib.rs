@@ -12,6 +12,7 @@
 //! | `ddl`      | definitions: tenants, users, databases, tables                              |
 //! | `show`     | SHOW and DESCRIBE                                                           |
 //! | `ingest`   | columns of rows to points, and points to the cluster                        |
+//! | `write`    | rows front ends decoded themselves; schemas grow as these need               |
 //! | `insert`   | INSERT                                                                      |
 //! | `change`   | DELETE, UPDATE, TRUNCATE                                                    |
 //! | `cursors`  | PREPARE and EXECUTE, DECLARE, FETCH and CLOSE                               |
@@ -46,6 +47,7 @@ mod settings;
 mod show;
 mod sql;
 mod types;
+mod write;
 
 pub use copy::{CopyFormat, CopyIn, CopyOut, CopyRow};
 pub use database::{Database, DatabaseConfig};
@@ -53,6 +55,7 @@ pub use datafusion::common::ScalarValue;
 pub use error::{Error, Result};
 pub use output::{Notice, Output};
 pub use planning::Prepared;
-pub use scram::{Verifier, make_verifier};
+pub use scram::{Remembered, Verifier, make_verifier};
 pub use session::{CancelHandle, Session};
 pub use sql::{Statement, parse};
+pub use write::RowBatch;

@@ -78,7 +78,7 @@ impl Session {
                 let query = self.with_types(*query, declared);
                 let plan = self.plan(&query).await?;
                 let parameters = parameters_of(&plan, declared)?;
-                let columns = renamed(plan.schema().inner(), &names(&query));
+                let columns = renamed(&self.coerced(plan, &parameters)?, &names(&query));
                 let statement = Some(Arc::new(Statement::Query(Box::new(query))));
                 Ok(Prepared { statement, parameters, columns: Some(columns) })
             }
@@ -182,6 +182,17 @@ impl Session {
             Ok(RecordBatch::try_new_with_options(Arc::clone(&relabel), columns, &options)?)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+
+    /// Returns the columns of a plan as they will be sent: coercion may change their types. NULLs of
+    /// the parameters' types stand for the parameters.
+    fn coerced(&self, plan: LogicalPlan, parameters: &[DataType]) -> Result<SchemaRef> {
+        let state = self.state()?;
+        let nulls = parameters.iter().map(ScalarValue::try_new_null);
+        let nulls = nulls.collect::<datafusion::common::Result<Vec<_>>>()?;
+        let plan = plan.replace_params_with_values(&ParamValues::from(nulls))?;
+        let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+        Ok(Arc::clone(plan.schema().inner()))
     }
 
     /// Plans a query without running it.
@@ -399,12 +410,15 @@ fn tell_apart(statement: &mut ast::Statement) {
     let ast::SetExpr::Select(select) = query.body.as_mut() else { return };
     let mut seen: BTreeSet<String> = BTreeSet::new();
     for (at, item) in select.projection.iter_mut().enumerate() {
-        let name = match item {
-            ast::SelectItem::UnnamedExpr(expression) => expression.to_string(),
-            ast::SelectItem::ExprWithAlias { alias, .. } => fold(alias),
+        // The planner calls a cast after the column that is cast.
+        let (name, is_cast) = match item {
+            ast::SelectItem::UnnamedExpr(expression) => {
+                (expression.to_string(), matches!(expression, ast::Expr::Cast { .. }))
+            }
+            ast::SelectItem::ExprWithAlias { alias, .. } => (fold(alias), false),
             _ => continue,
         };
-        if seen.insert(name) {
+        if seen.insert(name) && !is_cast {
             continue;
         }
         let fresh = ast::Ident::with_quote('"', format!("?column {}?", at + 1));

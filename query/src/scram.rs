@@ -63,6 +63,26 @@ impl Verifier {
         }
     }
 
+    /// Returns whether a password is the one of this verifier. Takes milliseconds of hashing.
+    pub fn matches(&self, password: &str) -> bool {
+        let given = Self::of(password, self.salt.clone(), self.iterations);
+        // Compared as MACs, which takes the same time for every wrong password.
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.server_key);
+        let wanted = hmac::sign(&key, &self.stored_key);
+        hmac::verify(&key, &given.stored_key, wanted.as_ref()).is_ok()
+    }
+
+    /// Returns what a password that was checked can be remembered by: it tells neither the password
+    /// nor the verifier, and changes with both.
+    pub fn remember(&self, user: &str, password: &str) -> Remembered {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.stored_key);
+        let mut context = hmac::Context::with_key(&key);
+        context.update(&(user.len() as u64).to_le_bytes());
+        context.update(user.as_bytes());
+        context.update(password.as_bytes());
+        Remembered(context.sign().as_ref().to_vec())
+    }
+
     fn text(&self) -> String {
         let encode = |bytes: &[u8]| BASE64.encode(bytes);
         format!(
@@ -74,6 +94,10 @@ impl Verifier {
         )
     }
 }
+
+/// Stands for a user and a password that were checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Remembered(Vec<u8>);
 
 fn mac(key: &[u8], message: &[u8]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message).as_ref().to_vec()

@@ -277,7 +277,8 @@ impl Session {
         self.identity
     }
 
-    pub(crate) fn now_ns(&self) -> i64 {
+    /// Returns the database's clock, nanoseconds since the epoch.
+    pub fn now_ns(&self) -> i64 {
         self.database.now_ns()
     }
 

@@ -21,6 +21,9 @@ pub(crate) struct Flags {
     /// Address PostgreSQL clients connect to.
     #[arg(long, env = "CNOSDB_PG_ADDR")]
     pg_addr: Option<String>,
+    /// Address HTTP clients connect to.
+    #[arg(long, env = "CNOSDB_HTTP_ADDR")]
+    http_addr: Option<String>,
     /// Log filter, such as `info` or `info,cluster=debug`.
     #[arg(long, env = "CNOSDB_LOG")]
     log: Option<String>,
@@ -32,6 +35,7 @@ pub(crate) struct Flags {
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) pg: Pg,
+    pub(crate) http: Http,
     pub(crate) security: Security,
     pub(crate) storage: Storage,
     pub(crate) query: Query,
@@ -42,6 +46,14 @@ pub(crate) struct Config {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pg {
+    pub(crate) addr: String,
+    pub(crate) connections_max: usize,
+}
+
+/// The HTTP front end.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Http {
     pub(crate) addr: String,
     pub(crate) connections_max: usize,
 }
@@ -110,6 +122,9 @@ pub(crate) fn load(flags: &Flags) -> Result<Config, String> {
     if let Some(addr) = &flags.pg_addr {
         config.pg.addr.clone_from(addr);
     }
+    if let Some(addr) = &flags.http_addr {
+        config.http.addr.clone_from(addr);
+    }
     if let Some(filter) = &flags.log {
         config.log.filter.clone_from(filter);
     }
@@ -162,22 +177,30 @@ impl Config {
         if self.storage.wal_segments_max < 2 {
             return Err("storage.wal_segments_max must be at least 2".to_owned());
         }
-        if self.pg.connections_max == 0 {
-            return Err("pg.connections_max must be at least 1".to_owned());
+        if self.pg.connections_max == 0 || self.http.connections_max == 0 {
+            return Err("connections_max of pg and http must be at least 1".to_owned());
         }
         if self.security.certificate.is_empty() != self.security.private_key.is_empty() {
             return Err("security.certificate and security.private_key go together".to_owned());
         }
-        self.pg_addr().map(|_| ())
+        self.pg_addr()?;
+        self.http_addr().map(|_| ())
     }
 
     /// Returns the address of the PostgreSQL front end.
     pub(crate) fn pg_addr(&self) -> Result<SocketAddr, String> {
-        let addr = &self.pg.addr;
-        let mut found =
-            addr.to_socket_addrs().map_err(|error| format!("pg address {addr}: {error}"))?;
-        found.next().ok_or_else(|| format!("pg address {addr} means no address"))
+        address("pg", &self.pg.addr)
     }
+
+    /// Returns the address of the HTTP front end.
+    pub(crate) fn http_addr(&self) -> Result<SocketAddr, String> {
+        address("http", &self.http.addr)
+    }
+}
+
+fn address(of: &str, addr: &str) -> Result<SocketAddr, String> {
+    let found = addr.to_socket_addrs().map_err(|error| format!("{of} address {addr}: {error}"));
+    found?.next().ok_or_else(|| format!("{of} address {addr} means no address"))
 }
 
 #[cfg(test)]

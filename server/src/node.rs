@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cluster::{ClusterConfig, ClusterNode};
+use http::{HttpConfig, HttpServer};
 use meta::{Command, MetaNode};
 use model::{NodeId, SystemClock};
 use pg::{PgConfig, PgServer, tls_acceptor};
@@ -28,7 +29,9 @@ pub(crate) struct Node {
     meta: MetaNode,
     cluster: ClusterNode,
     pg: PgServer,
+    http: HttpServer,
     addr: SocketAddr,
+    http_addr: SocketAddr,
     /// Held while the node runs: two processes on one directory would destroy it.
     _lock: File,
 }
@@ -40,18 +43,10 @@ impl Node {
     /// One line that says what is wrong.
     pub(crate) async fn start(config: Config, queries: Handle) -> Result<Self, String> {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let addr = config.pg_addr()?;
-        let tls = tls(&config)?;
-        if !addr.ip().is_loopback() && tls.is_none() && !config.security.allow_plaintext {
-            return Err(format!(
-                "{addr} can be reached from other machines: set security.certificate and \
-                 security.private_key, or security.allow_plaintext = true"
-            ));
-        }
+        let (pg_tls, http_tls) = (tls(&config, "postgresql")?, tls(&config, "http/1.1")?);
         let lock = claim(&*disk, &config.data_dir)?;
-        let listener = TcpListener::bind(addr).await;
-        let listener = listener.map_err(|error| format!("listen on {addr}: {error}"))?;
-        let addr = listener.local_addr().map_err(|error| format!("listen on {addr}: {error}"))?;
+        let (listener, addr) = listen(config.pg_addr()?, &config).await?;
+        let (http_listener, http_addr) = listen(config.http_addr()?, &config).await?;
         let meta =
             MetaNode::open(&config.data_dir.join("meta")).await.map_err(|e| e.to_string())?;
         bootstrap(&meta).await?;
@@ -73,35 +68,56 @@ impl Node {
         let mut mock_secret = [0; 32];
         let filled = ring::rand::SystemRandom::new().fill(&mut mock_secret);
         filled.map_err(|_| "no randomness".to_owned())?;
-        let pg = PgConfig { sessions_max: config.pg.connections_max, tls, mock_secret };
+        let connections_max = config.http.connections_max;
+        let http = HttpConfig { connections_max, tls: http_tls };
+        let http = HttpServer::start(http_listener, Arc::clone(&database), http);
+        let pg = PgConfig { sessions_max: config.pg.connections_max, tls: pg_tls, mock_secret };
         let pg = PgServer::start(listener, database, pg);
-        Ok(Self { meta, cluster, pg, addr, _lock: lock })
+        Ok(Self { meta, cluster, pg, http, addr, http_addr, _lock: lock })
     }
 
     /// Says how to connect.
     pub(crate) fn announce(&self) {
         let (host, port) = (self.addr.ip(), self.addr.port());
-        tracing::info!(addr = %self.addr, "ready");
+        tracing::info!(pg_addr = %self.addr, http_addr = %self.http_addr, "ready");
         #[allow(clippy::print_stdout, reason = "the line people and scripts wait for")]
         {
+            println!("HTTP listens on http://{}", self.http_addr);
             println!("Ready. Connect with:  psql -h {host} -p {port} -U root -d cnosdb");
         }
     }
 
     /// Stops everything, last started first.
     pub(crate) async fn stop(self) {
+        self.http.close().await;
         self.pg.close().await;
         self.cluster.close().await;
         self.meta.close().await;
     }
 }
 
-fn tls(config: &Config) -> Result<Option<pg::TlsAcceptor>, String> {
+/// Binds an address; one that other machines reach needs encryption, or a word that it needs none.
+async fn listen(addr: SocketAddr, config: &Config) -> Result<(TcpListener, SocketAddr), String> {
+    let security = &config.security;
+    if !addr.ip().is_loopback() && security.certificate.is_empty() && !security.allow_plaintext {
+        return Err(format!(
+            "{addr} can be reached from other machines: set security.certificate and \
+             security.private_key, or security.allow_plaintext = true"
+        ));
+    }
+    let at = |error: std::io::Error| format!("listen on {addr}: {error}");
+    let listener = TcpListener::bind(addr).await.map_err(at)?;
+    let addr = listener.local_addr().map_err(at)?;
+    Ok((listener, addr))
+}
+
+fn tls(config: &Config, protocol: &str) -> Result<Option<pg::TlsAcceptor>, String> {
     let security = &config.security;
     if security.certificate.is_empty() {
         return Ok(None);
     }
-    tls_acceptor(Path::new(&security.certificate), Path::new(&security.private_key)).map(Some)
+    let (certificate, key) = (Path::new(&security.certificate), Path::new(&security.private_key));
+    tls_acceptor(certificate, key, protocol).map(Some)
 }
 
 /// Takes the data directory for this process alone and checks its format.

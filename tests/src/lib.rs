@@ -1,6 +1,7 @@
 //! The kit of the black-box tests: the real binary, started on a free port and a folder of its own.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -9,6 +10,45 @@ pub struct Server {
     child: Child,
     /// The port PostgreSQL clients connect to.
     pub port: u16,
+    /// The port HTTP clients connect to.
+    pub http_port: u16,
+}
+
+/// What a server answered over HTTP.
+#[derive(Debug)]
+pub struct HttpAnswer {
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+}
+
+/// Sends one request over a connection of its own; `headers` are whole lines.
+///
+/// # Errors
+/// What the sockets say.
+///
+/// # Panics
+/// Where the answer is not HTTP.
+pub fn http(port: u16, request: &str, headers: &[&str], body: &[u8]) -> io::Result<HttpAnswer> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+    let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    let len = body.len();
+    let head = format!(
+        "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len}\r\n\
+         {headers}\r\n"
+    );
+    socket.write_all(head.as_bytes())?;
+    socket.write_all(body)?;
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer)?;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    if text.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok(HttpAnswer { status: status.expect("a head has a status"), body: body.to_owned() })
 }
 
 /// Returns a binary of the workspace, built beside the running test.
@@ -20,7 +60,8 @@ pub fn binary(name: &str) -> PathBuf {
 
 fn spawn(data_dir: &Path, envs: &[(&str, &str)]) -> Child {
     Command::new(binary("cnosdb"))
-        .args(["run", "--pg-addr", "127.0.0.1:0", "--log", "warn", "--data-dir"])
+        .args(["run", "--pg-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--log", "warn"])
+        .arg("--data-dir")
         .arg(data_dir)
         .envs(envs.iter().copied())
         .stdout(Stdio::piped())
@@ -52,15 +93,17 @@ impl Server {
     pub fn try_start(data_dir: &Path, envs: &[(&str, &str)]) -> Option<Self> {
         let mut child = spawn(data_dir, envs);
         let stdout = child.stdout.take().expect("stdout is piped");
-        let line =
-            BufReader::new(stdout).lines().map_while(Result::ok).find(|l| l.starts_with("Ready"));
-        let Some(line) = line else {
+        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        let http = lines.find(|line| line.starts_with("HTTP"));
+        let ready = lines.find(|line| line.starts_with("Ready"));
+        let (Some(http), Some(ready)) = (http, ready) else {
             kill(&mut child);
             return None;
         };
-        let port = line.split(" -p ").nth(1).and_then(|rest| rest.split(' ').next());
+        let port = ready.split(" -p ").nth(1).and_then(|rest| rest.split(' ').next());
         let port = port.and_then(|port| port.parse().ok()).expect("the line names the port");
-        Some(Self { child, port })
+        let http_port = http.rsplit(':').next().and_then(|port| port.parse().ok());
+        Some(Self { child, port, http_port: http_port.expect("the line names the port") })
     }
 
     /// Starts the server and kills it before it is ready, `polls` looks later.

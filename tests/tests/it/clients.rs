@@ -152,4 +152,14 @@ fn psql_connects_over_tls_and_checks_the_certificate() {
     };
     assert_eq!(check(&connect("verify-full")), "safe\n");
     assert_eq!(check(&connect("disable")), "safe\n", "loopback needs no TLS");
+    // HTTP is encrypted throughout once there is a certificate.
+    let plain = tests::http(server.http_port, "GET /api/v1/ping", &[], b"");
+    assert!(plain.is_err_and(|error| error.kind() != std::io::ErrorKind::ConnectionRefused));
+    let fetch = "import ssl, sys, urllib.request; \
+        context = ssl.create_default_context(cafile=sys.argv[1]); \
+        print(urllib.request.urlopen(sys.argv[2], context=context).status)";
+    let url = format!("https://localhost:{}/api/v1/ping", server.http_port);
+    let fetched =
+        Command::new("python3").args(["-c", fetch, certificate.as_str(), url.as_str()]).output();
+    assert_eq!(check(&fetched.unwrap()), "200\n");
 }

@@ -17,7 +17,7 @@ async fn kill_9_loses_doubles_and_invents_nothing() {
     let mut server = Server::start(folder.path());
     let mut writers = Writers::new(server.port).await;
     for cycle in 0..cycles() {
-        writers.start(server.port).await;
+        writers.start(&server).await;
         server.kill();
         if cycle % 5 == 4 {
             Server::kill_in_recovery(folder.path(), cycle * 2_000);

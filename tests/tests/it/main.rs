@@ -10,6 +10,7 @@
 )]
 
 mod clients;
+mod http;
 mod kill9;
 mod power_cut;
 mod start;

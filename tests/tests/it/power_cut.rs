@@ -100,7 +100,7 @@ async fn cut_power(cuts: u32, envs: &[(&str, &str)]) -> Option<Result<(), String
     let mut server = Server::start_with(&disk.data(), envs);
     let mut writers = Writers::new(server.port).await;
     for cut in 0..cuts {
-        writers.start(server.port).await;
+        writers.start(&server).await;
         disk.cut();
         server.kill();
         disk.restore();

@@ -1,5 +1,5 @@
-//! Writers that go on until the server ends, by INSERT and by COPY, each over rows of its own; and what
-//! must be found of them afterwards.
+//! Writers that go on until the server ends, by INSERT, by COPY and by line protocol, each over rows of
+//! its own; and what must be found of them afterwards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use futures::SinkExt;
+use tests::Server;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -32,9 +33,23 @@ fn rows_after(last: i64) -> BTreeMap<i64, i64> {
     batches.collect()
 }
 
+/// Writes a batch over HTTP; false where it was not acknowledged.
+async fn write_lines(port: u16, writer: i64, batch: i64) -> bool {
+    let rows = (0..ROWS).map(|row| (batch * STEP + row, batch));
+    let lines = rows.map(|(time, value)| format!("k,w=w{writer} v={value}i {time}\n"));
+    let lines: String = lines.collect();
+    let request = "POST /api/v1/write?db=public";
+    let sent = move || tests::http(port, request, &[], lines.as_bytes());
+    let answer = tokio::task::spawn_blocking(sent).await.unwrap();
+    answer.is_ok_and(|answer| {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        true
+    })
+}
+
 async fn write(client: &Client, writer: i64, batch: i64) -> Result<(), tokio_postgres::Error> {
     let rows = (0..ROWS).map(|row| (batch * STEP + row, batch));
-    if writer % 2 == 0 {
+    if writer % 3 == 0 {
         let values: Vec<String> =
             rows.map(|(time, value)| format!("({time}, 'w{writer}', {value})")).collect();
         let insert = format!("INSERT INTO k (time, w, v) VALUES {}", values.join(", "));
@@ -48,12 +63,17 @@ async fn write(client: &Client, writer: i64, batch: i64) -> Result<(), tokio_pos
 }
 
 /// Writes until the server dies. Returns the last batch acknowledged and the last sent.
-async fn write_on(port: u16, writer: i64, first: i64, acks: Arc<AtomicI64>) -> (i64, i64) {
+async fn write_on(ports: Ports, writer: i64, first: i64, acks: Arc<AtomicI64>) -> (i64, i64) {
     let mut acked = first - 1;
-    let Ok(client) = connect(port).await else { return (acked, acked) };
+    let Ok(client) = connect(ports.pg).await else { return (acked, acked) };
     loop {
         let batch = acked + 1;
-        if write(&client, writer, batch).await.is_err() {
+        let written = if writer % 3 == 2 {
+            write_lines(ports.http, writer, batch).await
+        } else {
+            write(&client, writer, batch).await.is_ok()
+        };
+        if !written {
             return (acked, batch);
         }
         acked = batch;
@@ -73,6 +93,13 @@ async fn read(client: &Client, writer: i64) -> Result<BTreeMap<i64, i64>, String
     Ok(rows)
 }
 
+/// Where a server listens.
+#[derive(Clone, Copy)]
+struct Ports {
+    pg: u16,
+    http: u16,
+}
+
 /// The writers of a test, and what they know.
 pub(crate) struct Writers {
     next: Vec<i64>,
@@ -88,10 +115,11 @@ impl Writers {
     }
 
     /// Starts them, and returns once some batches were acknowledged.
-    pub(crate) async fn start(&mut self, port: u16) {
+    pub(crate) async fn start(&mut self, server: &Server) {
+        let ports = Ports { pg: server.port, http: server.http_port };
         let acks = Arc::new(AtomicI64::new(0));
         let start = |(writer, first): (i64, &i64)| {
-            tokio::spawn(write_on(port, writer, *first, Arc::clone(&acks)))
+            tokio::spawn(write_on(ports, writer, *first, Arc::clone(&acks)))
         };
         self.running = (0..).zip(&self.next).map(start).collect();
         while acks.load(Ordering::SeqCst) < BATCHES {

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Crate → the crates of ours it may name (dev-dependencies too).
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("tskv", &["model"]),
     ("replication", &["model"]),
@@ -17,7 +17,8 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("cluster", &["model", "tskv", "replication", "meta"]),
     ("query", &["model", "meta", "cluster"]),
     ("pg", &["model", "query"]),
-    ("server", &["model", "tskv", "replication", "meta", "cluster", "query", "pg"]),
+    ("cnosdb-http", &["model", "query"]),
+    ("server", &["model", "tskv", "replication", "meta", "cluster", "query", "pg", "cnosdb-http"]),
     ("cli", &[]),
     ("slt", &[]),
     ("tests", &["model", "cluster", "server"]),

@@ -1,0 +1,126 @@
+//! Who asks: HTTP basic, `Token user:password`, or the parameters `u` and `p`, checked against the SCRAM
+//! verifier. A check that succeeded is remembered for a while, for it costs thousands of hashes.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use query::{Database, Remembered, Session};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::failure::Failure;
+
+/// How long a check that succeeded is remembered.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// How many are.
+const REMEMBERED_MAX: usize = 1_024;
+
+/// What a request says beside its body: where it goes, who it is from, how it is to be taken.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Parameters {
+    pub(crate) tenant: Option<String>,
+    pub(crate) db: Option<String>,
+    /// InfluxDB 2's name of a database.
+    pub(crate) bucket: Option<String>,
+    u: Option<String>,
+    p: Option<String>,
+    /// The unit of times written as numbers.
+    pub(crate) precision: Option<String>,
+    /// All lines or none, as far as that can be told before writing.
+    pub(crate) strict: Option<bool>,
+}
+
+/// Knows who proved to be whom a moment ago.
+pub(crate) struct Doorkeeper {
+    database: Arc<Database>,
+    remembered: Mutex<HashMap<Remembered, Instant>>,
+}
+
+impl Doorkeeper {
+    pub(crate) fn new(database: Arc<Database>) -> Self {
+        Self { database, remembered: Mutex::default() }
+    }
+
+    /// Opens a session for who asks.
+    pub(crate) async fn enter(
+        &self,
+        headers: &HeaderMap,
+        parameters: &Parameters,
+        peer: SocketAddr,
+    ) -> Result<Arc<Session>, Failure> {
+        let (user, password) = credentials(headers, parameters)?;
+        self.check(&user, password.as_deref(), peer).await?;
+        let tenant = parameters.tenant.as_deref().unwrap_or("cnosdb");
+        let session = self.database.connect(&user, tenant, None)?;
+        if let Some(database) = parameters.db.as_deref().or(parameters.bucket.as_deref()) {
+            session.set("search_path", Some(database))?;
+        }
+        Ok(Arc::new(session))
+    }
+
+    async fn check(
+        &self,
+        user: &str,
+        password: Option<&str>,
+        peer: SocketAddr,
+    ) -> Result<(), Failure> {
+        let refused = || {
+            let message = format!("password authentication failed for user \"{user}\"");
+            Failure::new(StatusCode::UNAUTHORIZED, "28P01", message)
+        };
+        let verifier = match self.database.verifier(user) {
+            Some(None) if peer.ip().is_loopback() => return Ok(()),
+            Some(Some(verifier)) => verifier,
+            Some(None) | None => return Err(refused()),
+        };
+        let Some(password) = password else { return Err(refused()) };
+        let proof = verifier.remember(user, password);
+        let mut remembered = self.remembered.lock().await;
+        remembered.retain(|_, since| since.elapsed() < REMEMBERED);
+        if remembered.contains_key(&proof) {
+            return Ok(());
+        }
+        drop(remembered);
+        let password = password.to_owned();
+        let checked = tokio::task::spawn_blocking(move || verifier.matches(&password)).await;
+        if !checked.map_err(|_| refused())? {
+            return Err(refused());
+        }
+        let mut remembered = self.remembered.lock().await;
+        if remembered.len() < REMEMBERED_MAX {
+            remembered.insert(proof, Instant::now());
+        }
+        Ok(())
+    }
+}
+
+fn credentials(
+    headers: &HeaderMap,
+    parameters: &Parameters,
+) -> Result<(String, Option<String>), Failure> {
+    let Some(header) = headers.get(AUTHORIZATION) else {
+        let user = parameters.u.clone().unwrap_or_else(|| "root".to_owned());
+        return Ok((user, parameters.p.clone()));
+    };
+    let unreadable = || {
+        Failure::new(StatusCode::UNAUTHORIZED, "28000", "the Authorization header is not readable")
+    };
+    let (scheme, rest) =
+        header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(unreadable)?;
+    let pair = match scheme.to_ascii_lowercase().as_str() {
+        "basic" => {
+            let bytes = BASE64.decode(rest.trim()).map_err(|_| unreadable())?;
+            String::from_utf8(bytes).map_err(|_| unreadable())?
+        }
+        "token" => rest.trim().to_owned(),
+        _ => return Err(unreadable()),
+    };
+    let (user, password) = pair.split_once(':').ok_or_else(unreadable)?;
+    Ok((user.to_owned(), (!password.is_empty()).then(|| password.to_owned())))
+}

@@ -1,0 +1,107 @@
+//! The write routes: line protocol to a session, line by line in the answer where something is wrong.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use query::Error;
+use serde_json::json;
+
+use crate::auth::Parameters;
+use crate::body::unpack;
+use crate::failure::Failure;
+use crate::lines::{Parsed, Precision, parse};
+use crate::server::{PeerAddr, Shared};
+
+/// The most lines the answer names one by one.
+const REPORTED_MAX: usize = 100;
+
+/// Takes lines the way of `POST /api/v1/write`.
+pub(crate) async fn write(
+    state: State<Arc<Shared>>,
+    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
+    parameters: Query<Parameters>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Failure> {
+    take(&state.0, peer, &parameters.0, &headers, body).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+/// Takes lines the way of InfluxDB.
+pub(crate) async fn influx_write(
+    state: State<Arc<Shared>>,
+    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
+    parameters: Query<Parameters>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Failure> {
+    take(&state.0, peer, &parameters.0, &headers, body).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn take(
+    shared: &Shared,
+    peer: SocketAddr,
+    parameters: &Parameters,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<(), Failure> {
+    let named = parameters.precision.as_deref().unwrap_or_default();
+    let precision = Precision::named(named);
+    let precision = precision.ok_or_else(|| {
+        Failure::bad_request(format!("precision \"{named}\" is none of ns, us, ms, s"))
+    })?;
+    let session = shared.doorkeeper.enter(headers, parameters, peer).await?;
+    let body = unpack(headers, body)?;
+    let now = session.now_ns();
+    let parsed = tokio::task::spawn_blocking(move || parse(&body, precision, now)).await;
+    let parsed = parsed.map_err(|_| Failure::bad_request("the lines could not be read"))?;
+    if parameters.strict == Some(true) && parsed.bad_count > 0 {
+        return Err(refused(&parsed, &[], 0));
+    }
+    let (mut failed, mut kept) = (Vec::new(), 0);
+    let Parsed { batches, bad, bad_count, good_count } = parsed;
+    for (batch, lines) in batches {
+        if lines.is_empty() {
+            continue;
+        }
+        match session.write(batch).await {
+            Ok(()) => kept += lines.len(),
+            // Nobody asked for these lines alone: who may not write, or where there is no database, all
+            // fail alike.
+            Err(error) if kept == 0 && failed.is_empty() && is_general(&error) => {
+                return Err(error.into());
+            }
+            Err(error) => failed.push((error, lines)),
+        }
+    }
+    let parsed = Parsed { batches: Vec::new(), bad, bad_count, good_count };
+    if parsed.bad_count == 0 && failed.is_empty() {
+        return Ok(());
+    }
+    Err(refused(&parsed, &failed, kept))
+}
+
+fn is_general(error: &Error) -> bool {
+    let of_lines = error.sqlstate.starts_with("22") || error.sqlstate.starts_with("42");
+    error.sqlstate == "42501" || error.sqlstate == "42P01" || !of_lines
+}
+
+/// Names the lines that were not taken.
+fn refused(parsed: &Parsed, failed: &[(Error, Vec<u32>)], kept: usize) -> Failure {
+    let unreadable = parsed.bad.iter().map(|bad| (bad.number, bad.reason.clone()));
+    let unwritten = failed.iter().flat_map(|(error, lines)| {
+        lines.iter().map(move |line| (*line as usize, error.message.clone()))
+    });
+    let mut all: Vec<(usize, String)> = unreadable.chain(unwritten).collect();
+    all.sort();
+    let count = parsed.bad_count + failed.iter().map(|(_, lines)| lines.len()).sum::<usize>();
+    let lines = all.into_iter().take(REPORTED_MAX);
+    let lines = lines.map(|(number, reason)| json!({ "line": number, "reason": reason }));
+    let message = format!("partial write: {count} lines were not taken, {kept} were");
+    Failure::new(StatusCode::BAD_REQUEST, "22P02", message).with_lines(lines.collect())
+}
