@@ -194,6 +194,7 @@ fn template(config: &DatabaseConfig) -> Result<SessionState> {
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(SessionStateDefaults::default_table_functions())
         .with_type_planner(Arc::new(crate::types::PgTypes))
+        .with_analyzer_rule(Arc::new(crate::exact_numbers::ExactNumbers))
         .with_physical_optimizer_rule(Arc::new(crate::last_rows::LastRows))
         .build();
     Ok::<_, DataFusionError>(state).map_err(Error::from)

@@ -16,6 +16,7 @@ use model::{Column, ColumnKind};
 
 use crate::access::Need;
 use crate::error::{Error, Result};
+use crate::exact_numbers::round_double;
 use crate::ingest::{Cell, RowsBuilder, Target, store};
 use crate::session::Session;
 use crate::sql::Statement;
@@ -182,6 +183,9 @@ pub(crate) fn convert(array: &ArrayRef, column: &Column, precision_ns: i64) -> R
     }
     if array.data_type() == &DataType::Null {
         return Ok(new_null_array(&wanted, array.len()));
+    }
+    if wanted.is_integer() && array.data_type().is_floating() {
+        return Ok(cast_with_options(&round_double(array), &wanted, &options)?);
     }
     Ok(cast_with_options(array, &wanted, &options)?)
 }

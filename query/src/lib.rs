@@ -18,6 +18,7 @@
 //! | `cursors`  | PREPARE and EXECUTE, DECLARE, FETCH and CLOSE                               |
 //! | `copy`     | COPY, both ways                                                             |
 //! | `catalog`  | databases and tables as DataFusion sees them; system schemas                |
+//! | `exact_numbers` | a rule: integers overflow with an error, casts to them round             |
 //! | `last_rows` | a rule: read newest rows only, where no other matters                      |
 //! | `scan`     | the leaf of every plan                                                      |
 //! | `functions` | DataFusion's functions, the dangerous ones bounded                          |
@@ -34,6 +35,7 @@ mod cursors;
 mod database;
 mod ddl;
 mod error;
+mod exact_numbers;
 mod functions;
 mod ingest;
 mod insert;

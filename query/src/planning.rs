@@ -369,6 +369,9 @@ fn refuse_misread(query: &DfStatement) -> Result<()> {
     {
         return Err(Error::unsupported("FOR UPDATE"));
     }
+    if let ast::Statement::Query(query) = statement {
+        refuse_misread_body(&query.body)?;
+    }
     let checked = ast::visit_expressions(statement, |expression| {
         let what = match expression {
             ast::Expr::SimilarTo { .. } => "SIMILAR TO",
@@ -384,6 +387,36 @@ fn refuse_misread(query: &DfStatement) -> Result<()> {
     match checked {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// Refuses set operations and joins whose rows the planner gets wrong.
+fn refuse_misread_body(body: &ast::SetExpr) -> Result<()> {
+    use ast::{JoinConstraint, JoinOperator, SetOperator, SetQuantifier};
+    match body {
+        ast::SetExpr::SetOperation { op, set_quantifier, left, right } => {
+            if matches!(set_quantifier, SetQuantifier::All)
+                && matches!(op, SetOperator::Intersect | SetOperator::Except)
+            {
+                return Err(Error::unsupported(format!("{op} ALL")));
+            }
+            refuse_misread_body(left)?;
+            refuse_misread_body(right)
+        }
+        ast::SetExpr::Query(query) => refuse_misread_body(&query.body),
+        ast::SetExpr::Select(select) => {
+            let joins = select.from.iter().flat_map(|from| &from.joins);
+            for join in joins {
+                if let JoinOperator::FullOuter(JoinConstraint::Using(_) | JoinConstraint::Natural) =
+                    join.join_operator
+                {
+                    let hint = "write FULL JOIN ... ON and coalesce the columns";
+                    return Err(Error::unsupported("FULL JOIN ... USING").hint(hint));
+                }
+            }
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,216 @@
+//! An analyzer rule: whole numbers that overflow are an error, and casts to them round, as in PostgreSQL.
+//!
+//! DataFusion adds, subtracts and multiplies integers modulo 2^n and cuts the fraction off in casts. Both
+//! would be stored in silence. The rule runs after types were coerced, and puts functions in the places of
+//! these expressions; names stay as they were.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, Datum, Scalar};
+use datafusion::arrow::compute::kernels::numeric;
+use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type};
+use datafusion::arrow::error::ArrowError;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::{Cast, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+use crate::error::Error;
+use crate::types::pg_name;
+
+/// Puts checked functions in the places of what would wrap or cut.
+#[derive(Debug)]
+pub(crate) struct ExactNumbers;
+
+impl AnalyzerRule for ExactNumbers {
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(rewrite_plan).data()
+    }
+
+    fn name(&self) -> &'static str {
+        "exact_numbers"
+    }
+}
+
+fn rewrite_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let mut schema = merge_schema(&plan.inputs());
+    if let LogicalPlan::TableScan(scan) = &plan {
+        schema.merge(&DFSchema::try_from_qualified_schema(
+            scan.table_name.clone(),
+            &scan.source.schema(),
+        )?);
+    }
+    let names = NamePreserver::new(&plan);
+    let rewritten = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let rewritten = expr.transform_up(|expr| rewrite_expr(expr, &schema))?;
+        Ok(rewritten.update_data(|expr| name.restore(expr)))
+    })?;
+    if rewritten.transformed {
+        rewritten.map_data(LogicalPlan::recompute_schema)
+    } else {
+        Ok(rewritten)
+    }
+}
+
+fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let is_integer = |expr: &Expr| expr.get_type(schema).is_ok_and(|found| found.is_integer());
+    let call = |function: Checked, args| {
+        let func = Arc::new(ScalarUDF::from(CheckedNumbers::new(function)));
+        Expr::ScalarFunction(ScalarFunction { func, args })
+    };
+    Ok(match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right })
+            if checked(op).is_some() && is_integer(&left) && is_integer(&right) =>
+        {
+            let function = checked(op).unwrap_or(Checked::Add);
+            Transformed::yes(call(function, vec![*left, *right]))
+        }
+        Expr::Negative(inner) if is_integer(&inner) && !matches!(*inner, Expr::Literal(..)) => {
+            Transformed::yes(call(Checked::Negate, vec![*inner]))
+        }
+        Expr::Cast(Cast { expr: inner, field })
+            if field.data_type().is_integer()
+                && inner.get_type(schema).is_ok_and(|found| found.is_floating()) =>
+        {
+            // A literal with a point is a numeric in PostgreSQL, whose halves go away from zero.
+            let literal = matches!(*inner, Expr::Literal(..) | Expr::Negative(_));
+            let function = if literal { Checked::RoundNumeric } else { Checked::RoundDouble };
+            let inner = Box::new(call(function, vec![*inner]));
+            Transformed::yes(Expr::Cast(Cast { expr: inner, field }))
+        }
+        other => Transformed::no(other),
+    })
+}
+
+fn checked(op: Operator) -> Option<Checked> {
+    Some(match op {
+        Operator::Plus => Checked::Add,
+        Operator::Minus => Checked::Subtract,
+        Operator::Multiply => Checked::Multiply,
+        _ => return None,
+    })
+}
+
+/// What is computed with care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Checked {
+    Add,
+    Subtract,
+    Multiply,
+    Negate,
+    /// Halves to the even neighbour, as PostgreSQL rounds double precision.
+    RoundDouble,
+    /// Halves away from zero, as PostgreSQL rounds numeric.
+    RoundNumeric,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct CheckedNumbers {
+    function: Checked,
+    signature: Signature,
+}
+
+impl CheckedNumbers {
+    fn new(function: Checked) -> Self {
+        let arity = match function {
+            Checked::Add | Checked::Subtract | Checked::Multiply => 2,
+            Checked::Negate | Checked::RoundDouble | Checked::RoundNumeric => 1,
+        };
+        Self { function, signature: Signature::any(arity, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for CheckedNumbers {
+    fn name(&self) -> &'static str {
+        match self.function {
+            Checked::Add => "checked_add",
+            Checked::Subtract => "checked_subtract",
+            Checked::Multiply => "checked_multiply",
+            Checked::Negate => "checked_negate",
+            Checked::RoundDouble => "round_double",
+            Checked::RoundNumeric => "round_numeric",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        Ok(arguments.first().cloned().unwrap_or(DataType::Int64))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let all_scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let computed = match args.args.as_slice() {
+            [left, right] => {
+                with_datum(left, |left| with_datum(right, |right| self.two(left, right)))
+            }
+            [one] => with_datum(one, |one| self.one(one.get().0)),
+            _ => return Err(Error::internal("one or two arguments").into()),
+        };
+        let array = computed.map_err(|error| match error {
+            ArrowError::ArithmeticOverflow(_) => {
+                let data_type = args.return_field.data_type();
+                Error::new("22003", format!("{} out of range", pg_name(data_type))).into()
+            }
+            other => datafusion::error::DataFusionError::from(other),
+        })?;
+        Ok(if all_scalar {
+            ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)
+        } else {
+            ColumnarValue::Array(array)
+        })
+    }
+}
+
+type Computed = std::result::Result<ArrayRef, ArrowError>;
+
+impl CheckedNumbers {
+    fn two(&self, left: &dyn Datum, right: &dyn Datum) -> Computed {
+        match self.function {
+            Checked::Add => numeric::add(left, right),
+            Checked::Subtract => numeric::sub(left, right),
+            _ => numeric::mul(left, right),
+        }
+    }
+
+    fn one(&self, array: &dyn Array) -> Computed {
+        match self.function {
+            Checked::Negate => numeric::neg(array),
+            Checked::RoundNumeric => Ok(rounded(array, f64::round)),
+            _ => Ok(rounded(array, f64::round_ties_even)),
+        }
+    }
+}
+
+fn with_datum(value: &ColumnarValue, compute: impl FnOnce(&dyn Datum) -> Computed) -> Computed {
+    match value {
+        ColumnarValue::Array(array) => compute(array),
+        ColumnarValue::Scalar(scalar) => {
+            let array = scalar.to_array().map_err(|e| ArrowError::ComputeError(e.to_string()))?;
+            compute(&Scalar::new(array))
+        }
+    }
+}
+
+fn rounded(array: &dyn Array, round: fn(f64) -> f64) -> ArrayRef {
+    if array.data_type() == &DataType::Float32 {
+        let round = |value: f32| round(f64::from(value)) as f32;
+        return Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(round));
+    }
+    Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(round))
+}
+
+/// Rounds doubles that are to become whole numbers, as PostgreSQL does in an assignment.
+pub(crate) fn round_double(array: &ArrayRef) -> ArrayRef {
+    rounded(array, f64::round_ties_even)
+}
