@@ -90,7 +90,7 @@ impl Cluster {
     pub(crate) async fn compact_due(&self, idle: Duration) {
         for (member, hosted) in self.vnodes.open_now().await {
             let cold = hosted.beside.idle() >= idle;
-            let wish = if cold { CompactionWish::Whole } else { CompactionWish::Due };
+            let wish = if cold { CompactionWish::Cold } else { CompactionWish::Due };
             let vnode = &hosted.beside.vnode;
             if !self.compactions.may_try(vnode.id()) || !vnode.compaction_is_due(wish) {
                 continue;

@@ -393,7 +393,8 @@ fn parse_fields<'a>(
 ) -> Result<&'a [u8], String> {
     loop {
         let (name, after) = split_unescaped(rest, b'=').ok_or("a field without a value")?;
-        if name.is_empty() || memchr(b' ', name).is_some_and(|at| !escaped_at(name, at)) {
+        let holds = |byte| split_unescaped(name, byte).is_some();
+        if name.is_empty() || holds(b' ') || holds(b',') {
             return Err("a field without a value".to_owned());
         }
         let (value, after) = parse_value(after)?;
@@ -405,11 +406,6 @@ fn parse_fields<'a>(
             Some(_) => return Err("something follows a field's value".to_owned()),
         }
     }
-}
-
-fn escaped_at(bytes: &[u8], at: usize) -> bool {
-    let before = bytes.get(..at).unwrap_or_default();
-    before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
 fn parse_value(bytes: &[u8]) -> Result<(Value<'_>, &[u8]), String> {

@@ -17,8 +17,20 @@ use crate::error::Error;
 /// The longest text a function makes, and all it makes of one batch.
 const TEXT_BYTES_MAX: i64 = 64 << 20;
 const BATCH_BYTES_MAX: i64 = 512 << 20;
-/// Their second argument says how long the text becomes.
-const BOUNDED: [&str; 3] = ["repeat", "lpad", "rpad"];
+/// They may make far more than they are given.
+const BOUNDED: [&str; 11] = [
+    "repeat",
+    "lpad",
+    "rpad",
+    "replace",
+    "concat",
+    "concat_ws",
+    "overlay",
+    "regexp_replace",
+    "array_repeat",
+    "range",
+    "generate_series",
+];
 /// `to_char` takes other patterns than PostgreSQL's and would answer them with nonsense.
 const LEFT_OUT: [&str; 1] = ["to_char"];
 
@@ -80,29 +92,96 @@ impl ScalarUDFImpl for Bounded {
         self.inner.coerce_types(arguments)
     }
 
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        if let [text, count, ..] = arrays.as_slice() {
-            let text = cast(text, &DataType::Utf8)?;
-            let (text, count) = (text.as_string::<i32>(), cast(count, &DataType::Int64)?);
-            let count = count.as_primitive::<Int64Type>();
-            let mut all = 0_i64;
-            for row in 0..text.len().min(count.len()) {
-                if text.is_null(row) || count.is_null(row) {
-                    continue;
-                }
-                let width = if self.name() == "repeat" { text.value(row).len() as i64 } else { 4 };
-                let bytes = count.value(row).max(0).saturating_mul(width);
-                all = all.saturating_add(bytes);
-                if bytes > TEXT_BYTES_MAX || all > BATCH_BYTES_MAX {
-                    return Err(Error::new("54000", "requested length too large").into());
-                }
-            }
-        }
-        let mut args = args;
-        if let Some(count) = args.args.get_mut(1) {
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let name = self.name().to_owned();
+        let sizes: Vec<Sizes> = args.args.iter().map(Sizes::of).collect::<Result<_>>()?;
+        check(args.number_rows, |row| result_bytes(&name, &sizes, row))?;
+        if matches!(name.as_str(), "repeat" | "lpad" | "rpad")
+            && let Some(count) = args.args.get_mut(1)
+        {
             *count = without_negatives(count)?;
         }
         self.inner.invoke_with_args(args)
+    }
+}
+
+/// Refuses what would make too much, before it is made.
+///
+/// # Errors
+/// 54000.
+pub(crate) fn check(rows: usize, bytes: impl Fn(usize) -> i64) -> Result<()> {
+    let mut all = 0_i64;
+    for row in 0..rows {
+        let bytes = bytes(row);
+        all = all.saturating_add(bytes);
+        if bytes > TEXT_BYTES_MAX || all > BATCH_BYTES_MAX {
+            return Err(Error::new("54000", "requested length too large").into());
+        }
+    }
+    Ok(())
+}
+
+/// Returns the most bytes a function makes of one row.
+fn result_bytes(name: &str, sizes: &[Sizes], row: usize) -> i64 {
+    let size = |at: usize| sizes.get(at).map_or(0, |one| one.bytes(row));
+    let number = |at: usize| sizes.get(at).map_or(0, |one| one.number(row));
+    match name {
+        "repeat" => size(0).saturating_mul(number(1).max(0)),
+        // As many characters as are asked for.
+        "lpad" | "rpad" => number(1).max(0).saturating_mul(4),
+        "replace" => {
+            let times = size(0) / size(1).max(1);
+            size(0).saturating_add(times.saturating_mul(size(2)))
+        }
+        // Only with flags may it replace more than once.
+        "regexp_replace" if sizes.len() > 3 => {
+            size(0).saturating_add((size(0) + 1).saturating_mul(size(2)))
+        }
+        "array_repeat" => size(0).max(8).saturating_mul(number(1).max(0)),
+        "range" | "generate_series" => {
+            let (from, to) = if sizes.len() < 2 { (0, number(0)) } else { (number(0), number(1)) };
+            let step = if sizes.len() < 3 { 1 } else { number(2).saturating_abs().max(1) };
+            (to.saturating_sub(from).saturating_abs() / step).saturating_mul(8)
+        }
+        _ => (0..sizes.len()).fold(0_i64, |all, at| all.saturating_add(size(at) + size(0))),
+    }
+}
+
+/// How large the values of an argument are; a scalar is not spread over all rows to learn it.
+pub(crate) struct Sizes {
+    /// One for all rows, or one for each.
+    bytes: Vec<i64>,
+    numbers: Vec<i64>,
+}
+
+impl Sizes {
+    pub(crate) fn of(value: &ColumnarValue) -> Result<Self> {
+        let array = match value {
+            ColumnarValue::Scalar(scalar) => scalar.to_array()?,
+            ColumnarValue::Array(array) => Arc::clone(array),
+        };
+        let len = |text: Option<&str>| text.map_or(0, |text| text.len() as i64);
+        let bytes = match array.data_type() {
+            DataType::Utf8 => array.as_string::<i32>().iter().map(len).collect(),
+            DataType::LargeUtf8 => array.as_string::<i64>().iter().map(len).collect(),
+            DataType::Utf8View => array.as_string_view().iter().map(len).collect(),
+            // Of other types a text is short, but for lists, of which none is made here.
+            _ => vec![32],
+        };
+        let numbers = if array.data_type().is_integer() {
+            let numbers = cast(&array, &DataType::Int64)?;
+            numbers.as_primitive::<Int64Type>().iter().map(|n| n.unwrap_or(0)).collect()
+        } else {
+            vec![0]
+        };
+        Ok(Self { bytes, numbers })
+    }
+
+    pub(crate) fn bytes(&self, row: usize) -> i64 {
+        self.bytes.get(row).or(self.bytes.first()).copied().unwrap_or(0)
+    }
+
+    fn number(&self, row: usize) -> i64 {
+        self.numbers.get(row).or(self.numbers.first()).copied().unwrap_or(0)
     }
 }

@@ -27,6 +27,10 @@ const LEVEL_FILES: usize = 8;
 const LEVEL_MAX: u8 = 4;
 /// Compactions of more bytes happen only on demand or when a vnode has become cold.
 const BYTES_MAX: u64 = 8 << 30;
+/// A cold vnode with fewer bytes is always made one run.
+const COLD_BYTES: u64 = 256 << 20;
+/// A larger one once this share of its bytes is not in its largest run.
+const COLD_SHARE: u64 = 10;
 /// With so many recorded deletes, readers are relieved of them.
 const TOMBSTONES_MAX: usize = 64;
 
@@ -35,6 +39,9 @@ const TOMBSTONES_MAX: usize = 64;
 pub enum CompactionWish {
     /// What the levels ask for, if anything.
     Due,
+    /// Everything to one sorted run, where that costs little for what is new: for a vnode that nobody
+    /// writes to any more.
+    Cold,
     /// Everything, to one sorted run.
     Whole,
 }
@@ -112,6 +119,12 @@ impl Vnode {
         let entries: Vec<(u8, u64)> =
             version.files.iter().map(|one| (one.entry.level, one.file.bytes())).collect();
         match wish {
+            CompactionWish::Cold => {
+                let bytes: u64 = entries.iter().map(|(_, bytes)| bytes).sum();
+                let largest = entries.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
+                let worth = bytes <= COLD_BYTES || (bytes - largest) * COLD_SHARE >= bytes;
+                if worth { self.pick(version, CompactionWish::Whole) } else { None }
+            }
             CompactionWish::Whole => {
                 let is_one_run = matches!(entries.as_slice(), [] | [(LEVEL_MAX.., _)]);
                 let clean = version.tombstones.is_empty() && !self.holds_dropped(version);
