@@ -44,9 +44,12 @@ impl Node {
     pub(crate) async fn start(config: Config, queries: Handle) -> Result<Self, String> {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let (pg_tls, http_tls) = (tls(&config, "postgresql")?, tls(&config, "http/1.1")?);
+        let (addr, http_addr) = (config.pg_addr()?, config.http_addr()?);
+        check_reach(addr, &config)?;
+        check_reach(http_addr, &config)?;
         let lock = claim(&*disk, &config.data_dir)?;
-        let (listener, addr) = listen(config.pg_addr()?, &config).await?;
-        let (http_listener, http_addr) = listen(config.http_addr()?, &config).await?;
+        let (listener, addr) = listen(addr).await?;
+        let (http_listener, http_addr) = listen(http_addr).await?;
         let meta =
             MetaNode::open(&config.data_dir.join("meta")).await.map_err(|e| e.to_string())?;
         bootstrap(&meta).await?;
@@ -96,8 +99,8 @@ impl Node {
     }
 }
 
-/// Binds an address; one that other machines reach needs encryption, or a word that it needs none.
-async fn listen(addr: SocketAddr, config: &Config) -> Result<(TcpListener, SocketAddr), String> {
+/// Refuses an address that other machines reach without encryption, or a word that it needs none.
+fn check_reach(addr: SocketAddr, config: &Config) -> Result<(), String> {
     let security = &config.security;
     if !addr.ip().is_loopback() && security.certificate.is_empty() && !security.allow_plaintext {
         return Err(format!(
@@ -105,6 +108,10 @@ async fn listen(addr: SocketAddr, config: &Config) -> Result<(TcpListener, Socke
              security.private_key, or security.allow_plaintext = true"
         ));
     }
+    Ok(())
+}
+
+async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
     let at = |error: std::io::Error| format!("listen on {addr}: {error}");
     let listener = TcpListener::bind(addr).await.map_err(at)?;
     let addr = listener.local_addr().map_err(at)?;

@@ -29,7 +29,7 @@ pub struct HttpAnswer {
 /// What the sockets say.
 ///
 /// # Panics
-/// Where the answer is not HTTP.
+/// Where the head of the answer has no status.
 pub fn http(port: u16, request: &str, headers: &[&str], body: &[u8]) -> io::Result<HttpAnswer> {
     let mut socket = TcpStream::connect(("127.0.0.1", port))?;
     let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
@@ -43,10 +43,10 @@ pub fn http(port: u16, request: &str, headers: &[&str], body: &[u8]) -> io::Resu
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer)?;
     let text = String::from_utf8_lossy(&answer).into_owned();
-    if text.is_empty() {
+    // Nothing, or something that is not HTTP, such as an alert of TLS.
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
         return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head");
+    };
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Ok(HttpAnswer { status: status.expect("a head has a status"), body: body.to_owned() })
 }
