@@ -78,7 +78,8 @@ pub fn tag(key: &[u8], column: ColumnId) -> Option<&str> {
     tags(key).find(|(id, _)| *id == column).map(|(_, value)| value)
 }
 
-fn tags(key: &[u8]) -> impl Iterator<Item = (ColumnId, &str)> {
+/// Returns the tags of a key's canonical bytes that are not NULL, in order of column.
+pub fn tags(key: &[u8]) -> impl Iterator<Item = (ColumnId, &str)> {
     let mut reader = Reader::new(key.get(4..).unwrap_or_default());
     std::iter::from_fn(move || {
         if reader.remaining() == 0 {

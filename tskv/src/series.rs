@@ -1,6 +1,7 @@
 //! The series of a vnode: key to id and back, and the segments that keep them on disk.
 //! Ids are given in log order, so that all replicas agree on them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +27,16 @@ pub struct SeriesFilter {
 pub(crate) struct SeriesTable {
     ids: HashMap<Arc<[u8]>, u32>,
     keys: Vec<Arc<[u8]>>,
-    tables: HashMap<TableId, Vec<u32>>,
+    tables: HashMap<TableId, TableSeries>,
+}
+
+/// The series of one table.
+#[derive(Debug, Default)]
+struct TableSeries {
+    /// In order of id.
+    ids: Vec<u32>,
+    /// The series that have a value of a tag, in order of id.
+    by_tag: HashMap<ColumnId, HashMap<Box<str>, Vec<u32>>>,
 }
 
 impl SeriesTable {
@@ -37,7 +47,7 @@ impl SeriesTable {
         }
         let id = u32::try_from(self.keys.len()).expect("fewer than 2^32 series in a vnode");
         let key: Arc<[u8]> = key.into();
-        self.tables.entry(table_of(&key)).or_default().push(id);
+        self.tables.entry(table_of(&key)).or_default().push(id, &key);
         self.ids.insert(Arc::clone(&key), id);
         self.keys.push(key);
         id
@@ -50,7 +60,7 @@ impl SeriesTable {
 
     /// Returns the series of a table, in order of id.
     pub(crate) fn ids(&self, table: TableId) -> &[u32] {
-        self.tables.get(&table).map_or(&[], Vec::as_slice)
+        self.tables.get(&table).map_or(&[], |series| series.ids.as_slice())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -64,11 +74,49 @@ impl SeriesTable {
 
     /// Returns the series of a table that a filter keeps, in order of id.
     pub(crate) fn matching(&self, table: TableId, filter: &SeriesFilter) -> Vec<(u32, Arc<[u8]>)> {
-        let found = self.ids(table).iter().filter_map(|id| {
+        let Some(series) = self.tables.get(&table) else { return Vec::new() };
+        let candidates = series.candidates(filter);
+        let found = candidates.iter().filter_map(|id| {
             let key = &self.keys[*id as usize];
             filter.keeps(key).then(|| (*id, Arc::clone(key)))
         });
         found.collect()
+    }
+}
+
+impl TableSeries {
+    fn push(&mut self, id: u32, key: &[u8]) {
+        self.ids.push(id);
+        for (column, value) in series_key::tags(key) {
+            let values = self.by_tag.entry(column).or_default();
+            match values.get_mut(value) {
+                Some(series) => series.push(id),
+                None => drop(values.insert(value.into(), vec![id])),
+            }
+        }
+    }
+
+    /// Returns the series that the term which leaves fewest keeps, in order of id; all of them where
+    /// there is no term, or every term lets NULL pass.
+    fn candidates(&self, filter: &SeriesFilter) -> Cow<'_, [u32]> {
+        let lists = filter.terms.iter().filter_map(|(column, values)| {
+            let known = self.by_tag.get(column);
+            let lists = values.iter().map(|value| {
+                let value = value.as_deref()?;
+                Some(known.and_then(|known| known.get(value)).map_or(&[][..], Vec::as_slice))
+            });
+            lists.collect::<Option<Vec<&[u32]>>>()
+        });
+        let size = |lists: &Vec<&[u32]>| lists.iter().map(|list| list.len()).sum::<usize>();
+        match lists.min_by_key(size) {
+            None => Cow::Borrowed(&self.ids),
+            Some(lists) => {
+                let mut ids = lists.concat();
+                ids.sort_unstable();
+                ids.dedup();
+                Cow::Owned(ids)
+            }
+        }
     }
 }
 
@@ -139,4 +187,48 @@ fn replay(bytes: &[u8], series: &mut SeriesTable) -> std::result::Result<(), Mal
         }
     }
     reader.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::SeriesKey;
+
+    const TABLE: TableId = TableId(1);
+
+    fn term(column: u32, values: &[Option<&str>]) -> (ColumnId, Vec<Option<String>>) {
+        (ColumnId(column), values.iter().map(|value| value.map(str::to_owned)).collect())
+    }
+
+    #[test]
+    fn a_filter_finds_what_a_walk_over_all_keys_finds() {
+        let mut series = SeriesTable::default();
+        let values = [None, Some(""), Some("a"), Some("b")];
+        for n in 0..48 {
+            let other = format!("{}", n / 16);
+            let tags = [(ColumnId(1), values[n % 4]), (ColumnId(2), values[n / 4 % 4])];
+            let tags = tags.into_iter().chain([(ColumnId(3), Some(other.as_str()))]);
+            series.id(SeriesKey::encode(TABLE, tags).as_bytes());
+        }
+        let one = [None, Some(""), Some("a"), Some("nobody")];
+        for first in one {
+            for second in one {
+                for terms in [
+                    vec![],
+                    vec![term(1, &[first])],
+                    vec![term(1, &[first, Some("b"), first])],
+                    vec![term(1, &[first]), term(2, &[second]), term(9, &[None])],
+                    vec![term(9, &[second])],
+                    vec![term(2, &[])],
+                ] {
+                    let filter = SeriesFilter { terms };
+                    let found: Vec<u32> =
+                        series.matching(TABLE, &filter).into_iter().map(|(id, _)| id).collect();
+                    let walked = (0..series.len() as u32)
+                        .filter(|id| filter.keeps(&series.keys[*id as usize]));
+                    assert_eq!(found, walked.collect::<Vec<_>>(), "{filter:?}");
+                }
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 const USAGE: &str = "usage: cargo xtask ci | long\n\
   ci     what CI runs\n\
-  long   crash enumeration and kill -9 in their long forms; write the results into docs/testing.md";
+  long   crash enumeration, kill -9 and power cuts in their long forms; write the results into docs/testing.md";
 
 fn run(program: &str, arguments: &[&str], envs: &[(&str, &str)]) -> bool {
     println!("$ {program} {}", arguments.join(" "));
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             run("cargo", &["build", "--workspace", "--all-targets"], &[])
                 && test("no_crash_loses", &[("CNOSDB_CRASH_SEEDS", "200")])
                 && test("kill_9_loses", &[("CNOSDB_KILL_CYCLES", "200")])
+                && test("power_cuts_lose", &[("CNOSDB_POWER_CUTS", "100")])
         }
         _ => {
             eprintln!("{USAGE}");
