@@ -1,11 +1,9 @@
 //! The write routes: line protocol to a session, line by line in the answer where something is wrong.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use query::Error;
 use serde_json::json;
@@ -19,35 +17,23 @@ use crate::server::{PeerAddr, Shared};
 /// The most lines the answer names one by one.
 const REPORTED_MAX: usize = 100;
 
-/// Takes lines the way of `POST /api/v1/write`.
-pub(crate) async fn write(
-    state: State<Arc<Shared>>,
-    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
-    parameters: Query<Parameters>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Failure> {
-    take(&state.0, peer, &parameters.0, &headers, body).await?;
-    Ok(StatusCode::OK.into_response())
-}
-
-/// Takes lines the way of InfluxDB.
+/// Takes lines the way of InfluxDB, which answers 204.
 pub(crate) async fn influx_write(
     state: State<Arc<Shared>>,
-    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
+    peer: ConnectInfo<PeerAddr>,
     parameters: Query<Parameters>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Failure> {
-    take(&state.0, peer, &parameters.0, &headers, body).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+) -> Result<StatusCode, Failure> {
+    write(state, peer, parameters, headers, body).await.map(|()| StatusCode::NO_CONTENT)
 }
 
-async fn take(
-    shared: &Shared,
-    peer: SocketAddr,
-    parameters: &Parameters,
-    headers: &HeaderMap,
+/// Takes lines the way of `POST /api/v1/write`.
+pub(crate) async fn write(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
+    Query(parameters): Query<Parameters>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<(), Failure> {
     let named = parameters.precision.as_deref().unwrap_or_default();
@@ -55,8 +41,8 @@ async fn take(
     let precision = precision.ok_or_else(|| {
         Failure::bad_request(format!("precision \"{named}\" is none of ns, us, ms, s"))
     })?;
-    let session = shared.doorkeeper.enter(headers, parameters, peer).await?;
-    let body = unpack(headers, body)?;
+    let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
+    let body = unpack(&headers, body)?;
     let now = session.now_ns();
     let parsed = tokio::task::spawn_blocking(move || parse(&body, precision, now)).await;
     let parsed = parsed.map_err(|_| Failure::bad_request("the lines could not be read"))?;

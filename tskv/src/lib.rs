@@ -14,6 +14,7 @@
 //! | `series`     | series key to id and back                                                 |
 //! | `sessions`   | which writes were applied already                                         |
 //! | `tsm`        | column files                                                              |
+//! | `sealed`     | small files with a checksum at their end                                  |
 //! | `version`    | the files and tombstones valid together                                   |
 //! | `summary`    | the log of version edits                                                  |
 //! | `flush`      | memcache to file                                                          |
@@ -36,6 +37,7 @@ mod reader;
 mod run;
 mod scan;
 mod schemas;
+mod sealed;
 mod series;
 mod sessions;
 mod summary;

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::wire::{Malformed, Reader, Write};
+use model::wire::{Malformed, Write};
 use model::{ColumnId, TableId, series_key};
 
 use crate::disk::{Disk, read_file, write_new_file};
 use crate::error::{Context, Error, Result};
+use crate::sealed;
 
 const MAGIC: &[u8; 8] = b"CNOSIDX\0";
 const VERSION: u32 = 1;
@@ -146,15 +147,13 @@ pub(crate) fn write_segment(
     first: usize,
     keys: &[Arc<[u8]>],
 ) -> Result<()> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.put_u32(VERSION);
+    let mut bytes = sealed::begin(MAGIC, VERSION);
     bytes.put_varint(first as u64);
     bytes.put_varint(keys.len() as u64);
     for key in keys {
         bytes.put_bytes(key);
     }
-    bytes.put_u32(crc32fast::hash(&bytes));
-    write_new_file(disk, path, &bytes).context("write", path)
+    write_new_file(disk, path, &sealed::seal(bytes)).context("write", path)
 }
 
 /// Reads a segment into `series`; segments must be read in order.
@@ -165,16 +164,7 @@ pub(crate) fn read_segment(disk: &dyn Disk, path: &Path, series: &mut SeriesTabl
 }
 
 fn replay(bytes: &[u8], series: &mut SeriesTable) -> std::result::Result<(), Malformed> {
-    let Some((body, crc)) = bytes.split_last_chunk::<4>() else {
-        return Err(Malformed("shorter than a checksum".to_owned()));
-    };
-    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-        return Err(Malformed("checksum".to_owned()));
-    }
-    let mut reader = Reader::new(body);
-    if reader.take(8)? != MAGIC || reader.u32()? != VERSION {
-        return Err(Malformed(format!("not a series segment of version {VERSION}")));
-    }
+    let mut reader = sealed::open(bytes, MAGIC, VERSION)?;
     if reader.varint()? != series.len() as u64 {
         return Err(Malformed("segment out of order".to_owned()));
     }

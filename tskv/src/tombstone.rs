@@ -7,11 +7,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use model::wire::{Decoded, Malformed, Reader, Write, malformed};
+use model::wire::{Decoded, Reader, Write, malformed};
 use model::{TableId, TimeRange};
 
 use crate::disk::{Disk, read_file, write_new_file};
 use crate::error::{Context, Error, Result};
+use crate::sealed;
 
 const MAGIC: &[u8; 8] = b"CNOSTMB\0";
 const VERSION: u32 = 1;
@@ -137,8 +138,7 @@ pub(crate) fn unite(tombstones: &[Arc<Tombstone>], index: u64) -> Vec<Tombstone>
 /// Writes tombstones as one file.
 // FORMAT: docs/formats/tombstone.md, v1
 pub(crate) fn write(disk: &dyn Disk, path: &Path, tombstones: &[Tombstone]) -> Result<()> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.put_u32(VERSION);
+    let mut bytes = sealed::begin(MAGIC, VERSION);
     bytes.put_varint(tombstones.len() as u64);
     for tombstone in tombstones {
         bytes.put_u64(tombstone.index);
@@ -164,8 +164,7 @@ pub(crate) fn write(disk: &dyn Disk, path: &Path, tombstones: &[Tombstone]) -> R
             }
         }
     }
-    bytes.put_u32(crc32fast::hash(&bytes));
-    write_new_file(disk, path, &bytes).context("write", path)
+    write_new_file(disk, path, &sealed::seal(bytes)).context("write", path)
 }
 
 /// Reads a file of tombstones.
@@ -175,16 +174,7 @@ pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Vec<Arc<Tombstone>>> 
 }
 
 fn decode(bytes: &[u8]) -> Decoded<Vec<Arc<Tombstone>>> {
-    let Some((body, crc)) = bytes.split_last_chunk::<4>() else {
-        return Err(Malformed("shorter than a checksum".to_owned()));
-    };
-    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-        return Err(Malformed("checksum".to_owned()));
-    }
-    let mut reader = Reader::new(body);
-    if reader.take(8)? != MAGIC || reader.u32()? != VERSION {
-        return malformed(format!("not a tombstone file of version {VERSION}"));
-    }
+    let mut reader = sealed::open(bytes, MAGIC, VERSION)?;
     let count = reader.count(14)?;
     let mut tombstones = Vec::with_capacity(count);
     for _ in 0..count {
