@@ -108,7 +108,9 @@ impl Cluster {
     }
 
     /// Moves rows of one replica set to other series, in one command; rows that change their replica
-    /// set are written there before they are deleted here. `moved` is row by row where `old` goes.
+    /// set are written there before they are deleted here. `moved` is row by row where `old` goes. Where
+    /// several replica sets are locked, or rows are moved by several calls, no row may move to where
+    /// another of them was: it would be deleted with that one.
     ///
     /// # Errors
     /// A replica set that does not take the change.
@@ -147,6 +149,11 @@ impl Cluster {
 }
 
 impl ChangeLock {
+    /// Returns how many replica sets are locked.
+    pub fn replica_sets(&self) -> usize {
+        self.sets.len()
+    }
+
     fn hosted(&self, bucket: &Bucket, set: &meta::ReplicaSet) -> Result<&Arc<HostedVnode>> {
         let found = self.sets.iter().find(|locked| {
             locked.bucket.id == bucket.id && bucket.replica_sets[locked.shard].id == set.id

@@ -133,6 +133,11 @@ impl Session {
             let moved = target.points(&converted(&target, moved)?, i64::MIN)?;
             moves.extend(key.points(old, i64::MIN)?.into_iter().zip(moved));
         }
+        // One command deletes before it writes; several would delete what the one before has written.
+        if (moves.len() > 1 || lock.replica_sets() > 1) && exchange(&moves) {
+            let hint = "move the rows to tags that no row has, and from there to where they belong";
+            return Err(Error::unsupported("UPDATE by which rows change places").hint(hint));
+        }
         self.check_free(changed, &moves).await?;
         for (old, moved) in moves {
             self.database().cluster().move_rows(&lock, old, moved).await?;
@@ -395,6 +400,14 @@ fn converted(target: &Target, arrays: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
 fn keys(points: &Points) -> impl Iterator<Item = (&[u8], i64)> {
     let series = points.row_series.iter().map(|number| points.series[*number as usize].as_ref());
     series.zip(points.times.iter().copied())
+}
+
+/// Returns whether a row moves to where another of them was.
+fn exchange(moves: &[(Points, Points)]) -> bool {
+    let left: HashSet<(&[u8], i64)> = moves.iter().flat_map(|(old, _)| keys(old)).collect();
+    moves.iter().any(|(old, moved)| {
+        keys(old).zip(keys(moved)).any(|(old, moved)| old != moved && left.contains(&moved))
+    })
 }
 
 fn too_many(what: &str) -> Error {
