@@ -16,7 +16,7 @@ cd "$here"
 tick=$!
 trap 'kill $tick 2>/dev/null || true' EXIT
 env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC CARGO_TARGET_DIR="$build" \
-  cargo build --release --locked -p librocksdb-sys --features lz4 --quiet
+  cargo build --release --locked -p librocksdb-sys --quiet
 mkdir -p "$to"
 found=$(find "$build" -name librocksdb.a | head -n 1)
 cp "$found" "$to/librocksdb.a.new"
