@@ -6,32 +6,52 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use meta::Bucket;
-use model::{DatabaseId, Points, TableId, TimeRange};
-use tokio::sync::OwnedRwLockWriteGuard;
-use tskv::{Move, SeriesFilter, encode_delete_matching, encode_delete_rows, encode_move};
+use bytes::Bytes;
+use meta::{Bucket, ReplicaSet};
+use model::{DatabaseId, NodeId, Points, TableId, TimeRange, VnodeId};
+use tokio::task::JoinHandle;
+use tskv::wal::WAL_ENTRY_BYTES_MAX;
+use tskv::{
+    Move, SeriesFilter, encode_delete_matching, encode_delete_rows, encode_move, encode_write,
+};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
-use crate::router::split;
+use crate::peers::{Request, Response, done, not_answered};
+use crate::router::{Part, split};
 use crate::vnodes::HostedVnode;
+use crate::write::applied;
 
-/// How long one waits for writes and other changes to end.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a lock is renewed while its statement runs.
+const RENEWAL: Duration = Duration::from_secs(10);
+/// How long the node that leads may take to apply a change.
+const PROPOSE_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a node may take to say that it keeps a lock, or lets go of it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The right to change rows of some buckets; writers wait until it is dropped.
 #[derive(Debug)]
 pub struct ChangeLock {
     database: DatabaseId,
     sets: Vec<LockedSet>,
+    renewal: Option<JoinHandle<()>>,
+    cluster: Arc<Cluster>,
 }
 
-#[derive(Debug)]
+/// A lock, held by the node that leads a replica set.
+#[derive(Clone, Debug)]
 struct LockedSet {
     bucket: Arc<Bucket>,
     shard: usize,
-    hosted: Arc<HostedVnode>,
-    _guard: OwnedRwLockWriteGuard<()>,
+    node: NodeId,
+    vnode: VnodeId,
+    lock: u64,
+}
+
+impl LockedSet {
+    fn set(&self) -> &ReplicaSet {
+        &self.bucket.replica_sets[self.shard]
+    }
 }
 
 impl Cluster {
@@ -40,23 +60,79 @@ impl Cluster {
     /// # Errors
     /// `Locked` where others do not let go in time.
     pub async fn lock_for_change(
-        &self,
+        self: &Arc<Self>,
         database: DatabaseId,
         times: TimeRange,
     ) -> Result<ChangeLock> {
-        let mut sets = Vec::new();
+        let cluster = Arc::clone(self);
+        let mut lock = ChangeLock { database, sets: Vec::new(), renewal: None, cluster };
         // In one order everywhere, so that two changes never wait for each other.
         for bucket in self.meta.catalog().buckets(database, times) {
-            for (shard, replica_set) in bucket.replica_sets.iter().enumerate() {
-                let hosted = self.vnode(&bucket, replica_set).await?;
-                let lock = Arc::clone(&hosted.beside.changes).write_owned();
-                let guard = tokio::time::timeout(LOCK_PATIENCE, lock).await;
-                let seconds = LOCK_PATIENCE.as_secs();
-                let guard = guard.map_err(|_| Error::Locked { seconds })?;
-                sets.push(LockedSet { bucket: Arc::clone(&bucket), shard, hosted, _guard: guard });
+            for (shard, set) in bucket.replica_sets.iter().enumerate() {
+                let here = |hosted: Arc<HostedVnode>| async move {
+                    let lock = self.lock_here(hosted).await?;
+                    Ok((Response::Lock { lock }, Bytes::new()))
+                };
+                let request = |vnode| Request::Lock { vnode };
+                let asked = self.ask_leader((&bucket, set), request, &[], here).await?;
+                let (node, Response::Lock { lock: number }, _) = asked else {
+                    return Err(asked.1.into_error());
+                };
+                let place = set.vnodes.iter().find(|place| place.node == node);
+                let vnode = place.map(|place| place.id);
+                let vnode = vnode.ok_or_else(|| Error::internal("the leader is no member"))?;
+                let bucket = Arc::clone(&bucket);
+                lock.sets.push(LockedSet { bucket, shard, node, vnode, lock: number });
             }
         }
-        Ok(ChangeLock { database, sets })
+        let (cluster, sets) = (Arc::clone(self), lock.sets.clone());
+        lock.renewal = Some(tokio::spawn(async move { cluster.renew(sets).await }));
+        Ok(lock)
+    }
+
+    /// Keeps locks until told to stop. One that is lost shows itself when it is used.
+    async fn renew(&self, sets: Vec<LockedSet>) {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            for set in &sets {
+                let request = Request::Renew { lock: set.lock };
+                if let Err(error) = self.ask_holder(set, &request).await {
+                    tracing::warn!(%error, "a lock was not renewed");
+                }
+            }
+        }
+    }
+
+    async fn ask_holder(&self, set: &LockedSet, request: &Request) -> Result<()> {
+        if set.node == self.config.node {
+            return match request {
+                Request::Unlock { lock } => {
+                    self.held.unlock(*lock);
+                    Ok(())
+                }
+                _ => self.held.renew(set.lock),
+            };
+        }
+        let peers = self.peers.as_ref().ok_or_else(|| Error::internal("no other nodes"))?;
+        let asked = peers.ask(set.node, request, &[], PATIENCE).await;
+        done(asked.map_err(|error| not_answered(&error))?.0)
+    }
+
+    /// Proposes a command under a lock, where the lock is held: elsewhere others may have written.
+    async fn propose_locked(&self, set: &LockedSet, command: Bytes) -> Result<()> {
+        if command.len() > WAL_ENTRY_BYTES_MAX {
+            return Err(Error::TooLarge { bytes: command.len() });
+        }
+        let bucket = set.bucket.id;
+        if set.node == self.config.node {
+            let hosted = self.vnode(&set.bucket, set.set()).await?;
+            let outcome = self.propose_here(&hosted, (bucket, Some(set.lock)), command).await?;
+            return applied(bucket, Response::Proposed { outcome, index: 0 }).map(|_| ());
+        }
+        let peers = self.peers.as_ref().ok_or_else(|| Error::internal("no other nodes"))?;
+        let request = Request::Propose { vnode: set.vnode, bucket, lock: Some(set.lock) };
+        let asked = peers.ask(set.node, &request, &command, PROPOSE_PATIENCE).await;
+        applied(bucket, asked.map_err(|error| not_answered(&error))?.0).map(|_| ())
     }
 
     /// Deletes the rows of some series within some times.
@@ -69,12 +145,11 @@ impl Cluster {
         table: TableId,
         (filter, times): (&SeriesFilter, TimeRange),
     ) -> Result<()> {
-        self.wal.admit()?;
         for set in lock.sets.iter().filter(|set| set.bucket.times.overlaps(&times)) {
-            let id = self.vnodes.next_write(set.hosted.beside.vnode.id());
+            let id = self.vnodes.next_write(set.set().id);
             let now = self.clock.now_ns();
             let command = encode_delete_matching(id, now, table, (filter, times));
-            self.propose(&set.hosted, set.bucket.id, command).await?;
+            self.propose_locked(set, command).await?;
         }
         Ok(())
     }
@@ -84,12 +159,11 @@ impl Cluster {
     /// # Errors
     /// A replica set that does not take the delete.
     pub async fn delete_rows(&self, lock: &ChangeLock, rows: Points) -> Result<()> {
-        self.wal.admit()?;
         for part in split(&self.meta.catalog(), lock.database, rows)? {
-            let hosted = lock.hosted(&part.bucket, &part.replica_set)?;
-            let id = self.vnodes.next_write(hosted.beside.vnode.id());
+            let set = lock.set(&part)?;
+            let id = self.vnodes.next_write(part.replica_set.id);
             let command = encode_delete_rows(id, self.clock.now_ns(), &part.points);
-            self.propose(hosted, part.bucket.id, command).await?;
+            self.propose_locked(set, command).await?;
         }
         Ok(())
     }
@@ -99,12 +173,16 @@ impl Cluster {
     /// # Errors
     /// A replica set that does not take the rows.
     pub async fn write_locked(&self, lock: &ChangeLock, points: Points) -> Result<()> {
-        self.wal.admit()?;
         for part in split(&self.meta.catalog(), lock.database, points)? {
-            let hosted = lock.hosted(&part.bucket, &part.replica_set)?;
-            self.propose_write(hosted, &part).await?;
+            self.write_part_locked(lock, &part).await?;
         }
         Ok(())
+    }
+
+    async fn write_part_locked(&self, lock: &ChangeLock, part: &Part) -> Result<()> {
+        let id = self.vnodes.next_write(part.replica_set.id);
+        let command = encode_write(id, self.clock.now_ns(), std::slice::from_ref(&part.points));
+        self.propose_locked(lock.set(part)?, command).await
     }
 
     /// Moves rows of one replica set to other series, in one command; rows that change their replica
@@ -115,7 +193,6 @@ impl Cluster {
     /// # Errors
     /// A replica set that does not take the change.
     pub async fn move_rows(&self, lock: &ChangeLock, old: Points, moved: Points) -> Result<()> {
-        self.wal.admit()?;
         let catalog = self.meta.catalog();
         let mut written = split(&catalog, lock.database, moved)?;
         let deleted = split(&catalog, lock.database, old)?;
@@ -128,21 +205,20 @@ impl Cluster {
             }
         }
         for part in written {
-            let hosted = lock.hosted(&part.bucket, &part.replica_set)?;
-            self.propose_write(hosted, &part).await?;
+            self.write_part_locked(lock, &part).await?;
         }
         for (part, written) in together {
-            let hosted = lock.hosted(&part.bucket, &part.replica_set)?;
-            let id = self.vnodes.next_write(hosted.beside.vnode.id());
+            let set = lock.set(&part)?;
+            let id = self.vnodes.next_write(part.replica_set.id);
             let moved = Move { deleted: &part.points, written: &written.points };
             let command = encode_move(id, self.clock.now_ns(), &moved);
-            self.propose(hosted, part.bucket.id, command).await?;
+            self.propose_locked(set, command).await?;
         }
         for part in alone {
-            let hosted = lock.hosted(&part.bucket, &part.replica_set)?;
-            let id = self.vnodes.next_write(hosted.beside.vnode.id());
+            let set = lock.set(&part)?;
+            let id = self.vnodes.next_write(part.replica_set.id);
             let command = encode_delete_rows(id, self.clock.now_ns(), &part.points);
-            self.propose(hosted, part.bucket.id, command).await?;
+            self.propose_locked(set, command).await?;
         }
         Ok(())
     }
@@ -154,11 +230,30 @@ impl ChangeLock {
         self.sets.len()
     }
 
-    fn hosted(&self, bucket: &Bucket, set: &meta::ReplicaSet) -> Result<&Arc<HostedVnode>> {
-        let found = self.sets.iter().find(|locked| {
-            locked.bucket.id == bucket.id && bucket.replica_sets[locked.shard].id == set.id
-        });
-        let found = found.map(|locked| &locked.hosted);
+    fn set(&self, part: &Part) -> Result<&LockedSet> {
+        let mut sets = self.sets.iter();
+        let found = sets.find(|locked| locked.set().id == part.replica_set.id);
         found.ok_or_else(|| Error::internal("a row outside of the locked buckets"))
+    }
+}
+
+impl Drop for ChangeLock {
+    fn drop(&mut self) {
+        if let Some(renewal) = self.renewal.take() {
+            renewal.abort();
+        }
+        for set in std::mem::take(&mut self.sets) {
+            if set.node == self.cluster.config.node {
+                self.cluster.held.unlock(set.lock);
+                continue;
+            }
+            let cluster = Arc::clone(&self.cluster);
+            tokio::spawn(async move {
+                let request = Request::Unlock { lock: set.lock };
+                if let Err(error) = cluster.ask_holder(&set, &request).await {
+                    tracing::warn!(%error, "a lock ends by itself, later");
+                }
+            });
+        }
     }
 }

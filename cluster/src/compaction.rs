@@ -5,18 +5,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use meta::VnodePlace;
 use model::{DatabaseId, VnodeId};
 use parking_lot::Mutex;
+use replication::Purge;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tskv::CompactionWish;
 
 use crate::Cluster;
 use crate::error::{Error, Result};
+use crate::peers::{Request, Response, done, not_answered};
 use crate::vnodes::HostedVnode;
 
 /// A vnode whose compaction failed is left alone for so long.
 const FAILURE_PAUSE: Duration = Duration::from_secs(300);
+
+/// How long the compaction of a vnode on another node may take.
+const COMPACT_PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// What holds compactions together.
 #[derive(Debug)]
@@ -34,7 +41,7 @@ impl Default for Compactions {
 }
 
 /// What is known of a vnode's files, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VnodeFiles {
     /// The vnode.
     pub vnode: VnodeId,
@@ -49,7 +56,7 @@ pub struct VnodeFiles {
     /// Compactions since it was opened.
     pub compactions: u64,
     /// What it does now or waits for.
-    pub state: &'static str,
+    pub state: String,
 }
 
 impl Compactions {
@@ -101,40 +108,58 @@ impl Cluster {
         }
     }
 
-    /// Flushes and compacts the vnodes of a database, or one of them, to one sorted run each.
+    /// Flushes and compacts the vnodes of a database, or one of them, to one sorted run each, on
+    /// whatever nodes they are.
     ///
     /// # Errors
-    /// A damaged file, what the disk says.
+    /// A damaged file, what the disk says; a node that does not answer.
     pub async fn compact(&self, database: DatabaseId, only: Option<VnodeId>) -> Result<()> {
         for bucket in self.meta.catalog().buckets(database, model::TimeRange::ALL) {
             for set in &bucket.replica_sets {
-                let here = set.vnodes.iter().find(|place| place.node == self.config.node);
-                if here.is_none_or(|place| only.is_some_and(|only| only != place.id)) {
-                    continue;
+                let wanted = |place: &&VnodePlace| only.is_none_or(|only| only == place.id);
+                for place in set.vnodes.iter().filter(wanted) {
+                    if place.node == self.config.node {
+                        self.compact_whole(&*self.vnode(&bucket, set).await?).await?;
+                    } else if let Some(peers) = &self.peers {
+                        let request = Request::Compact { vnode: place.id };
+                        let asked = peers.ask(place.node, &request, &[], COMPACT_PATIENCE).await;
+                        done(asked.map_err(|error| not_answered(&error))?.0)?;
+                    }
                 }
-                let hosted = self.vnode(&bucket, set).await?;
-                if hosted.beside.vnode.memcache_bytes() > 0 {
-                    hosted.group.snapshot().await?;
-                }
-                self.compact_once(&hosted, CompactionWish::Whole).await?;
             }
         }
         Ok(())
     }
 
-    /// Returns what is known of the files of the vnodes open on this node.
+    pub(crate) async fn compact_whole(&self, hosted: &HostedVnode) -> Result<()> {
+        if hosted.beside.vnode.memcache_bytes() > 0 {
+            hosted.group.snapshot(Purge::Replicated).await?;
+        }
+        self.compact_once(hosted, CompactionWish::Whole).await.map(|_| ())
+    }
+
+    /// Returns what is known of the files of the vnodes open on all nodes. A node that does not answer
+    /// is left out.
     pub async fn vnode_files(&self) -> Vec<VnodeFiles> {
+        let mut files = self.files_here().await;
+        for response in self.ask_all(&Request::Files).await {
+            if let Response::Files(more) = response {
+                files.extend(more);
+            }
+        }
+        files.sort_by_key(|one| one.vnode);
+        files
+    }
+
+    /// Returns what is known of the files of the vnodes open on this node.
+    pub(crate) async fn files_here(&self) -> Vec<VnodeFiles> {
         let catalog = self.meta.catalog();
         let open = self.vnodes.open_now().await;
         let files = open.iter().filter_map(|(member, hosted)| {
             let vnode = &hosted.beside.vnode;
             let totals = vnode.compaction_totals();
             let (flushed_bytes, compacted_bytes, compactions) = totals.get();
-            let mut buckets = catalog.all_buckets();
-            let bucket = buckets.find(|bucket| {
-                let mut places = bucket.replica_sets.iter().flat_map(|set| &set.vnodes);
-                places.any(|place| place.id.0 == *member)
-            })?;
+            let (bucket, _) = catalog.replica_set_of(VnodeId(*member))?;
             let state = if totals.running() {
                 "running"
             } else if vnode.compaction_is_due(CompactionWish::Due) {
@@ -149,11 +174,9 @@ impl Cluster {
                 flushed_bytes,
                 compacted_bytes,
                 compactions,
-                state,
+                state: state.to_owned(),
             })
         });
-        let mut files: Vec<VnodeFiles> = files.collect();
-        files.sort_by_key(|one| one.vnode);
-        files
+        files.collect()
     }
 }

@@ -42,6 +42,17 @@ pub enum Error {
         /// Its kind.
         kind: ErrorKind,
     },
+    /// Another node says what is wrong, or gives no answer.
+    #[error("{message}")]
+    Remote {
+        /// What a caller can do about it.
+        kind: ErrorKind,
+        /// What it says.
+        message: String,
+    },
+    /// The rows to be changed were read under a lock that is held no more: repeat the statement.
+    #[error("the lock on the rows to be changed was lost: another node leads them now")]
+    LockLost,
     /// A fault of ours.
     #[error("internal error: {0}")]
     Internal(String),
@@ -59,7 +70,8 @@ impl Error {
             Self::Replication(error) => error.kind(),
             Self::Overloaded { .. } | Self::Locked { .. } => ErrorKind::Unavailable,
             Self::TooLarge { .. } => ErrorKind::LimitReached,
-            Self::Partial { kind, .. } => *kind,
+            Self::Partial { kind, .. } | Self::Remote { kind, .. } => *kind,
+            Self::LockLost => ErrorKind::Unavailable,
             Self::Internal(_) => ErrorKind::Internal,
         }
     }

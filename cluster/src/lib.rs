@@ -3,6 +3,11 @@
 //! | module        | holds                                                                   |
 //! |---------------|-------------------------------------------------------------------------|
 //! | `router`      | which bucket and shard each row of a batch belongs to                   |
+//! | `leader`      | who leads a replica set, found and asked                                |
+//! | `peers`       | what nodes ask each other about rows                                    |
+//! | `service`     | what this node does for the rows of others                              |
+//! | `members`     | replica sets as the catalog wants them                                  |
+//! | `remote_scan` | a scan on another node; `wire_batch` is its rows on their way           |
 //! | `replica_set` | a Raft group driving a vnode: the WAL as its log, the vnode its machine |
 //! | `vnodes`      | the replica sets of this node, opened on need                           |
 //! | `write`       | a batch to its replica sets, with backpressure                          |
@@ -16,18 +21,27 @@
 mod change;
 mod compaction;
 mod error;
+mod leader;
+mod members;
+mod peers;
 mod read;
+mod remote_scan;
 mod replica_set;
 mod router;
+mod service;
 mod upkeep;
 mod vnodes;
+mod wire_batch;
 mod write;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use meta::{Command, MetaClient, Reply};
 use model::{Clock, NodeId};
+use replication::transport::NodeNetwork;
+use replication::{GroupConfig, Network, RaftService};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tskv::MemcacheGauge;
@@ -37,11 +51,18 @@ use tskv::wal::{Wal, WalConfig};
 pub use change::ChangeLock;
 pub use compaction::VnodeFiles;
 pub use error::{Error, Result};
-pub use read::{ScanPart, Scans};
+pub use members::ReplicaChecksum;
+pub use peers::GroupReport;
+use peers::{Peers, ROWS};
+pub use read::{Scan, ScanPart, Scans};
 pub use replica_set::{VnodeLogStore, VnodeMachine};
-pub use tskv::{ExactCounts, ScanColumn, ScanRequest, SeriesFilter, VnodeScan};
+use service::{Held, RowsService, VnodeMembers};
+pub use tskv::{ExactCounts, ScanColumn, ScanRequest, SeriesFilter};
 pub use upkeep::LocalSize;
 use vnodes::Vnodes;
+
+/// The service that vnodes of a replica set speak to each other by.
+const VNODES: &str = "vnode-raft";
 
 /// Settings of a node's storage.
 #[derive(Clone, Debug)]
@@ -58,6 +79,10 @@ pub struct ClusterConfig {
     pub wal_segments_max: usize,
     /// Settings of the log.
     pub wal: WalConfig,
+    /// A node that gives no sign of life for so long is silent.
+    pub node_silence: Duration,
+    /// The vnodes of a node that is silent for so long are made anew elsewhere.
+    pub rebuild_after: Duration,
 }
 
 /// The data of this node, and the way to all data.
@@ -72,6 +97,9 @@ pub struct Cluster {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) signals: upkeep::Signals,
     pub(crate) compactions: compaction::Compactions,
+    /// The way to the rows of other nodes; `None` where there are none.
+    pub(crate) peers: Option<Peers>,
+    pub(crate) held: Held,
 }
 
 /// A running node: the cluster and its upkeep.
@@ -91,8 +119,8 @@ impl ClusterNode {
     pub async fn open(
         config: ClusterConfig,
         meta: MetaClient,
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
+        (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>),
+        network: Option<NodeNetwork>,
     ) -> Result<Self> {
         let wal = {
             let (disk, folder) = (Arc::clone(&disk), config.data_dir.join("wal"));
@@ -104,8 +132,14 @@ impl ClusterNode {
             return Err(Error::internal("a session was asked for"));
         };
         let gauge = Arc::new(MemcacheGauge::default());
+        let way = network
+            .as_ref()
+            .map(|network| Network::new(Arc::clone(&network.transport), VNODES, config.node));
+        let groups = way.clone().map_or_else(GroupConfig::alone, GroupConfig::networked);
         let cluster = Arc::new(Cluster {
-            vnodes: Vnodes::new(session),
+            vnodes: Vnodes::new(session, groups),
+            peers: network.as_ref().map(|network| Peers(Arc::clone(&network.transport))),
+            held: Held::default(),
             signals: upkeep::Signals::default(),
             compactions: compaction::Compactions::default(),
             config,
@@ -116,6 +150,11 @@ impl ClusterNode {
             disk,
         });
         cluster.remove_strangers().await?;
+        if let (Some(network), Some(way)) = (network, way) {
+            let members = VnodeMembers(Arc::downgrade(&cluster));
+            network.services.offer(VNODES, Arc::new(RaftService::new(members, way)));
+            network.services.offer(ROWS, Arc::new(RowsService(Arc::downgrade(&cluster))));
+        }
         let (stop, stopped) = oneshot::channel();
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&cluster), stopped));
         Ok(Self { cluster, stop, upkeep })
@@ -133,6 +172,7 @@ impl ClusterNode {
         if let Err(error) = self.upkeep.await {
             tracing::error!(%error, "upkeep panicked");
         }
+        self.cluster.held.clear();
         self.cluster.vnodes.close_all().await;
         self.cluster.wal.close().await;
     }

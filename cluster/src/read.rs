@@ -1,10 +1,18 @@
-//! The read path below the query layer: prune buckets, open vnodes, pin scans.
+//! The read path below the query layer: prune buckets, find who leads, pin scans.
 
+use std::sync::Arc;
+
+use arrow::ipc::writer::StreamWriter;
+use arrow::record_batch::RecordBatch;
+use meta::{Bucket, ReplicaSet};
 use model::{DatabaseId, TimeRange};
-use tskv::{ScanRequest, VnodeScan};
+use tskv::{ExactCounts, ScanCounts, ScanRequest, VnodeScan};
 
 use crate::Cluster;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::leader::{Leader, Search};
+use crate::peers::{Request, Response, WireScan};
+use crate::remote_scan::RemoteScan;
 
 /// A scan of one vnode.
 #[derive(Debug)]
@@ -12,7 +20,7 @@ pub struct ScanPart {
     /// The times its bucket holds.
     pub times: TimeRange,
     /// The pinned scan.
-    pub scan: VnodeScan,
+    pub scan: Scan,
 }
 
 /// The scans that together yield every row asked for, once.
@@ -26,23 +34,143 @@ pub struct Scans {
     pub buckets: usize,
 }
 
+/// A scan of a vnode, wherever it is. A clone begins where it was pinned.
+#[derive(Clone, Debug)]
+pub enum Scan {
+    /// Of this node.
+    Here(Box<VnodeScan>),
+    /// Of another.
+    There(Box<RemoteScan>),
+}
+
+impl Scan {
+    /// Splits the scan by series into about `parts` scans; read one after another they yield what this
+    /// one would.
+    pub fn split(self, parts: usize) -> Vec<Self> {
+        match self {
+            Self::Here(scan) => {
+                scan.split(parts).into_iter().map(|scan| Self::Here(Box::new(scan))).collect()
+            }
+            Self::There(scan) => {
+                scan.split(parts).into_iter().map(|scan| Self::There(Box::new(scan))).collect()
+            }
+        }
+    }
+
+    /// Returns whether rows come by tag values, then time.
+    pub fn is_ordered(&self) -> bool {
+        match self {
+            Self::Here(scan) => scan.is_ordered(),
+            Self::There(scan) => scan.is_ordered(),
+        }
+    }
+
+    /// Returns what is known of the rows without reading them; `None` where only reading tells.
+    pub fn exact(&self) -> Option<ExactCounts> {
+        match self {
+            Self::Here(scan) => scan.exact(),
+            Self::There(scan) => scan.exact(),
+        }
+    }
+
+    /// Makes the scan yield only the last row of each series.
+    pub fn only_last_rows(self) -> Self {
+        match self {
+            Self::Here(scan) => Self::Here(Box::new(scan.only_last_rows())),
+            Self::There(scan) => Self::There(Box::new(scan.only_last_rows())),
+        }
+    }
+
+    /// Returns about how many rows there are.
+    pub fn rows_about(&self) -> usize {
+        match self {
+            Self::Here(scan) => scan.rows_about(),
+            Self::There(scan) => scan.rows_about(),
+        }
+    }
+
+    /// Returns what was read so far.
+    pub fn counts(&self) -> ScanCounts {
+        match self {
+            Self::Here(scan) => scan.counts(),
+            Self::There(scan) => scan.counts(),
+        }
+    }
+
+    /// Returns the next rows; `None` at the end. Blocks on disk or network: not for async threads.
+    ///
+    /// # Errors
+    /// A damaged file; a node that is gone.
+    pub fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        match self {
+            Self::Here(scan) => Ok(scan.next_batch()?),
+            Self::There(scan) => scan.next_batch(),
+        }
+    }
+}
+
 impl Cluster {
     /// Opens the scans of a table's rows.
     ///
     /// # Errors
-    /// A vnode that does not open.
+    /// A vnode that does not open; a replica set nobody leads.
     pub async fn scan(&self, database: DatabaseId, request: &ScanRequest) -> Result<Scans> {
         let catalog = self.meta.catalog();
         let buckets = catalog.buckets(database, request.times);
         let mut parts = Vec::with_capacity(buckets.len());
         for bucket in &buckets {
             for replica_set in &bucket.replica_sets {
-                let hosted = self.vnode(bucket, replica_set).await?;
-                let scan = hosted.beside.vnode.scan(request.clone());
+                let scan = self.scan_replica_set(bucket, replica_set, request).await?;
                 parts.push(ScanPart { times: bucket.times, scan });
             }
         }
         let buckets_all = catalog.buckets(database, TimeRange::ALL).len();
         Ok(Scans { parts, buckets_all, buckets: buckets.len() })
     }
+
+    /// Pins a scan where the replica set is led: all that was acknowledged is there.
+    async fn scan_replica_set(
+        &self,
+        bucket: &Bucket,
+        set: &ReplicaSet,
+        request: &ScanRequest,
+    ) -> Result<Scan> {
+        let mut search = Search::new(self, bucket, set);
+        loop {
+            match Box::pin(search.next()).await? {
+                Leader::Here(hosted) => match self.open_scan_here(&hosted, request).await {
+                    Ok(scan) => return Ok(Scan::Here(Box::new(scan))),
+                    Err(Error::Replication(replication::Error::NotLeader { leader })) => {
+                        search.not_leader(leader.map(|(_, node)| node)).await;
+                    }
+                    Err(error) => return Err(error),
+                },
+                Leader::There(place) => {
+                    let (scan, schema) = wire(request)?;
+                    let open = Request::OpenScan { vnode: place.id, scan };
+                    let Some((response, _)) = search.ask(place, &open, &schema).await? else {
+                        continue;
+                    };
+                    let Response::Scan(info) = response else { return Err(response.into_error()) };
+                    let peers = self.peers.clone();
+                    let peers = peers.ok_or_else(|| Error::internal("there are no other nodes"))?;
+                    let scan = RemoteScan::new(peers, place.node, info);
+                    return Ok(Scan::There(Box::new(scan)));
+                }
+            }
+        }
+    }
+}
+
+fn wire(request: &ScanRequest) -> Result<(WireScan, Vec<u8>)> {
+    let scan = WireScan {
+        table: request.table,
+        columns: request.columns.clone(),
+        times: request.times,
+        filter: request.filter.clone(),
+        order: request.order.clone(),
+    };
+    let schema = Arc::clone(&request.schema);
+    let writer = StreamWriter::try_new(Vec::new(), &schema).map_err(Error::internal)?;
+    Ok((scan, writer.into_inner().map_err(Error::internal)?))
 }

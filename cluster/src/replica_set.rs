@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use replication::{Completion, Image, LogStore, Machine};
+use replication::{Completion, Image, LogStore, Machine, Pieces};
+use tokio::sync::Mutex;
 use tskv::wal::VnodeLog;
 use tskv::{Progress, Vnode};
 
@@ -17,6 +18,10 @@ pub struct VnodeLogStore(pub VnodeLog);
 pub struct VnodeMachine {
     vnode: Arc<Vnode>,
     log: VnodeLog,
+    /// Whether there are others who may want an image.
+    gives_images: bool,
+    /// Held while an image is fetched: two would write the same files.
+    fetching: Mutex<()>,
 }
 
 fn other(error: tskv::Error) -> io::Error {
@@ -71,8 +76,18 @@ impl LogStore for VnodeLogStore {
 
 impl VnodeMachine {
     /// Joins a vnode with its log.
-    pub fn new(vnode: Arc<Vnode>, log: VnodeLog) -> Self {
-        Self { vnode, log }
+    pub fn new(vnode: Arc<Vnode>, log: VnodeLog, gives_images: bool) -> Self {
+        Self { vnode, log, gives_images, fetching: Mutex::default() }
+    }
+
+    /// Runs what blocks on the disk.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Vnode) -> tskv::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let vnode = Arc::clone(&self.vnode);
+        let done = tokio::task::spawn_blocking(move || work(&vnode)).await;
+        done.map_err(io::Error::other)?.map_err(other)
     }
 }
 
@@ -91,27 +106,50 @@ impl Machine for VnodeMachine {
         raft_state: Bytes,
         commands: Vec<Bytes>,
     ) -> io::Result<Vec<Bytes>> {
-        let vnode = Arc::clone(&self.vnode);
         let progress = Progress { applied: index, raft_state };
-        let apply = move || vnode.apply(progress, &commands);
-        let outcomes = tokio::task::spawn_blocking(apply).await.map_err(io::Error::other)?;
+        let outcomes = self.blocking(move |vnode| vnode.apply(progress, &commands)).await;
         self.log.evict(index);
         let reply = |outcome: tskv::Outcome| Bytes::copy_from_slice(&[outcome.code()]);
-        Ok(outcomes.map_err(other)?.into_iter().map(reply).collect())
+        Ok(outcomes?.into_iter().map(reply).collect())
     }
 
     async fn snapshot(&self) -> io::Result<Image> {
-        let vnode = Arc::clone(&self.vnode);
-        let flushed = tokio::task::spawn_blocking(move || vnode.flush()).await;
-        Ok(image(flushed.map_err(io::Error::other)?.map_err(other)?))
+        Ok(image(self.blocking(Vnode::flush).await?))
     }
 
     fn last_snapshot(&self) -> io::Result<Option<Image>> {
+        if self.gives_images {
+            let given = self.vnode.image().map_err(other)?;
+            return Ok(given.map(|(progress, data)| Image { data, ..image(Some(progress)) }));
+        }
         let flushed = self.vnode.flushed();
         Ok(flushed.is_some().then(|| image(flushed)))
     }
 
-    async fn install(&self, _image: Image) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "a group of one receives no image"))
+    async fn fetch(&self, image: &Image, from: Pieces) -> io::Result<()> {
+        let _alone = self.fetching.lock().await;
+        let manifest = image.data.clone();
+        tracing::info!(vnode = %self.vnode.id(), "an image is fetched");
+        loop {
+            let wanted = manifest.clone();
+            let piece = self.blocking(move |vnode| vnode.missing_piece(&wanted)).await?;
+            let Some(piece) = piece else { return Ok(()) };
+            let bytes = from.read(&piece.part, piece.offset, piece.len).await?;
+            let wanted = manifest.clone();
+            self.blocking(move |vnode| vnode.keep_piece(&wanted, &piece, &bytes)).await?;
+        }
+    }
+
+    async fn read_piece(&self, part: &str, offset: u64, len: u32) -> io::Result<Bytes> {
+        let part = part.to_owned();
+        self.blocking(move |vnode| vnode.read_piece(&part, offset, len)).await
+    }
+
+    async fn install(&self, image: Image) -> io::Result<()> {
+        let Image { raft_state, data } = image;
+        let raft_state = raft_state.unwrap_or_default();
+        self.blocking(move |vnode| vnode.install_image(&data, raft_state)).await?;
+        tracing::info!(vnode = %self.vnode.id(), "an image replaced what was here");
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use meta::{Catalog, Command};
 use model::time::Span;
 use model::{TimeRange, VnodeId};
+use replication::Purge;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::sync::oneshot;
@@ -15,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::Cluster;
 use crate::error::{Error, Result};
+use crate::members::Silent;
 use crate::vnodes::{HostedVnode, folder};
 
 /// How often upkeep looks around by itself.
@@ -65,6 +67,9 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
     let mut rounds = 0_u32;
     // Beside the rounds: a compaction takes long, and flushes must not wait for it.
     let mut compacting: Option<JoinHandle<()>> = None;
+    // And what asks other nodes, for they may not answer.
+    let mut lives: Option<JoinHandle<()>> = None;
+    let silent = Arc::<tokio::sync::Mutex<Silent>>::default();
     loop {
         tokio::select! {
             _ = &mut stop => break,
@@ -81,13 +86,29 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
         }
         cluster.flush_some().await;
         cluster.close_idle().await;
+        cluster.held.expire();
+        cluster.keep_members().await;
         if compacting.as_ref().is_none_or(JoinHandle::is_finished) {
             let cluster = Arc::clone(&cluster);
             compacting = Some(tokio::spawn(async move { cluster.compact_due(COLD).await }));
         }
+        if lives.as_ref().is_none_or(JoinHandle::is_finished) {
+            let cluster = Arc::clone(&cluster);
+            let silent = Arc::clone(&silent);
+            lives = Some(tokio::spawn(async move {
+                cluster.give_sign_of_life().await;
+                cluster.replace_vnodes(&mut *silent.lock().await).await;
+            }));
+        }
         if rounds >= EXPIRY_ROUNDS {
             rounds = 0;
             cluster.drop_expired().await;
+        }
+    }
+    if let Some(lives) = lives {
+        lives.abort();
+        if lives.await.is_err_and(|error| error.is_panic()) {
+            tracing::error!("what asks other nodes panicked");
         }
     }
     if let Some(compacting) = compacting
@@ -119,7 +140,10 @@ impl Cluster {
                 || holders.contains(&VnodeId(*member))
         });
         for (member, hosted) in due {
-            if let Err(error) = hosted.group.snapshot().await {
+            // Who holds the oldest segment must let go of it, whatever others lack.
+            let holds = holders.contains(&VnodeId(member));
+            let purge = if holds { Purge::Covered } else { Purge::Replicated };
+            if let Err(error) = hosted.group.snapshot(purge).await {
                 tracing::error!(vnode = member, %error, "flush failed");
                 drop(hosted);
                 self.vnodes.discard_failed(member).await;
@@ -130,25 +154,23 @@ impl Cluster {
 
     /// Opens a vnode that nothing has used since the start, so that it can be flushed.
     async fn open_holder(&self, vnode: VnodeId) {
-        let catalog = self.meta.catalog();
-        for bucket in catalog.all_buckets() {
-            for set in &bucket.replica_sets {
-                if set.vnodes.iter().any(|place| place.id == vnode)
-                    && let Err(error) = self.vnode(bucket, set).await
-                {
-                    tracing::error!(%vnode, %error, "a vnode that holds the log does not open");
-                }
-            }
+        if let Err(error) = self.vnode_by_id(vnode).await {
+            tracing::error!(%vnode, %error, "a vnode that holds the log does not open");
         }
     }
 
     async fn close_idle(&self) {
+        let catalog = self.meta.catalog();
         for (member, hosted) in self.vnodes.open_now().await {
-            if hosted.beside.idle() < IDLE {
+            hosted.beside.vnode.release_images();
+            // A group of several is kept awake by its leader.
+            let set = catalog.replica_set_of(VnodeId(member));
+            let alone = set.is_none_or(|(_, set)| set.vnodes.len() == 1);
+            if hosted.beside.idle() < IDLE || !alone {
                 continue;
             }
             if hosted.beside.vnode.memcache_bytes() > 0
-                && let Err(error) = hosted.group.snapshot().await
+                && let Err(error) = hosted.group.snapshot(Purge::Covered).await
             {
                 tracing::error!(vnode = member, %error, "flush failed");
                 drop(hosted);
@@ -181,6 +203,12 @@ impl Cluster {
 
     /// Removes vnodes that the older catalog has and the newer does not.
     async fn remove_dropped(&self, older: &Catalog, newer: &Catalog) {
+        // Only what is known to be dropped: a set may be made, and written to, after this catalog.
+        for set in older.all_buckets().flat_map(|bucket| &bucket.replica_sets) {
+            if newer.replica_set(set.id).is_none() {
+                self.vnodes.forget(set.id);
+            }
+        }
         let kept = places(newer, self);
         for (vnode, folder) in places(older, self) {
             if !kept.contains_key(&vnode)
@@ -196,7 +224,6 @@ impl Cluster {
             // A statement or compaction that began before the drop still holds it.
             tokio::time::sleep(CLOSE_PAUSE).await;
         }
-        self.vnodes.forget(vnode);
         self.wal.forget(vnode).await?;
         let disk = Arc::clone(&self.disk);
         let removed = tokio::task::spawn_blocking(move || disk.remove_folder(&folder)).await;
@@ -244,7 +271,7 @@ impl Cluster {
     /// A vnode that cannot be flushed.
     pub async fn flush_all(&self) -> Result<()> {
         for (_, hosted) in self.vnodes.open_now().await {
-            hosted.group.snapshot().await?;
+            hosted.group.snapshot(Purge::Covered).await?;
         }
         Ok(())
     }

@@ -1,15 +1,15 @@
 //! The replica sets of this node, opened on first need and closed when flushed and idle.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use meta::{Bucket, ReplicaSet};
-use model::VnodeId;
+use meta::{Bucket, ReplicaSet, VnodeState};
+use model::{NodeId, ReplicaSetId, VnodeId};
 use parking_lot::Mutex;
 use replication::RaftHost;
-use replication::{Group, GroupConfig};
+use replication::{Group, GroupConfig, Origin};
 use tokio::sync::RwLock;
 use tokio::time::Instant;
 use tskv::{Schemas, TableFate, Vnode, VnodeConfig, WriteId};
@@ -34,19 +34,33 @@ pub(crate) type HostedVnode = replication::Hosted<OpenVnode>;
 pub(crate) struct Vnodes {
     host: RaftHost<OpenVnode>,
     session: u64,
-    /// Last sequence used, by vnode; it outlives the group's being closed.
-    sequences: Mutex<HashMap<VnodeId, Arc<AtomicU64>>>,
+    /// Last sequence used, by replica set; it outlives the group's being closed.
+    sequences: Mutex<HashMap<ReplicaSetId, Arc<AtomicU64>>>,
+    /// Who led a replica set when it was asked last.
+    leaders: Mutex<HashMap<ReplicaSetId, NodeId>>,
 }
 
 impl Vnodes {
-    pub(crate) fn new(session: u64) -> Self {
-        let host = RaftHost::new(GroupConfig::default());
-        Self { host, session, sequences: Mutex::default() }
+    pub(crate) fn new(session: u64, groups: GroupConfig) -> Self {
+        let host = RaftHost::new(groups);
+        Self { host, session, sequences: Mutex::default(), leaders: Mutex::default() }
     }
 
-    /// Returns the id of the next write to a vnode.
-    pub(crate) fn next_write(&self, vnode: VnodeId) -> WriteId {
-        let counter = Arc::clone(self.sequences.lock().entry(vnode).or_default());
+    pub(crate) fn leader_hint(&self, set: ReplicaSetId) -> Option<NodeId> {
+        self.leaders.lock().get(&set).copied()
+    }
+
+    pub(crate) fn note_leader(&self, set: ReplicaSetId, node: NodeId) {
+        self.leaders.lock().insert(set, node);
+    }
+
+    pub(crate) fn forget_leader(&self, set: ReplicaSetId) {
+        self.leaders.lock().remove(&set);
+    }
+
+    /// Returns the id of the next write to a replica set.
+    pub(crate) fn next_write(&self, set: ReplicaSetId) -> WriteId {
+        let counter = Arc::clone(self.sequences.lock().entry(set).or_default());
         WriteId { session: self.session, sequence: counter.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
@@ -63,8 +77,10 @@ impl Vnodes {
         self.host.discard_failed(member).await;
     }
 
-    pub(crate) fn forget(&self, vnode: VnodeId) {
-        self.sequences.lock().remove(&vnode);
+    /// Forgets a replica set that was dropped; never one that lives, whose sequences would begin anew.
+    pub(crate) fn forget(&self, set: ReplicaSetId) {
+        self.sequences.lock().remove(&set);
+        self.leaders.lock().remove(&set);
     }
 
     pub(crate) async fn close_all(&self) {
@@ -85,8 +101,21 @@ impl OpenVnode {
 }
 
 impl Cluster {
-    /// Returns this node's member of a replica set, opening it where it is not open.
+    /// Returns this node's member of a replica set, opening it where it is not open and founding the
+    /// group where nobody has.
     pub(crate) async fn vnode(
+        &self,
+        bucket: &Bucket,
+        replica_set: &ReplicaSet,
+    ) -> Result<Arc<HostedVnode>> {
+        let hosted = self.called_vnode(bucket, replica_set).await?;
+        hosted.group.found(&origin(replica_set, hosted.beside.vnode.id())).await?;
+        Ok(hosted)
+    }
+
+    /// Returns this node's member of a replica set, as other members call it: they have founded the
+    /// group.
+    pub(crate) async fn called_vnode(
         &self,
         bucket: &Bucket,
         replica_set: &ReplicaSet,
@@ -100,9 +129,10 @@ impl Cluster {
         let open = |config| async move {
             let folder = self.folder(bucket, replica_set, id);
             let folder = folder.map_err(|error| stopped(&error))?;
-            self.open_vnode(config, folder, id).await
+            self.open_vnode(config, folder, (id, origin(replica_set, id))).await
         };
-        let hosted = self.vnodes.host.get(id.0, open).await?;
+        // On the heap: opening is rare, and its state would make every write's future large.
+        let hosted = Box::pin(self.vnodes.host.get(id.0, open)).await?;
         *hosted.beside.last_use.lock() = Instant::now();
         Ok(hosted)
     }
@@ -131,7 +161,7 @@ impl Cluster {
         &self,
         config: GroupConfig,
         folder: PathBuf,
-        id: VnodeId,
+        (id, origin): (VnodeId, Origin),
     ) -> replication::Result<HostedVnode> {
         let log = self.wal.log(id);
         let purged = log.purged().map_or(0, |(upto, _)| upto);
@@ -148,8 +178,10 @@ impl Cluster {
         });
         let vnode = opened.await.map_err(|error| stopped(&error))?.map_err(|e| stopped(&e))?;
         let vnode = Arc::new(vnode);
-        let machine = Arc::new(VnodeMachine::new(Arc::clone(&vnode), log.clone()));
-        let group = Group::open(&config, id.0, VnodeLogStore(log), machine).await?;
+        let gives_images = self.peers.is_some();
+        let machine = VnodeMachine::new(Arc::clone(&vnode), log.clone(), gives_images);
+        let store = VnodeLogStore(log);
+        let group = Group::open(&config, (id.0, &origin), store, Arc::new(machine)).await?;
         let last_use = Mutex::new(Instant::now());
         let beside = OpenVnode { vnode, changes: Arc::default(), last_use };
         Ok(HostedVnode { group, beside })
@@ -167,6 +199,13 @@ impl Cluster {
             }
         })
     }
+}
+
+/// Returns how a vnode comes to be in its group, as the catalog tells.
+fn origin(set: &ReplicaSet, vnode: VnodeId) -> Origin {
+    let founders = set.vnodes.iter().filter(|place| place.state == VnodeState::Founder);
+    let founders: BTreeMap<u64, NodeId> = founders.map(|place| (place.id.0, place.node)).collect();
+    if founders.contains_key(&vnode.0) { Origin::Founded(founders) } else { Origin::Added }
 }
 
 fn stopped(error: &dyn std::fmt::Display) -> replication::Error {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use meta::Command;
+use meta::{Bucket, Command, ReplicaSet};
 use model::{BucketId, DatabaseId, ErrorKind, Points};
 use tskv::wal::WAL_ENTRY_BYTES_MAX;
 use tskv::{Outcome, encode_write};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
+use crate::peers::{Request, Response};
 use crate::router::{Part, missing_bucket, split};
 use crate::vnodes::HostedVnode;
 
@@ -27,8 +28,6 @@ impl Cluster {
         if points.rows() == 0 {
             return Ok(());
         }
-        self.wal.admit()?;
-        self.wait_for_memory().await?;
         let mut parts = self.place(database, points).await?;
         if parts.len() == 1
             && let Some(part) = parts.pop()
@@ -63,52 +62,51 @@ impl Cluster {
             let Some(time) = missing_bucket(&catalog, database, &points) else {
                 return split(&catalog, database, points);
             };
-            let now = self.clock.now_ns();
-            let nodes = vec![self.config.node];
+            let (now, nodes) = (self.clock.now_ns(), Vec::new());
             self.meta.submit(&Command::CreateBucket { database, time, nodes, now }).await?;
         }
     }
 
     async fn write_part(&self, part: &Part) -> Result<()> {
-        let hosted = self.vnode(&part.bucket, &part.replica_set).await?;
-        let _shared = hosted.beside.changes.read().await;
-        self.propose_write(&hosted, part).await
-    }
-
-    pub(crate) async fn propose_write(&self, hosted: &HostedVnode, part: &Part) -> Result<()> {
-        let id = self.vnodes.next_write(hosted.beside.vnode.id());
+        let id = self.vnodes.next_write(part.replica_set.id);
         let command = encode_write(id, self.clock.now_ns(), std::slice::from_ref(&part.points));
-        self.propose(hosted, part.bucket.id, command).await
+        self.propose((&part.bucket, &part.replica_set), command).await.map(|_| ())
     }
 
-    /// Proposes a command and makes of its outcome what a writer is told.
+    /// Proposes a command where its replica set is led, and makes of its outcome what a writer is told.
+    /// A repetition, after an answer that did not come, is known by its id and applied once.
     pub(crate) async fn propose(
         &self,
-        hosted: &HostedVnode,
-        bucket: BucketId,
+        (bucket, set): (&Bucket, &ReplicaSet),
         command: Bytes,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         if command.len() > WAL_ENTRY_BYTES_MAX {
             return Err(Error::TooLarge { bytes: command.len() });
         }
-        let reply = hosted.group.propose(command).await?;
+        let here = |hosted: Arc<HostedVnode>| {
+            let command = command.clone();
+            async move {
+                let outcome = self.propose_here(&hosted, (bucket.id, None), command).await?;
+                let index = hosted.group.status().applied.unwrap_or(0);
+                Ok((Response::Proposed { outcome, index }, Bytes::new()))
+            }
+        };
+        let request = |vnode| Request::Propose { vnode, bucket: bucket.id, lock: None };
+        let (_, response, _) = self.ask_leader((bucket, set), request, &command, here).await?;
+        applied(bucket.id, response)
+    }
+
+    /// Wakes upkeep where a vnode, or all of them together, hold much in memory.
+    pub(crate) fn flush_if_full(&self, hosted: &HostedVnode) {
         if hosted.beside.vnode.memcache_bytes() >= self.config.flush_bytes
             || self.gauge.bytes() >= self.config.memcache_bytes_max / 2
         {
             self.signals.flush_wanted();
         }
-        match reply.first().copied().and_then(Outcome::from_code) {
-            Some(Outcome::Applied | Outcome::AppliedBefore) => Ok(()),
-            Some(Outcome::Unknown) | None => Err(Error::Partial {
-                parts: format!("bucket {bucket}"),
-                first: "the outcome is unknown".to_owned(),
-                kind: ErrorKind::Unavailable,
-            }),
-        }
     }
 
     /// Holds the writer back while the memcaches are full: backpressure, not failure.
-    async fn wait_for_memory(&self) -> Result<()> {
+    pub(crate) async fn wait_for_memory(&self) -> Result<()> {
         let freed = async {
             loop {
                 let flushed = self.signals.flushed();
@@ -121,5 +119,18 @@ impl Cluster {
         };
         let waited = tokio::time::timeout(MEMORY_PATIENCE, freed).await;
         waited.map_err(|_| Error::Overloaded { seconds: MEMORY_PATIENCE.as_secs() })
+    }
+}
+
+/// Makes of a command's outcome what a writer is told: an index that is not before the command's.
+pub(crate) fn applied(bucket: BucketId, response: Response) -> Result<u64> {
+    let Response::Proposed { outcome, index } = response else { return Err(response.into_error()) };
+    match Outcome::from_code(outcome) {
+        Some(Outcome::Applied | Outcome::AppliedBefore) => Ok(index),
+        Some(Outcome::Unknown) | None => Err(Error::Partial {
+            parts: format!("bucket {bucket}"),
+            first: "the outcome is unknown".to_owned(),
+            kind: ErrorKind::Unavailable,
+        }),
     }
 }

@@ -1,5 +1,8 @@
 //! The pure state machine: what a command changes in the catalog, and what it answers.
+//! `nodes` holds what concerns nodes and the vnodes on them.
 //! Invariant: either all changes of a command are returned, or a refusal and none.
+
+mod nodes;
 
 use std::collections::BTreeMap;
 
@@ -13,12 +16,13 @@ use model::{
 
 use crate::catalog::{
     Bucket, Catalog, Change, Counters, Database, DatabaseOptions, Entity, Key, Precision,
-    ReplicaSet, Tenant, User, VnodePlace,
+    ReplicaSet, Tenant, User, VnodePlace, VnodeState,
 };
 use crate::command::{
     AlterTable, Command, DatabaseChange, NewColumn, NewUser, Reply, TenantChange, UserChange,
 };
 use crate::error::{Error, Result};
+use nodes::{add_vnode, alter_node, register_node, remove_node, remove_vnode, vnode_joined};
 
 /// The tenant, database and user that every installation begins with.
 pub(crate) const FIRST_TENANT: &str = "cnosdb";
@@ -109,6 +113,14 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
             return create_bucket(catalog, database, (time, now), &nodes, changes);
         }
         Command::DropBucket { bucket } => changes.delete(Key::Bucket(bucket)),
+        Command::RegisterNode(node) => return register_node(catalog, node, changes),
+        Command::AlterNode { node, change } => alter_node(catalog, node, change, changes)?,
+        Command::RemoveNode { node } => remove_node(catalog, node, changes)?,
+        Command::AddVnode { replica_set, node, replaces } => {
+            return add_vnode(catalog, (replica_set, replaces), node, changes);
+        }
+        Command::VnodeJoined { vnode } => vnode_joined(catalog, vnode, changes)?,
+        Command::RemoveVnode { vnode } => remove_vnode(catalog, vnode, changes)?,
     }
     Ok(Reply::Done)
 }
@@ -474,7 +486,7 @@ fn create_bucket(
     let replicas = database.options.replicas as usize;
     if nodes.len() < replicas {
         let message =
-            format!("REPLICA {replicas} needs {replicas} data nodes, there is {}", nodes.len());
+            format!("REPLICA {replicas} needs {replicas} data nodes, there are {}", nodes.len());
         return Err(Error::refused(ErrorKind::LimitReached, message));
     }
     let times = free_range(catalog, &database, time);
@@ -482,9 +494,12 @@ fn create_bucket(
     let id = BucketId(changes.counters.bucket);
     let replica_sets = (0..database.options.shards).map(|_| {
         changes.counters.replica_set += 1;
-        let vnodes = nodes.iter().take(replicas).map(|node| {
+        // Another node begins each set, so that those who lead are spread.
+        let first = changes.counters.replica_set as usize;
+        let vnodes = (0..replicas).map(|replica| {
             changes.counters.vnode += 1;
-            VnodePlace { id: VnodeId(changes.counters.vnode), node: *node }
+            let node = nodes[(first + replica) % nodes.len()];
+            VnodePlace { id: VnodeId(changes.counters.vnode), node, state: VnodeState::Founder }
         });
         ReplicaSet { id: ReplicaSetId(changes.counters.replica_set), vnodes: vnodes.collect() }
     });

@@ -140,6 +140,86 @@ pub struct VnodePlace {
     pub id: VnodeId,
     /// The node.
     pub node: NodeId,
+    /// How it came to be in its replica set.
+    #[serde(default)]
+    pub state: VnodeState,
+}
+
+/// How a vnode came to be in its replica set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VnodeState {
+    /// The replica set began with it.
+    #[default]
+    Founder,
+    /// It was added and is being filled; it does not count yet.
+    Joining,
+    /// It was added and counts.
+    Joined,
+    /// It counts, and goes once another has joined in its stead.
+    Leaving,
+}
+
+impl VnodeState {
+    /// Returns the word people read.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Founder | Self::Joined => "joined",
+            Self::Joining => "joining",
+            Self::Leaving => "leaving",
+        }
+    }
+}
+
+/// A machine of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// The number its data directory got when it was made: a wiped machine is another node.
+    pub identity: String,
+    /// Where other nodes reach it, `host:port`.
+    pub addr: String,
+    /// What people call it.
+    pub name: String,
+    /// What fails together with it: a rack, a data center.
+    pub zone: String,
+    /// What it does.
+    pub roles: NodeRoles,
+    /// Whether it may get vnodes and keep them.
+    pub state: NodeState,
+}
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRoles {
+    /// It keeps a copy of the catalog.
+    pub meta: bool,
+    /// It keeps vnodes.
+    pub data: bool,
+    /// It serves clients.
+    pub query: bool,
+}
+
+/// Whether a node may get vnodes and keep them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeState {
+    /// It gets new vnodes.
+    Ready,
+    /// It keeps what it has and gets nothing new.
+    Cordoned,
+    /// What it has is moved elsewhere.
+    Draining,
+}
+
+impl NodeState {
+    /// Returns the word people read.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Cordoned => "cordoned",
+            Self::Draining => "draining",
+        }
+    }
 }
 
 /// Ids handed out so far, of each kind; the next is one higher.
@@ -153,6 +233,11 @@ pub(crate) struct Counters {
     pub(crate) replica_set: u32,
     pub(crate) vnode: u64,
     pub(crate) session: u64,
+    #[serde(default)]
+    pub(crate) node: u64,
+    /// How often the catalog was changed.
+    #[serde(default)]
+    pub(crate) version: u64,
 }
 
 /// One stored row of the catalog.
@@ -164,6 +249,7 @@ pub(crate) enum Entity {
     Table(Table),
     Bucket(Bucket),
     Counters(Counters),
+    Node(Node),
 }
 
 /// The key of a row.
@@ -175,6 +261,7 @@ pub(crate) enum Key {
     Database(DatabaseId),
     Table(TableId),
     Bucket(BucketId),
+    Node(NodeId),
 }
 
 /// A change of the catalog.
@@ -187,24 +274,25 @@ pub(crate) enum Change {
 /// Everything there is, at one version.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
-    /// Grows with each change.
-    pub version: u64,
     pub(crate) counters: Counters,
     tenants: BTreeMap<TenantId, Arc<Tenant>>,
     users: BTreeMap<UserId, Arc<User>>,
     databases: BTreeMap<DatabaseId, Arc<Database>>,
     tables: BTreeMap<TableId, Arc<Table>>,
     buckets: BTreeMap<BucketId, Arc<Bucket>>,
+    nodes: BTreeMap<NodeId, Arc<Node>>,
     database_names: BTreeMap<(TenantId, String), DatabaseId>,
     table_names: BTreeMap<(DatabaseId, String), TableId>,
     /// Buckets of a database by their last instant, so that the one of a time is found by a search.
     bucket_ends: BTreeMap<(DatabaseId, i64), BucketId>,
+    vnode_buckets: BTreeMap<VnodeId, BucketId>,
+    set_buckets: BTreeMap<ReplicaSetId, BucketId>,
 }
 
 impl Catalog {
-    /// Returns an empty catalog at a version.
-    pub(crate) fn at_version(version: u64) -> Self {
-        Self { version, ..Self::default() }
+    /// Returns how often the catalog was changed: the same number means the same catalog.
+    pub fn version(&self) -> u64 {
+        self.counters.version
     }
 
     /// Returns a tenant by name.
@@ -304,6 +392,30 @@ impl Catalog {
         self.buckets.values()
     }
 
+    /// Returns a replica set and its bucket.
+    pub fn replica_set(&self, id: ReplicaSetId) -> Option<(&Arc<Bucket>, &ReplicaSet)> {
+        let bucket = self.buckets.get(self.set_buckets.get(&id)?)?;
+        bucket.replica_sets.iter().find(|set| set.id == id).map(|set| (bucket, set))
+    }
+
+    /// Returns the replica set a vnode is in, and its bucket.
+    pub fn replica_set_of(&self, vnode: VnodeId) -> Option<(&Arc<Bucket>, &ReplicaSet)> {
+        let bucket = self.buckets.get(self.vnode_buckets.get(&vnode)?)?;
+        let mut sets = bucket.replica_sets.iter();
+        let found = sets.find(|set| set.vnodes.iter().any(|place| place.id == vnode))?;
+        Some((bucket, found))
+    }
+
+    /// Returns all nodes, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// Returns a node by id.
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
     /// Makes a change, in memory only.
     pub(crate) fn absorb(&mut self, change: &Change) {
         match change {
@@ -332,7 +444,14 @@ impl Catalog {
             }
             Entity::Bucket(bucket) => {
                 self.bucket_ends.insert((bucket.database, bucket.times.max), bucket.id);
+                let vnodes = bucket.replica_sets.iter().flat_map(|set| &set.vnodes);
+                self.vnode_buckets.extend(vnodes.map(|place| (place.id, bucket.id)));
+                let sets = bucket.replica_sets.iter().map(|set| (set.id, bucket.id));
+                self.set_buckets.extend(sets);
                 self.buckets.insert(bucket.id, Arc::new(bucket));
+            }
+            Entity::Node(node) => {
+                self.nodes.insert(node.id, Arc::new(node));
             }
         }
     }
@@ -355,8 +474,15 @@ impl Catalog {
             Key::Bucket(id) => {
                 if let Some(old) = self.buckets.remove(&id) {
                     self.bucket_ends.remove(&(old.database, old.times.max));
+                    for set in &old.replica_sets {
+                        self.set_buckets.remove(&set.id);
+                        for place in &set.vnodes {
+                            self.vnode_buckets.remove(&place.id);
+                        }
+                    }
                 }
             }
+            Key::Node(id) => drop(self.nodes.remove(&id)),
         }
     }
 }
@@ -370,6 +496,7 @@ impl Entity {
             Self::Database(database) => Key::Database(database.id),
             Self::Table(table) => Key::Table(table.id),
             Self::Bucket(bucket) => Key::Bucket(bucket.id),
+            Self::Node(node) => Key::Node(node.id),
         }
     }
 }
@@ -385,9 +512,26 @@ impl Key {
             Self::Database(id) => (3, id.0),
             Self::Table(id) => (4, id.0),
             Self::Bucket(id) => (5, id.0),
+            Self::Node(id) => (6, u32::try_from(id.0).unwrap_or(u32::MAX)),
         };
         let mut bytes = vec![kind];
         bytes.extend_from_slice(&u32::to_be_bytes(id));
         bytes
+    }
+
+    /// Reads what [`Self::bytes`] wrote.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (kind, id) = bytes.split_first()?;
+        let id = u32::from_be_bytes(id.try_into().ok()?);
+        Some(match kind {
+            0 => Self::Counters,
+            1 => Self::Tenant(TenantId(id)),
+            2 => Self::User(UserId(id)),
+            3 => Self::Database(DatabaseId(id)),
+            4 => Self::Table(TableId(id)),
+            5 => Self::Bucket(BucketId(id)),
+            6 => Self::Node(NodeId(u64::from(id))),
+            _ => return None,
+        })
     }
 }

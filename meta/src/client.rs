@@ -1,66 +1,33 @@
 //! What the rest of the program talks to: a cached catalog, and a way to change it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use replication::{Group, GroupConfig};
+use model::NodeId;
+use replication::transport::{CallError, Transport};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::catalog::Catalog;
-use crate::command::{self, Command, Reply};
+use crate::command::{Command, Reply};
 use crate::error::{Error, Result};
-use crate::machine::{MetaMachine, decode_reply};
-use crate::store::MetaStore;
+use crate::service::{
+    COMMAND_PATIENCE, META, MetaService, NodeLoad, NodeReport, Request, Response, decode, encode,
+};
 
-/// The member id of the only meta member.
-const MEMBER: u64 = 1;
 /// How long a change of the catalog may take.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// The log is purged after this many commands.
-const SNAPSHOT_COMMANDS: u64 = 1_000;
-
-/// A meta member of this process.
-#[derive(Debug)]
-pub struct MetaNode {
-    group: Arc<Group>,
-    client: MetaClient,
-}
+/// How long one waits for another leader before asking again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Reads and changes the catalog. Clones share one cache.
 #[derive(Clone, Debug)]
 pub struct MetaClient {
-    group: Arc<Group>,
-    catalog: watch::Receiver<Arc<Catalog>>,
-    commands: Arc<std::sync::atomic::AtomicU64>,
-}
-
-impl MetaNode {
-    /// Opens the member whose data is in `folder`; it leads when this returns.
-    ///
-    /// # Errors
-    /// A folder in use, damage.
-    pub async fn open(folder: &Path) -> Result<Self> {
-        let folder = folder.to_path_buf();
-        let opened = tokio::task::spawn_blocking(move || MetaStore::open(&folder)).await;
-        let store = opened.map_err(|error| Error::Unavailable(error.to_string()))??;
-        let machine = Arc::new(MetaMachine::open(store.clone())?);
-        let catalog = machine.watch();
-        let group = Group::open(&GroupConfig::default(), MEMBER, store, machine).await;
-        let group = Arc::new(group.map_err(|error| Error::Unavailable(error.to_string()))?);
-        let client = MetaClient { group: Arc::clone(&group), catalog, commands: Arc::default() };
-        Ok(Self { group, client })
-    }
-
-    /// Returns a client of this member.
-    pub fn client(&self) -> MetaClient {
-        self.client.clone()
-    }
-
-    /// Stops the member; its clients get `Unavailable` from then on.
-    pub async fn close(self) {
-        self.group.close().await;
-    }
+    pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
+    /// The member of this process.
+    pub(crate) here: Option<Arc<MetaService>>,
+    /// The way to the members of other processes.
+    pub(crate) transport: Option<Arc<dyn Transport>>,
 }
 
 impl MetaClient {
@@ -77,19 +44,85 @@ impl MetaClient {
     /// Changes the catalog. The change is in this process's cache when this returns.
     ///
     /// # Errors
-    /// `Refused`: nothing changed. `Unavailable`: nobody knows.
+    /// `Refused`: nothing changed. `Unavailable`: nobody knows, or nobody leads.
     pub async fn submit(&self, command: &Command) -> Result<Reply> {
-        let bytes = command::encode(command)?;
-        let proposed = tokio::time::timeout(DEADLINE, self.group.propose(bytes)).await;
-        let reply = proposed
-            .map_err(|_| Error::Unavailable("no answer in time".to_owned()))?
-            .map_err(|error| Error::Unavailable(error.to_string()))?;
-        let count = self.commands.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-        if count.is_multiple_of(SNAPSHOT_COMMANDS)
-            && let Err(error) = self.group.snapshot().await
-        {
-            tracing::warn!(%error, "the catalog's log is not purged for now");
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let request = Request::Submit { command: command.clone(), passed_on: false };
+            let failed = match self.ask(request).await {
+                Ok(Response::Answer(answer)) => {
+                    let reply = answer.outcome?;
+                    self.wait_for(answer.version, deadline).await?;
+                    return Ok(reply);
+                }
+                Ok(Response::NoLeader) => "no meta member leads".to_owned(),
+                Ok(Response::Unknown(reason)) if command.is_repeatable() => reason,
+                Ok(Response::Unknown(reason)) => {
+                    let message = format!("whether it was done is not known: {reason}");
+                    return Err(Error::Unavailable(message));
+                }
+                Ok(_) => return Err(Error::Corrupt("another answer was asked for".to_owned())),
+                Err(error) => error,
+            };
+            if Instant::now() + PAUSE >= deadline {
+                return Err(Error::Unavailable(failed));
+            }
+            tokio::time::sleep(PAUSE).await;
         }
-        decode_reply(&reply)
+    }
+
+    /// Gives a sign of life, with what this node carries.
+    ///
+    /// # Errors
+    /// `Unavailable` where no member leads.
+    pub async fn heartbeat(&self, node: NodeId, load: NodeLoad) -> Result<()> {
+        match self.ask(Request::Heartbeat { node, load, passed_on: false }).await {
+            Ok(Response::Done) => Ok(()),
+            Ok(other) => Err(Error::Unavailable(format!("{other:?}"))),
+            Err(error) => Err(Error::Unavailable(error)),
+        }
+    }
+
+    /// Returns the meta member that leads, and what it knows of all nodes.
+    ///
+    /// # Errors
+    /// `Unavailable` where no member leads.
+    pub async fn nodes(&self) -> Result<(NodeId, Vec<NodeReport>)> {
+        match self.ask(Request::Nodes { passed_on: false }).await {
+            Ok(Response::Nodes { leader, nodes }) => Ok((leader, nodes)),
+            Ok(other) => Err(Error::Unavailable(format!("{other:?}"))),
+            Err(error) => Err(Error::Unavailable(error)),
+        }
+    }
+
+    /// Asks the member of this process, else those of others, one after another.
+    async fn ask(&self, request: Request) -> std::result::Result<Response, String> {
+        if let Some(here) = &self.here {
+            return Ok(here.answer(request).await);
+        }
+        let Some(transport) = &self.transport else { return Err("no meta member".to_owned()) };
+        let catalog = self.catalog();
+        let request = encode(&request);
+        let mut failed = "no meta member is known".to_owned();
+        for node in catalog.nodes().filter(|node| node.roles.meta) {
+            let asked = transport.call(node.id, META, request.clone(), COMMAND_PATIENCE).await;
+            match asked.and_then(|answer| decode(&answer)) {
+                Ok(Response::NoLeader) => failed = format!("node {} knows no leader", node.id),
+                Ok(response) => return Ok(response),
+                Err(CallError::Unknown { reason, .. }) => return Ok(Response::Unknown(reason)),
+                Err(error) => failed = error.to_string(),
+            }
+        }
+        Err(failed)
+    }
+
+    async fn wait_for(&self, version: u64, deadline: Instant) -> Result<()> {
+        let mut catalog = self.catalog.clone();
+        let seen = catalog.wait_for(|catalog| catalog.version() >= version);
+        let late = "it was done, but this node has not heard of it yet";
+        match tokio::time::timeout_at(deadline, seen).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Error::Unavailable(late.to_owned())),
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! What may be asked to change, as versioned bytes, and what is answered.
 
 use bytes::Bytes;
-use model::{BucketId, ColumnKind, DatabaseId, NodeId, TableId, TenantId, UserId};
+use model::{
+    BucketId, ColumnKind, DatabaseId, NodeId, ReplicaSetId, TableId, TenantId, UserId, VnodeId,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{DatabaseOptions, Role};
+use crate::catalog::{DatabaseOptions, NodeRoles, NodeState, Role};
 use crate::error::{Error, Result};
 
 const VERSION: u8 = 1;
@@ -100,7 +102,7 @@ pub enum Command {
         database: DatabaseId,
         /// A time in it, nanoseconds.
         time: i64,
-        /// The nodes that can take vnodes, best first.
+        /// The nodes that can take vnodes, best first; filled in by the meta member that leads.
         nodes: Vec<NodeId>,
         /// The caller's clock, nanoseconds.
         now: i64,
@@ -110,6 +112,63 @@ pub enum Command {
         /// Which.
         bucket: BucketId,
     },
+    /// Takes a node in; one that is known by its identity gets its address and labels.
+    RegisterNode(NewNode),
+    /// Changes a node.
+    AlterNode {
+        /// Which.
+        node: NodeId,
+        /// How.
+        change: NodeChange,
+    },
+    /// Removes a node that holds no vnode any more.
+    RemoveNode {
+        /// Which.
+        node: NodeId,
+    },
+    /// Adds a vnode to a replica set; it does not count before it has joined.
+    AddVnode {
+        /// To which.
+        replica_set: ReplicaSetId,
+        /// On which node.
+        node: NodeId,
+        /// Which vnode leaves once it has joined.
+        replaces: Option<VnodeId>,
+    },
+    /// Lets a vnode that was added count.
+    VnodeJoined {
+        /// Which.
+        vnode: VnodeId,
+    },
+    /// Removes a vnode from its replica set; one that counts only where another one does.
+    RemoveVnode {
+        /// Which.
+        vnode: VnodeId,
+    },
+}
+
+/// A node to be taken in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewNode {
+    /// The number its data directory got when it was made.
+    pub identity: String,
+    /// Where other nodes reach it, `host:port`.
+    pub addr: String,
+    /// What people call it.
+    pub name: String,
+    /// What fails together with it.
+    pub zone: String,
+    /// What it does.
+    pub roles: NodeRoles,
+}
+
+/// A change of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeChange {
+    /// Another address.
+    Address(String),
+    /// Whether it gets and keeps vnodes.
+    State(NodeState),
 }
 
 /// A user to be made.
@@ -200,6 +259,26 @@ pub enum Reply {
     Session(u64),
     /// The bucket that holds the time asked for.
     Bucket(BucketId),
+    /// A node that was taken in.
+    Node(NodeId),
+    /// A vnode that was added.
+    Vnode(VnodeId),
+}
+
+impl Command {
+    /// Returns whether a second application does no harm, so that an unknown outcome may be repeated.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        matches!(
+            self,
+            Self::Bootstrap { .. }
+                | Self::NewSession
+                | Self::CreateBucket { .. }
+                | Self::DropBucket { .. }
+                | Self::RegisterNode(_)
+                | Self::AlterNode { .. }
+                | Self::VnodeJoined { .. }
+        )
+    }
 }
 
 // FORMAT: docs/formats/meta.md, v1

@@ -8,6 +8,9 @@
 //! | `store`   | RocksDB: column families, log, state                                    |
 //! | `machine` | the state machine over the store                                        |
 //! | `client`  | what the rest of the program talks to                                   |
+//! | `node`    | a node's part: a member of the group, or a follower of one              |
+//! | `service` | what members do for other nodes                                         |
+//! | `placement` | which nodes get new vnodes                                            |
 //!
 //! Invariant: apply asks nobody: no clock, no randomness, no IO decides what a command does.
 //! Change an entity: also touch docs/formats/meta.md.
@@ -18,16 +21,22 @@ mod client;
 mod command;
 mod error;
 mod machine;
+mod node;
+mod placement;
+mod service;
 mod store;
 
 pub use catalog::{
-    Bucket, Catalog, Database, DatabaseOptions, Precision, ReplicaSet, Role, Table, Tenant, User,
-    VnodePlace,
+    Bucket, Catalog, Database, DatabaseOptions, Node, NodeRoles, NodeState, Precision, ReplicaSet,
+    Role, Table, Tenant, User, VnodePlace, VnodeState,
 };
-pub use client::{MetaClient, MetaNode};
+pub use client::MetaClient;
 pub use command::{
-    AlterTable, Command, DatabaseChange, NewColumn, NewUser, Reply, TenantChange, UserChange,
+    AlterTable, Command, DatabaseChange, NewColumn, NewNode, NewUser, NodeChange, Reply,
+    TenantChange, UserChange,
 };
 pub use error::{Error, Result};
 pub use machine::MetaMachine;
+pub use node::{MetaNode, fetch_catalog, register};
+pub use service::{NodeLoad, NodeReport};
 pub use store::MetaStore;

@@ -7,19 +7,35 @@ use bytes::Bytes;
 use model::wire::{Malformed, Reader, Write};
 use parking_lot::Mutex;
 use replication::{Image, Machine};
-use tokio::sync::watch;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, watch};
 
 use crate::apply::apply;
-use crate::catalog::{Catalog, Change, Entity};
+use crate::catalog::{Catalog, Change, Counters, Entity, Key};
 use crate::command::{self, Reply};
 use crate::error::{Error, Result};
 use crate::store::MetaStore;
+
+/// Changes that who follows the catalog may lag behind.
+const CHANGES_KEPT: usize = 1_024;
+
+/// What one step changed: rows by key, `None` where one was deleted.
+pub(crate) type CatalogChange = Arc<Vec<Row>>;
+
+/// A machine's answer to a command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    pub(crate) outcome: Result<Reply>,
+    /// The catalog's version once the command was applied.
+    pub(crate) version: u64,
+}
 
 /// The machine of the meta group.
 #[derive(Debug)]
 pub struct MetaMachine {
     store: MetaStore,
     catalog: watch::Sender<Arc<Catalog>>,
+    changes: broadcast::Sender<CatalogChange>,
     /// Held while rows change, so that an image is of one moment.
     applying: Mutex<()>,
 }
@@ -35,12 +51,17 @@ impl MetaMachine {
     /// Rows that cannot be read.
     pub fn open(store: MetaStore) -> Result<Self> {
         let damaged = |error: io::Error| Error::Corrupt(error.to_string());
-        let mut catalog = Catalog::at_version(1);
-        for row in store.rows().map_err(damaged)? {
-            catalog.put(decode_row(&row).map_err(damaged)?);
-        }
+        let catalog = catalog_of(&store.rows().map_err(damaged)?).map_err(damaged)?;
         let (catalog, _) = watch::channel(Arc::new(catalog));
-        Ok(Self { store, catalog, applying: Mutex::new(()) })
+        let (changes, _) = broadcast::channel(CHANGES_KEPT);
+        Ok(Self { store, catalog, changes, applying: Mutex::new(()) })
+    }
+
+    /// Returns all rows, and what changes from then on.
+    pub(crate) fn follow(&self) -> io::Result<(Vec<Bytes>, broadcast::Receiver<CatalogChange>)> {
+        let _guard = self.applying.lock();
+        let changes = self.changes.subscribe();
+        Ok((self.store.rows()?, changes))
     }
 
     /// Returns the catalog as it changes.
@@ -52,27 +73,58 @@ impl MetaMachine {
         let _guard = self.applying.lock();
         let mut catalog = Catalog::clone(&self.catalog.borrow());
         let mut rows = Vec::new();
-        let mut replies = Vec::with_capacity(commands.len());
+        let mut outcomes = Vec::with_capacity(commands.len());
         for command in commands {
             let command = command::decode(command).map_err(damaged)?;
-            let answer = apply(&catalog, command).map(|(changes, reply)| {
+            outcomes.push(apply(&catalog, command).map(|(changes, reply)| {
                 changes.iter().for_each(|change| catalog.absorb(change));
                 rows.extend(changes.iter().map(row_of));
                 reply
-            });
-            replies.push(encode_reply(&answer)?);
+            }));
+        }
+        if !rows.is_empty() {
+            let version = catalog.counters.version + 1;
+            let counters = Counters { version, ..catalog.counters };
+            let change = Change::Put(Box::new(Entity::Counters(counters)));
+            catalog.absorb(&change);
+            rows.push(row_of(&change));
         }
         let rows = rows.into_iter().collect::<io::Result<Vec<_>>>()?;
         self.store.apply(&rows, raft_state)?;
+        let version = catalog.version();
         if !rows.is_empty() {
-            catalog.version += 1;
             self.catalog.send_replace(Arc::new(catalog));
+            // Nobody may follow at the moment.
+            let _followers = self.changes.send(Arc::new(rows));
         }
-        Ok(replies)
+        let answers = outcomes.into_iter().map(|outcome| Answer { outcome, version });
+        answers.map(|answer| encode_answer(&answer)).collect()
     }
 }
 
-type Row = (Vec<u8>, Option<Vec<u8>>);
+pub(crate) type Row = (Vec<u8>, Option<Vec<u8>>);
+
+/// Makes a catalog of its rows.
+pub(crate) fn catalog_of(rows: &[Bytes]) -> io::Result<Catalog> {
+    let mut catalog = Catalog::default();
+    for row in rows {
+        catalog.put(decode_row(row)?);
+    }
+    Ok(catalog)
+}
+
+/// Returns a catalog with some rows changed.
+pub(crate) fn changed(catalog: &Catalog, rows: &[Row]) -> io::Result<Catalog> {
+    let mut catalog = catalog.clone();
+    for (key, row) in rows {
+        let change = match row {
+            Some(row) => Change::Put(Box::new(decode_row(row)?)),
+            None => Change::Delete(Key::from_bytes(key).ok_or_else(|| damaged("a row's key"))?),
+        };
+        catalog.absorb(&change);
+    }
+    Ok(catalog)
+}
 
 fn row_of(change: &Change) -> io::Result<Row> {
     Ok(match change {
@@ -90,13 +142,13 @@ fn decode_row(row: &[u8]) -> io::Result<Entity> {
     serde_json::from_slice(row).map_err(damaged)
 }
 
-fn encode_reply(answer: &Result<Reply>) -> io::Result<Bytes> {
+fn encode_answer(answer: &Answer) -> io::Result<Bytes> {
     serde_json::to_vec(answer).map(Bytes::from).map_err(damaged)
 }
 
 /// Decodes what [`MetaMachine`] answered to a command.
-pub(crate) fn decode_reply(bytes: &[u8]) -> Result<Reply> {
-    serde_json::from_slice(bytes).map_err(|error| Error::Corrupt(error.to_string()))?
+pub(crate) fn decode_answer(bytes: &[u8]) -> Result<Answer> {
+    serde_json::from_slice(bytes).map_err(|error| Error::Corrupt(error.to_string()))
 }
 
 /// Writes an image: the raft state, then every row.
@@ -149,18 +201,19 @@ impl Machine for MetaMachine {
     async fn install(&self, image: Image) -> io::Result<()> {
         let _guard = self.applying.lock();
         let (_, rows) = decode_image(&image.data).map_err(damaged)?;
-        let mut catalog = Catalog::at_version(self.catalog.borrow().version + 1);
+        let catalog = catalog_of(&rows)?;
         let mut keyed = Vec::with_capacity(rows.len());
         for row in rows {
-            let entity = decode_row(&row)?;
-            keyed.push((entity.key().bytes(), row.to_vec()));
-            catalog.put(entity);
+            keyed.push((decode_row(&row)?.key().bytes(), row.to_vec()));
         }
         let raft_state = image.raft_state.unwrap_or_default();
         let rows: Vec<Bytes> = keyed.iter().map(|(_, row)| Bytes::copy_from_slice(row)).collect();
         let data = encode_image(Some(&raft_state), &rows);
         self.store.replace(&keyed, (&raft_state, &data))?;
         self.catalog.send_replace(Arc::new(catalog));
+        // Who follows by changes has missed some: an empty change tells them to begin anew.
+        let changes: Vec<Row> = Vec::new();
+        let _followers = self.changes.send(Arc::new(changes));
         Ok(())
     }
 }

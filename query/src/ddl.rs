@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use meta::{
-    AlterTable, Command, DatabaseChange, DatabaseOptions, NewColumn, NewUser, Precision, Role,
-    TenantChange, User, UserChange,
+    AlterTable, Catalog, Command, DatabaseChange, DatabaseOptions, NewColumn, NewUser, Precision,
+    Role, TenantChange, User, UserChange,
 };
 use model::time::Span;
 use model::{ColumnKind, UserId};
@@ -21,8 +21,6 @@ use crate::sql::{
 
 const DAY_NS: i64 = 86_400 * 1_000_000_000;
 const HOUR_NS: i64 = 3_600 * 1_000_000_000;
-/// Data nodes there are.
-const DATA_NODES: u32 = 1;
 
 impl Session {
     /// Runs a definition.
@@ -176,6 +174,7 @@ impl Session {
                     return Ok(self.skip("database", name, "already exists", "CREATE DATABASE"));
                 }
                 let options = options_of(options)?;
+                check_replicas(options.replicas, &catalog)?;
                 let name = name.clone();
                 self.submit(Command::CreateDatabase { tenant, name, options }, "CREATE DATABASE")
                     .await
@@ -187,7 +186,7 @@ impl Session {
                     AlterDatabaseOption::Shard(shards) => DatabaseChange::Shards(shards),
                     AlterDatabaseOption::VnodeDuration(ns) => DatabaseChange::VnodeDuration(ns),
                     AlterDatabaseOption::Replica(replicas) => {
-                        check_replicas(replicas)?;
+                        check_replicas(replicas, &catalog)?;
                         DatabaseChange::Replicas(replicas)
                     }
                     AlterDatabaseOption::Precision(_) => {
@@ -295,11 +294,13 @@ fn new_column(column: &ColumnDefinition) -> NewColumn {
     NewColumn { name: column.name.clone(), kind, not_null: column.not_null }
 }
 
-fn check_replicas(replicas: u32) -> Result<()> {
-    if replicas <= DATA_NODES {
+fn check_replicas(replicas: u32, catalog: &Catalog) -> Result<()> {
+    let nodes = catalog.nodes().filter(|node| node.roles.data).count();
+    if replicas as usize <= nodes {
         return Ok(());
     }
-    let message = format!("REPLICA {replicas} needs {replicas} data nodes, there is {DATA_NODES}");
+    let are = if nodes == 1 { "is" } else { "are" };
+    let message = format!("REPLICA {replicas} needs {replicas} data nodes, there {are} {nodes}");
     Err(Error::new("53000", message))
 }
 
@@ -324,10 +325,7 @@ fn options_of(options: &[AlterDatabaseOption]) -> Result<DatabaseOptions> {
             AlterDatabaseOption::Ttl(ttl) => read.ttl = ttl,
             AlterDatabaseOption::Shard(shards) => read.shards = shards,
             AlterDatabaseOption::VnodeDuration(ns) => read.vnode_duration_ns = ns,
-            AlterDatabaseOption::Replica(replicas) => {
-                check_replicas(replicas)?;
-                read.replicas = replicas;
-            }
+            AlterDatabaseOption::Replica(replicas) => read.replicas = replicas,
             AlterDatabaseOption::Precision(precision) => read.precision = precision,
         }
     }
@@ -353,6 +351,7 @@ mod tests {
         assert_eq!(duration(Span::Ns(30 * DAY_NS)), 2 * DAY_NS);
         assert_eq!(duration(Span::Ns(DAY_NS)), 2 * HOUR_NS);
         assert_eq!(duration(Span::Ns(1)), HOUR_NS);
-        assert_eq!(check_replicas(3).unwrap_err().sqlstate, "53000");
+        let none = check_replicas(3, &Catalog::default());
+        assert_eq!(none.unwrap_err().sqlstate, "53000");
     }
 }

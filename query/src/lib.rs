@@ -40,6 +40,7 @@ mod functions;
 mod ingest;
 mod insert;
 mod last_rows;
+mod nodes;
 mod output;
 mod planning;
 mod scan;

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cluster::{ExactCounts, ScanColumn, ScanRequest, VnodeScan};
+use cluster::{ExactCounts, Scan, ScanColumn, ScanRequest};
 use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::stats::Precision;
@@ -56,7 +56,7 @@ pub(crate) struct ScanOptions<'a> {
 pub(crate) struct TskvScanExec {
     table: String,
     request: ScanRequest,
-    partitions: Vec<Vec<VnodeScan>>,
+    partitions: Vec<Vec<Scan>>,
     limit: Option<usize>,
     /// Whether only the newest row of each series is read.
     last_rows: bool,
@@ -82,7 +82,7 @@ impl TskvScanExec {
         let ScanOptions { tags, limit, partitions_wanted } = options;
         let buckets = (scans.buckets, scans.buckets_all);
         let parts = scans.parts.into_iter().map(|part| part.scan);
-        let parts: Vec<VnodeScan> = parts.filter(|scan| scan.counts().series > 0).collect();
+        let parts: Vec<Scan> = parts.filter(|scan| scan.counts().series > 0).collect();
         let statistics = statistics(&request, &parts);
         let partitions = partition(split(parts, partitions_wanted, limit));
         let ordering = ordering(&request, &partitions, tags)?;
@@ -110,7 +110,7 @@ impl TskvScanExec {
 }
 
 /// Splits scans by series, so that there are as many as threads to read them.
-fn split(scans: Vec<VnodeScan>, wanted: usize, limit: Option<usize>) -> Vec<VnodeScan> {
+fn split(scans: Vec<Scan>, wanted: usize, limit: Option<usize>) -> Vec<Scan> {
     let parts = wanted.div_ceil(scans.len().max(1));
     if parts < 2 || limit.is_some_and(|limit| limit < SPLIT_ROWS) {
         return scans;
@@ -123,9 +123,9 @@ fn split(scans: Vec<VnodeScan>, wanted: usize, limit: Option<usize>) -> Vec<Vnod
 }
 
 /// Tells what is exactly known of all rows, so that counts and extremes need no reading.
-fn statistics(request: &ScanRequest, scans: &[VnodeScan]) -> Arc<Statistics> {
+fn statistics(request: &ScanRequest, scans: &[Scan]) -> Arc<Statistics> {
     let unknown = || Arc::new(Statistics::new_unknown(&request.schema));
-    let exact: Option<Vec<ExactCounts>> = scans.iter().map(VnodeScan::exact).collect();
+    let exact: Option<Vec<ExactCounts>> = scans.iter().map(Scan::exact).collect();
     let Some(exact) = exact else { return unknown() };
     let mut statistics = Statistics::new_unknown(&request.schema);
     let rows = exact.iter().map(|one| one.rows).sum();
@@ -181,7 +181,7 @@ fn scalar(bits: u64, value_type: ValueType) -> Option<ScalarValue> {
     }
 }
 
-fn partition(scans: Vec<VnodeScan>) -> Vec<Vec<VnodeScan>> {
+fn partition(scans: Vec<Scan>) -> Vec<Vec<Scan>> {
     if scans.len() <= PARTITIONS_MAX {
         let mut partitions: Vec<_> = scans.into_iter().map(|scan| vec![scan]).collect();
         if partitions.is_empty() {
@@ -202,16 +202,16 @@ fn partition(scans: Vec<VnodeScan>) -> Vec<Vec<VnodeScan>> {
 /// where there is one series.
 fn ordering(
     request: &ScanRequest,
-    partitions: &[Vec<VnodeScan>],
+    partitions: &[Vec<Scan>],
     tags: &[String],
 ) -> Result<Vec<LexOrdering>> {
     if partitions.iter().any(|scans| scans.len() > 1) {
         return Ok(Vec::new());
     }
-    let single = |scan: &VnodeScan| scan.counts().series <= 1;
+    let single = |scan: &Scan| scan.counts().series <= 1;
     let schema = &request.schema;
     let mut orderings = Vec::new();
-    if partitions.iter().flatten().all(VnodeScan::is_ordered) {
+    if partitions.iter().flatten().all(Scan::is_ordered) {
         let mut columns: Vec<&str> = tags.iter().map(String::as_str).collect();
         columns.push("time");
         columns.truncate(columns.iter().take_while(|name| schema.index_of(name).is_ok()).count());
@@ -243,7 +243,7 @@ impl TskvScanExec {
         if self.last_rows || self.limit.is_some() {
             return None;
         }
-        let newest = |scan: &VnodeScan| scan.clone().only_last_rows();
+        let newest = |scan: &Scan| scan.clone().only_last_rows();
         Some(Self {
             table: self.table.clone(),
             request: self.request.clone(),
@@ -328,8 +328,7 @@ impl ExecutionPlan for TskvScanExec {
         builder.spawn_blocking(move || {
             for mut scan in scans {
                 while left > 0
-                    && let Some(batch) =
-                        scan.next_batch().map_err(cluster::Error::from).map_err(Error::from)?
+                    && let Some(batch) = scan.next_batch().map_err(Error::from)?
                 {
                     left = left.saturating_sub(batch.num_rows());
                     let batch = batch.record_output(&metrics);

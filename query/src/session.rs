@@ -202,6 +202,7 @@ impl Session {
                 Ok(Output::Done("TRUNCATE TABLE"))
             }
             Statement::Compact(what) => self.compact(what).await,
+            Statement::Nodes(statement) => Box::pin(self.change_nodes(statement)).await,
             Statement::Show(shown) => self.show(shown).await,
             Statement::Prepare(name, types, statement) => {
                 self.keep_prepared(name, types, statement).await

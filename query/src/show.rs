@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::arrow::record_batch::RecordBatch;
 use model::ColumnKind;
 use model::time::{Span, span_in_words};
 
 use crate::access::Need;
 use crate::error::{Error, Result};
-use crate::output::{Output, rows};
+use crate::nodes;
+use crate::output::Output;
 use crate::session::Session;
 use crate::sql::{Compacted, Show};
 
@@ -35,6 +34,9 @@ pub(crate) fn schema(shown: &Show) -> SchemaRef {
             "compactions",
             "write_amplification",
         ],
+        Show::Nodes => &nodes::NODES,
+        Show::Replicas => &nodes::REPLICAS,
+        Show::Vnodes => &nodes::VNODES,
         Show::Setting(name) => &[name.as_str()],
         Show::Settings => &["name", "setting"],
     };
@@ -48,20 +50,20 @@ impl Session {
     pub(crate) async fn show(&self, shown: &Show) -> Result<Output> {
         let lines = match shown {
             Show::Compactions => self.compaction_lines().await?,
+            Show::Nodes => self.node_lines().await?,
+            Show::Replicas => self.replica_lines().await?,
+            Show::Vnodes => self.vnode_lines().await?,
             other => self.lines(other)?,
         };
         let schema = schema(shown);
-        let column = |at: usize| {
-            Arc::new(StringArray::from_iter_values(lines.iter().map(|line| &line[at]))) as ArrayRef
-        };
-        let columns = (0..schema.fields().len()).map(column).collect();
-        Ok(rows(RecordBatch::try_new(schema, columns)?))
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        nodes::text_rows(&names, &lines)
     }
 
     fn lines(&self, shown: &Show) -> Result<Vec<Vec<String>>> {
         let catalog = self.database().catalog();
         Ok(match shown {
-            Show::Compactions => Vec::new(),
+            Show::Compactions | Show::Nodes | Show::Replicas | Show::Vnodes => Vec::new(),
             Show::Setting(name) => vec![vec![self.setting(name)?]],
             Show::Settings => {
                 self.settings().into_iter().map(|(name, value)| vec![name, value]).collect()
@@ -111,7 +113,7 @@ impl Session {
 }
 
 impl Session {
-    /// Lists the vnodes of the tenant that are open on this node.
+    /// Lists the vnodes of the tenant that are open.
     async fn compaction_lines(&self) -> Result<Vec<Vec<String>>> {
         self.check(Need::See)?;
         let catalog = self.database().catalog();
@@ -125,7 +127,7 @@ impl Session {
                 vec![
                     one.vnode.to_string(),
                     database.name.clone(),
-                    one.state.to_owned(),
+                    one.state.clone(),
                     one.size.files.to_string(),
                     one.size.file_bytes.to_string(),
                     one.size.tombstones.to_string(),

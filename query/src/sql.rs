@@ -32,6 +32,8 @@ pub enum Statement {
     Truncate(Box<ast::Truncate>),
     /// Compacts files.
     Compact(Compacted),
+    /// Changes nodes, and which of them hold what.
+    Nodes(NodeStatement),
     /// Moves rows in or out.
     Copy(Box<ast::Statement>),
     /// Changes the catalog.
@@ -75,6 +77,31 @@ pub enum Compacted {
     Vnodes(Vec<u64>),
 }
 
+/// What is to be done with nodes and the vnodes on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeStatement {
+    /// ALTER NODE: whether it gets and keeps vnodes.
+    State(u64, meta::NodeState),
+    /// ALTER NODE … ADDRESS: where others reach it.
+    Address(u64, String),
+    /// REMOVE NODE.
+    Remove(u64),
+    /// MOVE VNODE … TO NODE.
+    Move(u64, u64),
+    /// COPY VNODE … TO NODE: one replica more.
+    Copy(u64, u64),
+    /// DROP VNODE: one replica less.
+    Drop(u64),
+    /// REPLICA ADD: one replica more of a replica set, on a node.
+    Add(u32, u64),
+    /// REPLICA REMOVE: the replica of a replica set on a node goes.
+    RemoveReplica(u32, u64),
+    /// REPLICA PROMOTE: the replica on a node leads.
+    Promote(u32, u64),
+    /// CHECKSUM GROUP.
+    Checksum(u32),
+}
+
 /// How many rows are to be fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchCount {
@@ -103,6 +130,12 @@ pub enum Show {
     Table(Vec<String>),
     /// Files and compactions of the tenant's vnodes.
     Compactions,
+    /// Nodes of the cluster.
+    Nodes,
+    /// Replica sets of the tenant.
+    Replicas,
+    /// Vnodes of the tenant that are open, as they see their groups.
+    Vnodes,
     /// A setting.
     Setting(String),
     /// All settings.

@@ -71,18 +71,15 @@ pub(crate) fn entry_log_id(bytes: &[u8]) -> Decoded<LogId> {
 
 pub(crate) fn encode_vote(vote: &Vote) -> Bytes {
     let mut out = vec![VERSION];
-    out.put_varint(vote.leader_id.term);
-    out.put_varint(vote.leader_id.node_id);
-    out.put_u8(u8::from(vote.committed));
+    put_vote(vote, &mut out);
     out.into()
 }
 
 pub(crate) fn decode_vote(bytes: &[u8]) -> Decoded<Vote> {
     let mut reader = versioned(bytes)?;
-    let (term, node) = (reader.varint()?, reader.varint()?);
-    let committed = reader.u8()? != 0;
+    let vote = take_vote(&mut reader)?;
     reader.finish()?;
-    Ok(if committed { Vote::new_committed(term, node) } else { Vote::new(term, node) })
+    Ok(vote)
 }
 
 /// Encodes what is stored beside applied data: the last log id and the membership.
@@ -111,6 +108,18 @@ fn versioned(bytes: &[u8]) -> Decoded<Reader<'_>> {
     }
 }
 
+pub(crate) fn put_vote(vote: &Vote, out: &mut Vec<u8>) {
+    out.put_varint(vote.leader_id.term);
+    out.put_varint(vote.leader_id.node_id);
+    out.put_u8(u8::from(vote.committed));
+}
+
+pub(crate) fn take_vote(reader: &mut Reader<'_>) -> Decoded<Vote> {
+    let (term, member) = (reader.varint()?, reader.varint()?);
+    let committed = reader.u8()? != 0;
+    Ok(if committed { Vote::new_committed(term, member) } else { Vote::new(term, member) })
+}
+
 fn put_log_id(log_id: LogId, out: &mut Vec<u8>) {
     out.put_varint(log_id.leader_id.term);
     out.put_varint(log_id.leader_id.node_id);
@@ -122,18 +131,18 @@ fn take_log_id(reader: &mut Reader<'_>) -> Decoded<LogId> {
     Ok(LogId::new(leader, reader.varint()?))
 }
 
-fn put_optional(log_id: Option<LogId>, out: &mut Vec<u8>) {
+pub(crate) fn put_optional(log_id: Option<LogId>, out: &mut Vec<u8>) {
     out.put_u8(u8::from(log_id.is_some()));
     if let Some(log_id) = log_id {
         put_log_id(log_id, out);
     }
 }
 
-fn take_optional(reader: &mut Reader<'_>) -> Decoded<Option<LogId>> {
+pub(crate) fn take_optional(reader: &mut Reader<'_>) -> Decoded<Option<LogId>> {
     if reader.u8()? == 0 { Ok(None) } else { take_log_id(reader).map(Some) }
 }
 
-fn put_membership(membership: &Membership<u64, BasicNode>, out: &mut Vec<u8>) {
+pub(crate) fn put_membership(membership: &Membership<u64, BasicNode>, out: &mut Vec<u8>) {
     out.put_varint(membership.get_joint_config().len() as u64);
     for config in membership.get_joint_config() {
         out.put_varint(config.len() as u64);
@@ -147,7 +156,7 @@ fn put_membership(membership: &Membership<u64, BasicNode>, out: &mut Vec<u8>) {
     }
 }
 
-fn take_membership(reader: &mut Reader<'_>) -> Decoded<Membership<u64, BasicNode>> {
+pub(crate) fn take_membership(reader: &mut Reader<'_>) -> Decoded<Membership<u64, BasicNode>> {
     let mut configs = Vec::new();
     for _ in 0..reader.count(1)? {
         let count = reader.count(1)?;

@@ -4,19 +4,20 @@
 //! entry is under way share the next.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::error::{ClientWriteError, RaftError};
+use model::NodeId;
+use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
 use openraft::{BasicNode, Config, LogIdOptionExt, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{RwLock, mpsc, oneshot};
 
 use crate::error::{Error, Result};
 use crate::log::{LogStore, RaftLog};
-use crate::machine::{Machine, RaftMachine};
-use crate::network::NoPeers;
+use crate::machine::{Files, Machine, RaftMachine};
+use crate::network::{Links, Network, node_entry, node_of};
 use crate::types::{Commands, TypeConfig};
 
 /// Proposals that may wait for the next entry.
@@ -24,29 +25,67 @@ const PROPOSALS_MAX: usize = 1_024;
 /// An entry is closed at this size.
 const ENTRY_BYTES: usize = 8 << 20;
 /// How long a group may take to open, to flush and to close.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a leader may take to begin its term.
+const TERM_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an image may take to reach another member, milliseconds.
+const IMAGE_PATIENCE_MS: u64 = 3_600_000;
+
+type Metrics = openraft::RaftMetrics<u64, BasicNode>;
 
 /// Settings of groups.
 #[derive(Clone, Debug)]
 pub struct GroupConfig {
     raft: Arc<Config>,
+    network: Option<Network>,
 }
 
-impl Default for GroupConfig {
-    fn default() -> Self {
-        // A group of one never waits for a timer: it leads as soon as it is opened.
+fn raft_config() -> Config {
+    Config {
+        cluster_name: "cnosdb".to_owned(),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        install_snapshot_timeout: IMAGE_PATIENCE_MS,
+        // Entries that are there are sent, however many: an image costs more.
+        replication_lag_threshold: u64::MAX,
+        ..Config::default()
+    }
+}
+
+impl GroupConfig {
+    /// Settings of groups of one member, in a process without others: they never wait for a timer.
+    pub fn alone() -> Self {
         let raft = Config {
-            cluster_name: "cnosdb".to_owned(),
             heartbeat_interval: 10_000,
             election_timeout_min: 20_000,
             election_timeout_max: 40_000,
-            snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: u64::MAX,
             enable_tick: false,
-            ..Config::default()
+            ..raft_config()
         };
-        Self { raft: Arc::new(raft) }
+        Self { raft: Arc::new(raft), network: None }
     }
+
+    /// Settings of groups whose members may be on several nodes.
+    pub fn networked(network: Network) -> Self {
+        // openraft takes the interval for the deadline of a replication call too, so that it must
+        // outlast an fsync; a leader's loss is noticed within 0.7 to 1.7 s.
+        let raft = Config {
+            heartbeat_interval: 200,
+            election_timeout_min: 400,
+            election_timeout_max: 700,
+            ..raft_config()
+        };
+        Self { raft: Arc::new(raft), network: Some(network) }
+    }
+}
+
+/// How a member comes to be in its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The group began, or begins now, with these members and their nodes, this one among them.
+    Founded(BTreeMap<u64, NodeId>),
+    /// It was, or will be, added to a group that was there before.
+    Added,
 }
 
 struct Proposal {
@@ -54,11 +93,19 @@ struct Proposal {
     reply: oneshot::Sender<Result<Bytes>>,
 }
 
-/// A group, leading and up to date once it is open.
+/// A member of a group.
 pub struct Group {
-    raft: Raft<TypeConfig>,
+    pub(crate) raft: Raft<TypeConfig>,
+    /// openraft keeps it: once the group is closed nobody does.
+    machine: Weak<dyn Files>,
+    pub(crate) member: u64,
+    pub(crate) network: Option<Network>,
+    /// Held by who hands over the lead: no proposal begins meanwhile.
+    pub(crate) lead: Arc<RwLock<()>>,
     proposals: mpsc::Sender<Proposal>,
     closing: Mutex<Option<Closing>>,
+    /// The index that the snapshot before the last covered: what followers lack is kept from there on.
+    covered_before: Mutex<Option<u64>>,
 }
 
 struct Closing {
@@ -68,29 +115,40 @@ struct Closing {
     machine_in_use: mpsc::Receiver<()>,
 }
 
+/// How much of the log goes once it is covered by a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purge {
+    /// All of it: a member that lacks some will get an image.
+    Covered,
+    /// What the other members have too, or what the snapshot before this one covered.
+    Replicated,
+}
+
 impl std::fmt::Debug for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Group").finish_non_exhaustive()
+        f.debug_struct("Group").field("member", &self.member).finish_non_exhaustive()
     }
 }
 
 impl Group {
-    /// Opens a member of a group of one: replays its log, leads, and has applied all it holds when
-    /// this returns.
+    /// Opens a member and replays its log. A member that is alone leads, and has applied all it
+    /// holds, when this returns. A group of several is founded by [`Self::found`].
     ///
     /// # Errors
     /// What stopped the group, or that it is not ready in a minute.
     pub async fn open<L: LogStore, M: Machine>(
         config: &GroupConfig,
-        member: u64,
+        (member, origin): (u64, &Origin),
         log: L,
         machine: Arc<M>,
     ) -> Result<Self> {
         let (in_use, machine_in_use) = mpsc::channel(1);
+        let files: Weak<dyn Files> = Arc::<M>::downgrade(&machine);
         let (log, machine) = (RaftLog(log), RaftMachine::new(machine, in_use));
-        let raft = Raft::new(member, Arc::clone(&config.raft), NoPeers, log, machine).await;
+        let links = Links { network: config.network.clone(), member };
+        let raft = Raft::new(member, Arc::clone(&config.raft), links, log, machine).await;
         let raft = raft.map_err(|error| Error::Stopped(error.to_string()))?;
-        if let Err(error) = lead(&raft, member).await {
+        if let Err(error) = begin(&raft, member, origin).await {
             if let Err(join) = raft.shutdown().await {
                 tracing::debug!(%join, "raft did not stop cleanly");
             }
@@ -98,20 +156,92 @@ impl Group {
         }
         let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
         let (stop, stopped) = oneshot::channel();
-        let proposer = tokio::spawn(propose_all(raft.clone(), queue, stopped));
+        let lead = Arc::<RwLock<()>>::default();
+        let proposer = propose_all(raft.clone(), Arc::clone(&lead), queue, stopped);
+        let proposer = tokio::spawn(proposer);
         let closing = Mutex::new(Some(Closing { stop, proposer, machine_in_use }));
-        Ok(Self { raft, proposals, closing })
+        Ok(Self {
+            raft,
+            machine: files,
+            member,
+            network: config.network.clone(),
+            lead,
+            proposals,
+            closing,
+            covered_before: Mutex::new(None),
+        })
+    }
+
+    /// Founds a group of several where nobody has yet, and stands for election. Whoever is called by
+    /// others needs not: all of them standing at once would split the vote.
+    ///
+    /// # Errors
+    /// What stopped the group.
+    pub async fn found(&self, origin: &Origin) -> Result<()> {
+        let blank = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            metrics.membership_config.membership().get_joint_config().is_empty()
+        };
+        let Origin::Founded(members) = origin else { return Ok(()) };
+        if !blank {
+            return Ok(());
+        }
+        match self.raft.initialize(entries(members)).await {
+            // Others were quicker.
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(Error::Stopped(error.to_string())),
+        }
     }
 
     /// Proposes a command and returns the machine's reply once it is committed and applied.
     ///
     /// # Errors
-    /// `Stopped`: nobody knows whether the command was applied.
+    /// `NotLeader`: it was not applied. `Stopped`: nobody knows whether it was.
     pub async fn propose(&self, command: Bytes) -> Result<Bytes> {
         let (reply, receiver) = oneshot::channel();
         let stopped = || Error::Stopped("it takes no proposals any more".to_owned());
         self.proposals.send(Proposal { command, reply }).await.map_err(|_| stopped())?;
         receiver.await.map_err(|_| stopped())?
+    }
+
+    /// Returns once what this member then holds is all that was acknowledged before the call.
+    ///
+    /// # Errors
+    /// `NotLeader`, also where a quorum cannot be asked.
+    pub async fn read_barrier(&self) -> Result<()> {
+        {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            let mut voters = metrics.membership_config.voter_ids();
+            // What a member alone has acknowledged, it has applied.
+            if metrics.state.is_leader() && voters.all(|voter| voter == self.member) {
+                return Ok(());
+            }
+        }
+        let barrier = tokio::time::timeout(TERM_PATIENCE, self.raft.ensure_linearizable()).await;
+        match barrier {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)))) => {
+                Err(self.not_leader(forward.leader_id))
+            }
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) | Err(_) => {
+                Err(Error::NotLeader { leader: None })
+            }
+            Ok(Err(RaftError::Fatal(fatal))) => Err(Error::Stopped(fatal.to_string())),
+        }
+    }
+
+    fn not_leader(&self, leader: Option<u64>) -> Error {
+        let metrics = self.raft.metrics();
+        let membership = Arc::clone(&metrics.borrow().membership_config);
+        let node = leader.and_then(|leader| membership.membership().get_node(&leader));
+        Error::NotLeader { leader: leader.zip(node.and_then(node_of)) }
+    }
+
+    /// Returns the files of the machine.
+    pub(crate) fn files(&self) -> Result<Arc<dyn Files>> {
+        self.machine.upgrade().ok_or_else(|| Error::Stopped("it is closed".to_owned()))
     }
 
     /// Returns why the group has stopped, if it has.
@@ -121,42 +251,64 @@ impl Group {
         metrics.running_state.as_ref().err().map(ToString::to_string)
     }
 
-    /// Makes durable what was applied so far and purges the log up to there.
+    /// Makes durable what was applied so far and purges the log up to there, or less.
     ///
     /// # Errors
     /// What stopped the group.
-    pub async fn snapshot(&self) -> Result<()> {
+    pub async fn snapshot(&self, purge: Purge) -> Result<()> {
         let wanted = self.raft.metrics().borrow().last_applied;
         let fatal = |error: openraft::error::Fatal<u64>| Error::Stopped(error.to_string());
         self.raft.trigger().snapshot().await.map_err(fatal)?;
-        let covered = self.wait(move |metrics| metrics.snapshot >= wanted).await?;
-        if let Some(upto) = covered.index() {
+        let covered =
+            self.wait(move |metrics| metrics.snapshot >= wanted, PATIENCE).await?.snapshot;
+        let Some(covered) = covered.index() else { return Ok(()) };
+        let before = self.covered_before.lock().replace(covered);
+        let upto = match purge {
+            Purge::Covered => Some(covered),
+            Purge::Replicated => self.lagging().max(before).map(|upto| upto.min(covered)),
+        };
+        if let Some(upto) = upto {
             self.raft.trigger().purge_log(upto).await.map_err(fatal)?;
-            self.wait(move |metrics| metrics.purged.index() >= Some(upto)).await?;
+            self.wait(move |metrics| metrics.purged.index() >= Some(upto), PATIENCE).await?;
         }
         Ok(())
     }
 
-    async fn wait(
+    /// Returns the index that all members have, as far as this one knows: a follower knows nothing.
+    fn lagging(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let alone = metrics.membership_config.nodes().count() == 1;
+        match &metrics.replication {
+            Some(others) => others.values().map(LogIdOptionExt::index).min().unwrap_or(None),
+            None if alone => metrics.snapshot.index(),
+            None => None,
+        }
+    }
+
+    /// Waits until the group's state is as asked.
+    pub(crate) async fn wait(
         &self,
-        reached: impl Fn(&openraft::RaftMetrics<u64, BasicNode>) -> bool + Send + Sync,
-    ) -> Result<Option<openraft::LogId<u64>>> {
-        let done = |metrics: &openraft::RaftMetrics<u64, BasicNode>| {
-            reached(metrics) || metrics.running_state.is_err()
-        };
-        let metrics = self.raft.wait(Some(PATIENCE)).metrics(done, "snapshot and purge").await;
-        let metrics = metrics.map_err(|error| Error::Stopped(error.to_string()))?;
-        metrics.running_state.map_err(|error| Error::Stopped(error.to_string()))?;
-        Ok(metrics.snapshot)
+        reached: impl Fn(&Metrics) -> bool + Send + Sync,
+        patience: Duration,
+    ) -> Result<Metrics> {
+        let done = |metrics: &Metrics| reached(metrics) || metrics.running_state.is_err();
+        let metrics = self.raft.wait(Some(patience)).metrics(done, "state").await;
+        let metrics = metrics.map_err(|error| Error::NotReady(error.to_string()))?;
+        let failed = metrics.running_state.as_ref().err().map(ToString::to_string);
+        failed.map_or(Ok(metrics), |failure| Err(Error::Stopped(failure)))
     }
 
     /// Answers what was proposed, then stops; log and machine are let go of when this returns.
     pub async fn close(&self) {
         let closing = self.closing.lock().take();
-        let Some(Closing { stop, proposer, mut machine_in_use }) = closing else { return };
+        let Some(Closing { stop, mut proposer, mut machine_in_use }) = closing else { return };
         drop(stop);
-        if let Err(error) = proposer.await {
-            tracing::error!(%error, "the proposer of a raft group panicked");
+        // A leader that has lost its quorum would answer never.
+        match tokio::time::timeout(TERM_PATIENCE, &mut proposer).await {
+            Ok(Err(error)) => tracing::error!(%error, "the proposer of a raft group panicked"),
+            Ok(Ok(())) => {}
+            Err(_) => proposer.abort(),
         }
         if let Err(error) = self.raft.shutdown().await {
             tracing::debug!(%error, "raft did not stop cleanly");
@@ -167,18 +319,24 @@ impl Group {
     }
 }
 
-async fn lead(raft: &Raft<TypeConfig>, member: u64) -> Result<()> {
+/// Founds the group where that is still to be done. A member that is alone leads on return.
+async fn begin(raft: &Raft<TypeConfig>, member: u64, origin: &Origin) -> Result<()> {
     let stopped = |error: &dyn std::fmt::Display| Error::Stopped(error.to_string());
     if raft.is_initialized().await.map_err(|error| stopped(&error))? {
+        let membership = Arc::clone(&raft.metrics().borrow().membership_config);
+        if !membership.voter_ids().eq([member]) {
+            return Ok(());
+        }
         // Does nothing where the stored vote made this member leader already.
         raft.trigger().elect().await.map_err(|error| stopped(&error))?;
     } else {
-        let members = BTreeMap::from([(member, BasicNode::default())]);
-        raft.initialize(members).await.map_err(|error| stopped(&error))?;
+        let Origin::Founded(members) = origin else { return Ok(()) };
+        if members.len() > 1 {
+            return Ok(());
+        }
+        raft.initialize(entries(members)).await.map_err(|error| stopped(&error))?;
     }
-    let leads = |metrics: &openraft::RaftMetrics<u64, BasicNode>| {
-        metrics.state.is_leader() || metrics.running_state.is_err()
-    };
+    let leads = |metrics: &Metrics| metrics.state.is_leader() || metrics.running_state.is_err();
     let metrics = raft.wait(Some(PATIENCE)).metrics(leads, "lead").await;
     let metrics = metrics.map_err(|error| Error::NotReady(error.to_string()))?;
     metrics.running_state.map_err(|error| stopped(&error))?;
@@ -186,8 +344,13 @@ async fn lead(raft: &Raft<TypeConfig>, member: u64) -> Result<()> {
     Ok(())
 }
 
+fn entries(members: &BTreeMap<u64, NodeId>) -> BTreeMap<u64, BasicNode> {
+    members.iter().map(|(member, node)| (*member, node_entry(*node))).collect()
+}
+
 async fn propose_all(
     raft: Raft<TypeConfig>,
+    lead: Arc<RwLock<()>>,
     mut queue: mpsc::Receiver<Proposal>,
     mut stop: oneshot::Receiver<()>,
 ) {
@@ -211,7 +374,11 @@ async fn propose_all(
             commands.push(next.command);
             replies.push(next.reply);
         }
-        let answers = match raft.client_write(Commands(commands)).await {
+        let written = {
+            let _leads = lead.read().await;
+            raft.client_write(Commands(commands)).await
+        };
+        let answers = match written {
             Ok(written) => written.data.0.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(translate(&error)); replies.len()],
         };
@@ -223,11 +390,15 @@ async fn propose_all(
     }
 }
 
-fn translate(error: &RaftError<u64, ClientWriteError<u64, BasicNode>>) -> Error {
+pub(crate) fn translate(error: &RaftError<u64, ClientWriteError<u64, BasicNode>>) -> Error {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-            Error::NotLeader { leader: forward.leader_id }
+            let node = forward.leader_node.as_ref().and_then(node_of);
+            Error::NotLeader { leader: forward.leader_id.zip(node) }
         }
-        other => Error::Stopped(other.to_string()),
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+            Error::Refused(error.to_string())
+        }
+        RaftError::Fatal(fatal) => Error::Stopped(fatal.to_string()),
     }
 }

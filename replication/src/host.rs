@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::group::{Group, GroupConfig};
+use crate::network::HoldsGroup;
 
 /// How long a group that failed stays closed, first time and at most.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(200);
@@ -36,6 +37,12 @@ pub struct Hosted<T> {
     pub group: Group,
     /// The owner's.
     pub beside: T,
+}
+
+impl<T: Send + Sync> HoldsGroup for Hosted<T> {
+    fn group(&self) -> &Group {
+        &self.group
+    }
 }
 
 impl<T: Send + Sync + 'static> RaftHost<T> {

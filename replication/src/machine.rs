@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
 use model::wire::Malformed;
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{
@@ -12,6 +13,7 @@ use openraft::{
 use tokio::sync::mpsc;
 
 use crate::codec;
+use crate::network::Pieces;
 use crate::types::{Entry, LogId, Replies, StorageError, StoredMembership, TypeConfig};
 
 /// A full copy of a machine's data, and the raft state it stands for.
@@ -39,8 +41,51 @@ pub trait Machine: Send + Sync + 'static {
     fn snapshot(&self) -> impl Future<Output = io::Result<Image>> + Send;
     /// Returns what the last `snapshot` or `install` made durable.
     fn last_snapshot(&self) -> io::Result<Option<Image>>;
-    /// Replaces all data.
+    /// Replaces all data; the files the image names were fetched.
     fn install(&self, image: Image) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Brings here the files that an image names, before it is installed. What was fetched already,
+    /// by an attempt that broke off, is not fetched again. An image that is all data names none.
+    fn fetch(&self, _image: &Image, _from: Pieces) -> impl Future<Output = io::Result<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Returns a piece of a file that `last_snapshot` named lately.
+    fn read_piece(
+        &self,
+        part: &str,
+        _offset: u64,
+        _len: u32,
+    ) -> impl Future<Output = io::Result<Bytes>> + Send {
+        let message = format!("an image has no file {part}");
+        async { Err(io::Error::new(io::ErrorKind::NotFound, message)) }
+    }
+}
+
+/// The files of a [`Machine`], whatever machine it is.
+pub(crate) trait Files: Send + Sync {
+    fn fetch<'a>(&'a self, image: &'a Image, from: Pieces) -> BoxFuture<'a, io::Result<()>>;
+    fn read_piece<'a>(
+        &'a self,
+        part: &'a str,
+        offset: u64,
+        len: u32,
+    ) -> BoxFuture<'a, io::Result<Bytes>>;
+}
+
+impl<M: Machine> Files for M {
+    fn fetch<'a>(&'a self, image: &'a Image, from: Pieces) -> BoxFuture<'a, io::Result<()>> {
+        Machine::fetch(self, image, from).boxed()
+    }
+
+    fn read_piece<'a>(
+        &'a self,
+        part: &'a str,
+        offset: u64,
+        len: u32,
+    ) -> BoxFuture<'a, io::Result<Bytes>> {
+        Machine::read_piece(self, part, offset, len).boxed()
+    }
 }
 
 /// openraft's view of a [`Machine`].

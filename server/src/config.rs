@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
+use meta::NodeRoles;
 use serde::Deserialize;
 
 /// The default settings, as `cnosdb config` prints them; parsed to give the defaults, so that the two
@@ -24,9 +25,34 @@ pub(crate) struct Flags {
     /// Address HTTP clients connect to.
     #[arg(long, env = "CNOSDB_HTTP_ADDR")]
     http_addr: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterFlags,
     /// Log filter, such as `info` or `info,cluster=debug`.
     #[arg(long, env = "CNOSDB_LOG")]
     log: Option<String>,
+}
+
+/// Settings of the cluster that may be given on the command line.
+#[derive(clap::Args, Default)]
+struct ClusterFlags {
+    /// Address other nodes connect to.
+    #[arg(long, env = "CNOSDB_RPC_ADDR")]
+    rpc_addr: Option<String>,
+    /// Addresses of nodes of the cluster to join.
+    #[arg(long, env = "CNOSDB_JOIN", value_delimiter = ',')]
+    join: Option<Vec<String>>,
+    /// What the node does: meta, data, query.
+    #[arg(long, env = "CNOSDB_ROLES", value_delimiter = ',')]
+    roles: Option<Vec<String>>,
+    /// File of the secret that all nodes share.
+    #[arg(long, env = "CNOSDB_CLUSTER_SECRET_FILE")]
+    cluster_secret_file: Option<String>,
+    /// What people call the node.
+    #[arg(long, env = "CNOSDB_NODE_NAME")]
+    node_name: Option<String>,
+    /// What fails together with it.
+    #[arg(long, env = "CNOSDB_ZONE")]
+    zone: Option<String>,
 }
 
 /// All settings.
@@ -38,6 +64,7 @@ pub(crate) struct Config {
     pub(crate) http: Http,
     pub(crate) security: Security,
     pub(crate) storage: Storage,
+    pub(crate) cluster: Cluster,
     pub(crate) query: Query,
     pub(crate) log: Log,
 }
@@ -75,6 +102,80 @@ pub(crate) struct Storage {
     pub(crate) flush_bytes: usize,
     pub(crate) wal_segment_bytes: u64,
     pub(crate) wal_segments_max: usize,
+}
+
+/// This node among others.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Cluster {
+    pub(crate) rpc_addr: String,
+    pub(crate) advertised_addr: String,
+    pub(crate) join: Vec<String>,
+    pub(crate) roles: Vec<String>,
+    pub(crate) secret_file: String,
+    pub(crate) name: String,
+    pub(crate) zone: String,
+    pub(crate) silence_seconds: u64,
+    pub(crate) rebuild_seconds: u64,
+}
+
+impl Cluster {
+    fn take(&mut self, flags: &ClusterFlags) {
+        fn put<T: Clone>(setting: &mut T, flag: Option<&T>) {
+            if let Some(flag) = flag {
+                setting.clone_from(flag);
+            }
+        }
+        put(&mut self.rpc_addr, flags.rpc_addr.as_ref());
+        put(&mut self.join, flags.join.as_ref());
+        put(&mut self.roles, flags.roles.as_ref());
+        put(&mut self.secret_file, flags.cluster_secret_file.as_ref());
+        put(&mut self.name, flags.node_name.as_ref());
+        put(&mut self.zone, flags.zone.as_ref());
+        self.join.retain(|addr| !addr.is_empty());
+    }
+
+    /// Returns whether there may be other nodes.
+    pub(crate) fn is_joined(&self) -> bool {
+        !self.rpc_addr.is_empty()
+    }
+
+    /// Returns the roles by name.
+    pub(crate) fn roles(&self) -> Result<NodeRoles, String> {
+        let mut roles = NodeRoles { meta: false, data: false, query: false };
+        for role in &self.roles {
+            match role.as_str() {
+                "meta" => roles.meta = true,
+                "data" => roles.data = true,
+                "query" => roles.query = true,
+                other => {
+                    return Err(format!("cluster.roles: \"{other}\" is none of meta, data, query"));
+                }
+            }
+        }
+        Ok(roles)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let roles = self.roles()?;
+        if !self.is_joined() {
+            let all = NodeRoles { meta: true, data: true, query: true };
+            if !self.join.is_empty() || roles != all {
+                return Err("cluster.join and cluster.roles need cluster.rpc_addr".to_owned());
+            }
+            return Ok(());
+        }
+        if self.secret_file.is_empty() {
+            return Err("cluster.rpc_addr needs cluster.secret_file".to_owned());
+        }
+        if self.join.is_empty() && !roles.meta {
+            return Err("the node that begins a cluster needs the role meta".to_owned());
+        }
+        if self.silence_seconds == 0 {
+            return Err("cluster.silence_seconds must be at least 1".to_owned());
+        }
+        address("rpc", &self.rpc_addr).map(|_| ())
+    }
 }
 
 /// Memory and disk of queries.
@@ -125,6 +226,7 @@ pub(crate) fn load(flags: &Flags) -> Result<Config, String> {
     if let Some(addr) = &flags.http_addr {
         config.http.addr.clone_from(addr);
     }
+    config.cluster.take(&flags.cluster);
     if let Some(filter) = &flags.log {
         config.log.filter.clone_from(filter);
     }
@@ -183,6 +285,7 @@ impl Config {
         if self.security.certificate.is_empty() != self.security.private_key.is_empty() {
             return Err("security.certificate and security.private_key go together".to_owned());
         }
+        self.cluster.check()?;
         self.pg_addr()?;
         self.http_addr().map(|_| ())
     }
@@ -190,6 +293,11 @@ impl Config {
     /// Returns the address of the PostgreSQL front end.
     pub(crate) fn pg_addr(&self) -> Result<SocketAddr, String> {
         address("pg", &self.pg.addr)
+    }
+
+    /// Returns the address of the port for other nodes.
+    pub(crate) fn rpc_addr(&self) -> Result<SocketAddr, String> {
+        address("rpc", &self.cluster.rpc_addr)
     }
 
     /// Returns the address of the HTTP front end.
@@ -230,6 +338,10 @@ mod tests {
             "[storage]\nflush_bytes = 0",
             "[log]\nformat = \"xml\"",
             "[security]\ncertificate = \"a\"",
+            "[cluster]\nroles = [\"cook\"]",
+            "[cluster]\nroles = [\"data\"]",
+            "[cluster]\nrpc_addr = \"127.0.0.1:1\"",
+            "[cluster]\njoin = [\"127.0.0.1:1\"]",
             "data_dir = 5",
         ] {
             assert!(load_text(text).is_err(), "{text}");

@@ -1,6 +1,7 @@
 //! The binary `cnosdb`: reads its settings, starts a node, stops it when told to.
 
 mod config;
+mod membership;
 mod node;
 
 use std::process::ExitCode;
@@ -24,7 +25,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum CommandKind {
     /// Runs the database until it is told to stop.
-    Run(Flags),
+    Run(Box<Flags>),
     /// Prints the default settings, with what each means.
     Config,
 }
@@ -80,7 +81,12 @@ fn threads(name: &str) -> Result<Runtime, String> {
 async fn serve(config: Config, queries: Handle) -> Result<(), String> {
     // Before anything listens, so that no signal is missed.
     let stop = stop_signal()?;
-    let node = node::Node::start(config, queries).await?;
+    tokio::pin!(stop);
+    // A node of a cluster may wait for others while it starts.
+    let node = tokio::select! {
+        started = node::Node::start(config, queries) => started?,
+        () = &mut stop => return Ok(()),
+    };
     node.announce();
     stop.await;
     tracing::info!("stopping");

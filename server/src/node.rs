@@ -4,10 +4,10 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::{ClusterConfig, ClusterNode};
 use http::{HttpConfig, HttpServer};
-use meta::{Command, MetaNode};
 use model::{NodeId, SystemClock};
 use pg::{PgConfig, PgServer, tls_acceptor};
 use query::{Database, DatabaseConfig};
@@ -18,22 +18,32 @@ use tskv::disk::{Disk, OsDisk, read_file, write_new_file};
 use tskv::wal::WalConfig;
 
 use crate::config::Config;
+use crate::membership::Membership;
 
 /// The version of the data directory's layout.
 const FORMAT: &str = "1\n";
-/// A singleton's own id.
-const NODE: NodeId = NodeId(1);
 
 /// A running node.
 pub(crate) struct Node {
-    meta: MetaNode,
+    membership: Membership,
     cluster: ClusterNode,
+    front: Option<FrontEnds>,
+    /// Held while the node runs: two processes on one directory would destroy it.
+    _lock: File,
+}
+
+/// What clients connect to.
+struct FrontEnds {
     pg: PgServer,
     http: HttpServer,
     addr: SocketAddr,
     http_addr: SocketAddr,
-    /// Held while the node runs: two processes on one directory would destroy it.
-    _lock: File,
+}
+
+/// The ports of clients, taken before anything slow begins.
+struct Listeners {
+    pg: (TcpListener, SocketAddr),
+    http: (TcpListener, SocketAddr),
 }
 
 impl Node {
@@ -43,64 +53,99 @@ impl Node {
     /// One line that says what is wrong.
     pub(crate) async fn start(config: Config, queries: Handle) -> Result<Self, String> {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-        let (pg_tls, http_tls) = (tls(&config, "postgresql")?, tls(&config, "http/1.1")?);
+        let tls = (tls(&config, "postgresql")?, tls(&config, "http/1.1")?);
         let (addr, http_addr) = (config.pg_addr()?, config.http_addr()?);
+        let serves_clients = config.cluster.roles()?.query;
         check_reach(addr, &config)?;
         check_reach(http_addr, &config)?;
         let lock = claim(&*disk, &config.data_dir)?;
-        let (listener, addr) = listen(addr).await?;
-        let (http_listener, http_addr) = listen(http_addr).await?;
-        let meta =
-            MetaNode::open(&config.data_dir.join("meta")).await.map_err(|e| e.to_string())?;
-        bootstrap(&meta).await?;
+        let listeners = if serves_clients {
+            Some(Listeners { pg: listen(addr).await?, http: listen(http_addr).await? })
+        } else {
+            None
+        };
+        let membership = Membership::start(&config, &*disk).await?;
         let clock = Arc::new(SystemClock);
         let cluster = ClusterNode::open(
-            cluster_config(&config),
-            meta.client(),
-            disk,
-            Arc::<SystemClock>::clone(&clock),
+            cluster_config(&config, membership.node()),
+            membership.client(),
+            (disk, Arc::<SystemClock>::clone(&clock)),
+            membership.network(),
         );
         let cluster = cluster.await.map_err(|error| error.to_string())?;
-        let query = DatabaseConfig {
-            memory_bytes: config.query.memory_bytes,
-            spill_bytes: config.query.spill_bytes,
-            spill_dir: config.data_dir.join("spill"),
+        let front = match listeners {
+            Some(listeners) => {
+                let query = DatabaseConfig {
+                    memory_bytes: config.query.memory_bytes,
+                    spill_bytes: config.query.spill_bytes,
+                    spill_dir: config.data_dir.join("spill"),
+                };
+                let (meta, rows) = (membership.client(), cluster.cluster());
+                let database = Database::new(meta, rows, clock, &query, queries);
+                let database = database.map_err(|error| error.to_string())?;
+                Some(FrontEnds::start(&config, database, listeners, tls)?)
+            }
+            None => None,
         };
-        let database = Database::new(meta.client(), cluster.cluster(), clock, &query, queries);
-        let database = database.map_err(|error| error.to_string())?;
-        let mut mock_secret = [0; 32];
-        let filled = ring::rand::SystemRandom::new().fill(&mut mock_secret);
-        filled.map_err(|_| "no randomness".to_owned())?;
-        let connections_max = config.http.connections_max;
-        let http = HttpConfig { connections_max, tls: http_tls };
-        let http = HttpServer::start(http_listener, Arc::clone(&database), http);
-        let pg = PgConfig { sessions_max: config.pg.connections_max, tls: pg_tls, mock_secret };
-        let pg = PgServer::start(listener, database, pg);
-        Ok(Self { meta, cluster, pg, http, addr, http_addr, _lock: lock })
+        Ok(Self { membership, cluster, front, _lock: lock })
     }
 
     /// Says how to connect.
     pub(crate) fn announce(&self) {
-        let (host, port) = (self.addr.ip(), self.addr.port());
-        tracing::info!(pg_addr = %self.addr, http_addr = %self.http_addr, "ready");
-        #[allow(clippy::print_stdout, reason = "the line people and scripts wait for")]
+        let node = self.membership.node();
+        let rpc = self.membership.rpc_addr();
+        let rpc_text = rpc.map(|addr| addr.to_string());
+        let (pg, http) = self.front.as_ref().map(|front| (front.addr, front.http_addr)).unzip();
+        tracing::info!(%node, ?pg, ?http, rpc = rpc_text, "ready");
+        #[allow(clippy::print_stdout, reason = "the lines people and scripts wait for")]
         {
-            println!("HTTP listens on http://{}", self.http_addr);
-            println!("Ready. Connect with:  psql -h {host} -p {port} -U root -d cnosdb");
+            if let Some(rpc) = rpc {
+                println!("Node {node} listens for other nodes on {rpc}");
+            }
+            if let Some(front) = &self.front {
+                let (host, port) = (front.addr.ip(), front.addr.port());
+                println!("HTTP listens on http://{}", front.http_addr);
+                println!("Ready. Connect with:  psql -h {host} -p {port} -U root -d cnosdb");
+            } else {
+                println!("Ready. This node serves no clients.");
+            }
         }
     }
 
     /// Stops everything, last started first.
     pub(crate) async fn stop(self) {
-        self.http.close().await;
-        self.pg.close().await;
+        if let Some(front) = self.front {
+            front.http.close().await;
+            front.pg.close().await;
+        }
+        self.membership.stop_serving().await;
         self.cluster.close().await;
-        self.meta.close().await;
+        self.membership.close().await;
+    }
+}
+
+impl FrontEnds {
+    fn start(
+        config: &Config,
+        database: Arc<Database>,
+        listeners: Listeners,
+        (pg_tls, http_tls): (Option<pg::TlsAcceptor>, Option<pg::TlsAcceptor>),
+    ) -> Result<Self, String> {
+        let mut mock_secret = [0; 32];
+        let filled = ring::rand::SystemRandom::new().fill(&mut mock_secret);
+        filled.map_err(|_| "no randomness".to_owned())?;
+        let Listeners { pg: (listener, addr), http: (http_listener, http_addr) } = listeners;
+        let connections_max = config.http.connections_max;
+        let http = HttpConfig { connections_max, tls: http_tls };
+        let http = HttpServer::start(http_listener, Arc::clone(&database), http);
+        let pg = PgConfig { sessions_max: config.pg.connections_max, tls: pg_tls, mock_secret };
+        let pg = PgServer::start(listener, database, pg);
+        Ok(Self { pg, http, addr, http_addr })
     }
 }
 
 /// Refuses an address that other machines reach without encryption, or a word that it needs none.
-fn check_reach(addr: SocketAddr, config: &Config) -> Result<(), String> {
+pub(crate) fn check_reach(addr: SocketAddr, config: &Config) -> Result<(), String> {
     let security = &config.security;
     if !addr.ip().is_loopback() && security.certificate.is_empty() && !security.allow_plaintext {
         return Err(format!(
@@ -111,7 +156,7 @@ fn check_reach(addr: SocketAddr, config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
+pub(crate) async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
     let at = |error: std::io::Error| format!("listen on {addr}: {error}");
     let listener = TcpListener::bind(addr).await.map_err(at)?;
     let addr = listener.local_addr().map_err(at)?;
@@ -150,21 +195,12 @@ fn claim(disk: &dyn Disk, data_dir: &Path) -> Result<File, String> {
     }
 }
 
-async fn bootstrap(meta: &MetaNode) -> Result<(), String> {
-    if meta.client().catalog().tenants().next().is_some() {
-        return Ok(());
-    }
-    let password = std::env::var("CNOSDB_ROOT_PASSWORD").ok().filter(|text| !text.is_empty());
-    let verifier = password.as_deref().map(query::make_verifier).transpose();
-    let verifier = verifier.map_err(|error| error.to_string())?;
-    let made = meta.client().submit(&Command::Bootstrap { verifier }).await;
-    made.map(|_| ()).map_err(|error| error.to_string())
-}
-
-fn cluster_config(config: &Config) -> ClusterConfig {
+fn cluster_config(config: &Config, node: NodeId) -> ClusterConfig {
     ClusterConfig {
         data_dir: config.data_dir.clone(),
-        node: NODE,
+        node,
+        node_silence: Duration::from_secs(config.cluster.silence_seconds),
+        rebuild_after: Duration::from_secs(config.cluster.rebuild_seconds),
         memcache_bytes_max: config.storage.memcache_bytes,
         flush_bytes: config.storage.flush_bytes,
         wal_segments_max: config.storage.wal_segments_max,

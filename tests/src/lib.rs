@@ -58,11 +58,13 @@ pub fn binary(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-fn spawn(data_dir: &Path, envs: &[(&str, &str)]) -> Child {
+fn spawn(data_dir: &Path, arguments: &[String], envs: &[(&str, &str)]) -> Child {
     Command::new(binary("cnosdb"))
-        .args(["run", "--pg-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--log", "warn"])
+        .args(["run", "--pg-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"])
+        .args(["--log", "warn,openraft=off"])
         .arg("--data-dir")
         .arg(data_dir)
+        .args(arguments)
         .envs(envs.iter().copied())
         .stdout(Stdio::piped())
         .spawn()
@@ -91,7 +93,19 @@ impl Server {
     /// # Panics
     /// Where its line of readiness is not as it should be.
     pub fn try_start(data_dir: &Path, envs: &[(&str, &str)]) -> Option<Self> {
-        let mut child = spawn(data_dir, envs);
+        Self::wait_until_ready(spawn(data_dir, &[], envs))
+    }
+
+    /// Starts a node of a cluster with more arguments, and waits until it is ready.
+    ///
+    /// # Panics
+    /// Where it ends instead.
+    pub fn start_node(data_dir: &Path, arguments: &[String]) -> Self {
+        let ready = Self::wait_until_ready(spawn(data_dir, arguments, &[]));
+        ready.expect("the node says that it is ready")
+    }
+
+    fn wait_until_ready(mut child: Child) -> Option<Self> {
         let stdout = child.stdout.take().expect("stdout is piped");
         let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
         let http = lines.find(|line| line.starts_with("HTTP"));
@@ -108,7 +122,7 @@ impl Server {
 
     /// Starts the server and kills it before it is ready, `polls` looks later.
     pub fn kill_in_recovery(data_dir: &Path, polls: u32) {
-        let mut child = spawn(data_dir, &[]);
+        let mut child = spawn(data_dir, &[], &[]);
         for _ in 0..polls {
             if child.try_wait().ok().flatten().is_some() {
                 break;

@@ -13,6 +13,7 @@ const WRITE: u8 = 1;
 const DELETE_ROWS: u8 = 2;
 const DELETE_MATCHING: u8 = 3;
 const MOVE: u8 = 4;
+const CHECKSUM: u8 = 5;
 
 /// A command as apply sees it.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) enum Change {
     DeleteMatching { table: TableId, filter: SeriesFilter, times: TimeRange },
     /// Rows are deleted and others written in their stead.
     Move { deleted: Points, written: Points },
+    /// Nothing changes; what is visible is kept for a checksum.
+    Checksum,
 }
 
 /// Rows that change their series: which are deleted, and what is written.
@@ -106,6 +109,11 @@ pub fn encode_move(id: WriteId, time_ns: i64, moved: &Move<'_>) -> Bytes {
     out.into()
 }
 
+/// Encodes the wish for a checksum of what is visible at its place in the log.
+pub fn encode_checksum(id: WriteId, time_ns: i64) -> Bytes {
+    begin(CHECKSUM, id, time_ns).into()
+}
+
 fn begin(kind: u8, id: WriteId, time_ns: i64) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_u8(VERSION);
@@ -138,6 +146,7 @@ impl Command {
                 let deleted = Points::decode(&mut reader)?;
                 Change::Move { deleted, written: Points::decode(&mut reader)? }
             }
+            CHECKSUM => Change::Checksum,
             other => return malformed(format!("command kind {other}")),
         };
         reader.finish()?;

@@ -19,6 +19,8 @@
 //! | `summary`    | the log of version edits                                                  |
 //! | `flush`      | memcache to file                                                          |
 //! | `compaction` | files to fewer files                                                      |
+//! | `checksum`   | one number of all rows, to compare replicas by                            |
+//! | `image`      | a full copy of a vnode, given and taken                                   |
 //! | `schemas`    | what may be asked of the catalog                                          |
 //! | `reader`     | merged rows out of files and memory                                       |
 //! | `scan`       | Arrow batches of them                                                     |
@@ -27,11 +29,13 @@
 //! Read path: `vnode::scan` → `series` → `reader` (`tsm`, `memcache`, `tombstone`, `run::merge`) → Arrow.
 //! Change a stored byte: also touch docs/formats and the fixtures of tests/compat.
 
+mod checksum;
 mod command;
 mod compaction;
 pub mod disk;
 mod error;
 mod flush;
+mod image;
 mod memcache;
 mod reader;
 mod run;
@@ -47,11 +51,14 @@ mod version;
 mod vnode;
 pub mod wal;
 
+pub use checksum::VnodeChecksum;
 pub use command::{
-    Move, Outcome, encode_delete_matching, encode_delete_rows, encode_move, encode_write,
+    Move, Outcome, encode_checksum, encode_delete_matching, encode_delete_rows, encode_move,
+    encode_write,
 };
 pub use compaction::{CompactionReport, CompactionTotals, CompactionWish};
 pub use error::{Error, Result};
+pub use image::{MissingPiece, PIECE_BYTES_MAX};
 pub use reader::{ExactCounts, ScanCounts};
 pub use scan::{ScanColumn, ScanRequest, VnodeScan};
 pub use schemas::{Schemas, TableFate};

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use model::{ColumnId, TableId, TimeRange, ValueType};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::run::{Columns, Run, merge};
@@ -44,7 +45,7 @@ struct RunSource {
 }
 
 /// What was read of how much.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanCounts {
     /// Files with rows of the table in the time range.
     pub files: usize,
@@ -59,7 +60,7 @@ pub struct ScanCounts {
 }
 
 /// What is known of the rows of a table without reading them, exactly.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExactCounts {
     /// Rows.
     pub rows: usize,

@@ -9,6 +9,7 @@ use arrow::array::{ArrayRef, StringArray, TimestampNanosecondArray, UInt32Array}
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use model::{ColumnId, TableId, TimeRange, ValueType};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::reader::{ExactCounts, RowReader, RowRequest, ScanCounts};
@@ -24,7 +25,7 @@ const ORDERED_SERIES_MAX: usize = 16_384;
 const ROWS_LONG: usize = 1_024;
 
 /// A column of the answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScanColumn {
     /// The time.
     Time,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use model::wire::{Malformed, Write};
 use model::{ColumnId, TableId, series_key};
+use serde::{Deserialize, Serialize};
 
 use crate::disk::{Disk, read_file, write_new_file};
 use crate::error::{Context, Error, Result};
@@ -17,7 +18,7 @@ const MAGIC: &[u8; 8] = b"CNOSIDX\0";
 const VERSION: u32 = 1;
 
 /// Which series a scan wants: those for which every term holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeriesFilter {
     /// A tag and the values it may have; `None` is NULL.
     pub terms: Vec<(ColumnId, Vec<Option<String>>)>,
@@ -62,6 +63,11 @@ impl SeriesTable {
     /// Returns the series of a table, in order of id.
     pub(crate) fn ids(&self, table: TableId) -> &[u32] {
         self.tables.get(&table).map_or(&[], |series| series.ids.as_slice())
+    }
+
+    /// Returns the key of an id that was given.
+    pub(crate) fn key(&self, id: u32) -> &[u8] {
+        &self.keys[id as usize]
     }
 
     pub(crate) fn len(&self) -> usize {

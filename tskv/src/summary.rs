@@ -32,7 +32,7 @@ pub(crate) struct FileEntry {
 /// A change of a vnode's version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VersionEdit {
-    /// Files and tombstone files that are no longer valid.
+    /// Files of any kind that are no longer valid.
     pub(crate) removed: Vec<u64>,
     /// Files added, oldest rows first: where the first removed file stood, else at the end.
     pub(crate) files: Vec<FileEntry>,
@@ -154,6 +154,7 @@ impl VersionEdit {
         self.files.splice(at..at, later.files);
         self.tombstones.retain(|number| !later.removed.contains(number));
         self.tombstones.extend(later.tombstones);
+        self.segments.retain(|number| !later.removed.contains(number));
         self.segments.extend(later.segments);
         self.next_file = self.next_file.max(later.next_file);
         self.applied = later.applied;
@@ -200,7 +201,7 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<(u64, &[u8], usize)> {
     whole.then_some((number, body, FRAME_HEADER_BYTES + len))
 }
 
-fn encode(edit: &VersionEdit) -> Vec<u8> {
+pub(crate) fn encode(edit: &VersionEdit) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_varint(edit.files.len() as u64);
     for file in &edit.files {
@@ -221,7 +222,7 @@ fn encode(edit: &VersionEdit) -> Vec<u8> {
     out
 }
 
-fn decode(bytes: &[u8]) -> Decoded<VersionEdit> {
+pub(crate) fn decode(bytes: &[u8]) -> Decoded<VersionEdit> {
     let mut reader = Reader::new(bytes);
     let count = reader.count(17)?;
     let mut files = Vec::with_capacity(count);

@@ -14,21 +14,22 @@ use bytes::Bytes;
 use model::{Points, TableId, VnodeId};
 use parking_lot::{Mutex, RwLock};
 
+use crate::checksum::PinnedRows;
 use crate::command::{Change, Command, Outcome};
 use crate::compaction::CompactionTotals;
 use crate::disk::Disk;
 use crate::error::{Context, Error, Result};
+use crate::image::{self, PinnedImage};
 use crate::memcache::Memcache;
 use crate::run::Run;
 use crate::scan::{ScanRequest, VnodeScan};
 use crate::schemas::Schemas;
-use crate::series::{self, SeriesTable};
+use crate::series::SeriesTable;
 use crate::sessions::{Seen, Sessions, WriteId};
 use crate::summary::{Summary, VersionEdit};
-use crate::tombstone::{self, Deleted, Tombstone};
-use crate::tsm::TsmFile;
+use crate::tombstone::{Deleted, Tombstone};
 use crate::version::{
-    SuperVersion, Version, VersionFile, file_path, remove_orphans, segment_path, tombstone_path,
+    SuperVersion, Version, file_path, remove_orphans, segment_path, tombstone_path,
 };
 
 /// Bytes of rows in the memcaches of all vnodes that share it.
@@ -71,6 +72,8 @@ pub struct Vnode {
     pub(crate) compacting: Mutex<()>,
     pub(crate) next_file: AtomicU64,
     pub(crate) totals: CompactionTotals,
+    pub(crate) pinned_images: Mutex<Vec<PinnedImage>>,
+    pub(crate) pinned_rows: Mutex<Option<PinnedRows>>,
 }
 
 #[derive(Debug)]
@@ -95,7 +98,7 @@ pub struct Progress {
 }
 
 /// What a vnode holds, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct VnodeSize {
     /// TSM files.
     pub files: usize,
@@ -122,19 +125,7 @@ impl Vnode {
         }
         let summary = Summary::open(Arc::clone(&disk), &folder.join("summary"))?;
         let whole = summary.whole().clone();
-        let mut series = SeriesTable::default();
-        for number in &whole.segments {
-            series::read_segment(&*disk, &segment_path(&folder, *number), &mut series)?;
-        }
-        let mut version = Version::default();
-        for entry in &whole.files {
-            let file = Arc::new(TsmFile::open(&*disk, &file_path(&folder, entry.number))?);
-            version.files.push(VersionFile { entry: *entry, file });
-        }
-        for number in &whole.tombstones {
-            let kept = tombstone::read(&*disk, &tombstone_path(&folder, *number))?;
-            version.tombstones.extend(kept.into_iter().map(|one| (*number, one)));
-        }
+        let (version, series) = image::load(&*disk, &folder, &whole)?;
         remove_strangers(&*disk, &folder, &whole)?;
         let progress = (!whole.raft_state.is_empty())
             .then_some(Progress { applied: whole.applied, raft_state: whole.raft_state });
@@ -159,6 +150,8 @@ impl Vnode {
             compacting: Mutex::new(()),
             next_file: AtomicU64::new(whole.next_file),
             totals: CompactionTotals::default(),
+            pinned_images: Mutex::default(),
+            pinned_rows: Mutex::default(),
         })
     }
 
@@ -236,6 +229,10 @@ impl Vnode {
                 let bytes = self.delete_rows(state, index, &deleted);
                 bytes + self.apply_change(state, index, Change::Write(vec![written]))
             }
+            Change::Checksum => {
+                self.pin_for_checksum(state, index);
+                0
+            }
             Change::DeleteMatching { table, filter, times } => {
                 let rows = if filter.terms.is_empty() {
                     Deleted::All(times)
@@ -306,14 +303,7 @@ impl Vnode {
     }
 
     pub(crate) fn pin(&self, table: TableId) -> SuperVersion {
-        let state = self.state.lock();
-        let memcaches = [state.frozen.as_deref(), Some(&state.mutable)];
-        let rows = || memcaches.iter().flatten().filter_map(|memcache| memcache.table(table));
-        SuperVersion {
-            version: Arc::clone(&state.version),
-            runs: rows().flat_map(|rows| rows.runs.clone()).collect(),
-            tombstones: rows().flat_map(|rows| rows.tombstones.clone()).collect(),
-        }
+        self.state.lock().pin(table)
     }
 
     /// Reads and checks every byte of every file.
@@ -336,6 +326,16 @@ impl State {
         }
     }
 
+    pub(crate) fn pin(&self, table: TableId) -> SuperVersion {
+        let memcaches = [self.frozen.as_deref(), Some(&self.mutable)];
+        let rows = || memcaches.iter().flatten().filter_map(|memcache| memcache.table(table));
+        SuperVersion {
+            version: Arc::clone(&self.version),
+            runs: rows().flat_map(|rows| rows.runs.clone()).collect(),
+            tombstones: rows().flat_map(|rows| rows.tombstones.clone()).collect(),
+        }
+    }
+
     fn arrive(&mut self) -> u64 {
         self.arrivals += 1;
         self.arrivals
@@ -355,6 +355,8 @@ fn remove_strangers(disk: &dyn Disk, folder: &Path, whole: &VersionEdit) -> Resu
     let tombstones = whole.tombstones.iter().map(|number| tombstone_path(folder, *number));
     let known: Vec<PathBuf> = files.chain(tombstones).collect();
     remove_orphans(disk, &folder.join("tsm"), &known)?;
+    let incoming = folder.join("incoming");
+    disk.remove_folder(&incoming).context("remove", &incoming)?;
     let known: Vec<PathBuf> =
         whole.segments.iter().map(|number| segment_path(folder, *number)).collect();
     remove_orphans(disk, &folder.join("index"), &known)

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampNanosecondType};
 use cluster::{Cluster, ClusterConfig, ClusterNode};
-use meta::{Command, DatabaseChange, MetaNode};
+use meta::{Command, DatabaseChange, MetaNode, NewNode, NodeRoles};
 use model::clock::SetClock;
 use model::points::{PointsColumn, SeriesDictionary};
 use model::time::Span;
@@ -21,6 +22,16 @@ const TAG: ColumnId = ColumnId(1);
 const FIELD: ColumnId = ColumnId(2);
 const DAY: i64 = 86_400_000_000_000;
 
+fn new_node() -> NewNode {
+    NewNode {
+        identity: "test".to_owned(),
+        addr: String::new(),
+        name: "test".to_owned(),
+        zone: String::new(),
+        roles: NodeRoles { meta: true, data: true, query: true },
+    }
+}
+
 struct TestNode {
     meta: MetaNode,
     node: ClusterNode,
@@ -29,9 +40,10 @@ struct TestNode {
 
 impl TestNode {
     async fn start(folder: &Path) -> Self {
-        let meta = MetaNode::open(&folder.join("meta")).await.unwrap();
+        let meta = MetaNode::open_alone(&folder.join("meta"), NodeId(1)).await.unwrap();
         let client = meta.client();
         client.submit(&Command::Bootstrap { verifier: None }).await.unwrap();
+        client.submit(&Command::RegisterNode(new_node())).await.unwrap();
         let config = ClusterConfig {
             data_dir: folder.to_path_buf(),
             node: NodeId(1),
@@ -39,12 +51,18 @@ impl TestNode {
             flush_bytes: 1 << 18,
             wal_segments_max: 4,
             wal: WalConfig { segment_bytes: 1 << 16, ..WalConfig::default() },
+            node_silence: Duration::from_secs(5),
+            rebuild_after: Duration::from_secs(60),
         };
         let clock = Arc::new(SetClock::new(0));
-        let node =
-            ClusterNode::open(config, client, Arc::new(OsDisk), Arc::<SetClock>::clone(&clock))
-                .await
-                .unwrap();
+        let node = ClusterNode::open(
+            config,
+            client,
+            (Arc::new(OsDisk), Arc::<SetClock>::clone(&clock)),
+            None,
+        )
+        .await
+        .unwrap();
         Self { meta, node, clock }
     }
 

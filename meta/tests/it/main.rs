@@ -10,6 +10,7 @@
 )]
 
 use meta::{Command, MetaMachine, MetaNode, MetaStore, Reply};
+use model::NodeId;
 use replication::suite::{self, Fresh};
 
 struct FreshStore;
@@ -37,7 +38,7 @@ async fn the_catalog_survives_restarts_and_ids_are_never_reused() {
     let folder = tempfile::tempdir().unwrap();
     let mut sessions = Vec::new();
     for round in 0..3 {
-        let node = MetaNode::open(folder.path()).await.unwrap();
+        let node = MetaNode::open_alone(folder.path(), NodeId(1)).await.unwrap();
         let client = node.client();
         client.submit(&Command::Bootstrap { verifier: None }).await.unwrap();
         let tenant = client.catalog().tenant("cnosdb").unwrap().id;
@@ -60,13 +61,13 @@ async fn the_catalog_survives_restarts_and_ids_are_never_reused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_log_is_purged_and_the_catalog_stays() {
     let folder = tempfile::tempdir().unwrap();
-    let node = MetaNode::open(folder.path()).await.unwrap();
+    let node = MetaNode::open_alone(folder.path(), NodeId(1)).await.unwrap();
     let client = node.client();
     for _ in 0..1_100 {
         client.submit(&Command::NewSession).await.unwrap();
     }
     drop(client);
     node.close().await;
-    let node = MetaNode::open(folder.path()).await.unwrap();
+    let node = MetaNode::open_alone(folder.path(), NodeId(1)).await.unwrap();
     assert_eq!(node.client().submit(&Command::NewSession).await, Ok(Reply::Session(1_101)));
 }

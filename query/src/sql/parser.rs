@@ -2,6 +2,7 @@
 
 mod definition;
 mod kept;
+mod nodes;
 
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast;
@@ -196,6 +197,11 @@ fn statement(parser: &mut DFParser<'_>) -> Parsed<Statement> {
     let (first, second) = (word(p, 0), word(p, 1));
     match (first.as_str(), second.as_str()) {
         ("CREATE", _) => definition::create(p),
+        ("ALTER", "NODE") => nodes::alter(p),
+        ("REMOVE", _) => nodes::remove(p),
+        ("MOVE" | "COPY" | "DROP", "VNODE") => nodes::vnode(p),
+        ("REPLICA", _) => nodes::replica(p),
+        ("CHECKSUM", _) => nodes::checksum(p),
         ("ALTER", _) => definition::alter(p),
         ("DROP", _) => definition::drop_object(p),
         ("SHOW", _) => show(p),
@@ -342,6 +348,9 @@ fn show(p: &mut Parser<'_>) -> Parsed<Statement> {
         }
         "TENANTS" => Show::Tenants,
         "COMPACTIONS" => Show::Compactions,
+        "NODES" | "DATANODES" => Show::Nodes,
+        "REPLICAS" => Show::Replicas,
+        "VNODES" | "VNODE" => Show::Vnodes,
         "USERS" => Show::Users,
         "ALL" => Show::Settings,
         "TIME" if take(p, "ZONE") => Show::Setting("timezone".to_owned()),

@@ -10,8 +10,10 @@
 )]
 
 mod clients;
+mod cluster;
 mod http;
 mod kill9;
+mod nodes;
 mod power_cut;
 mod start;
 mod weather;

@@ -13,8 +13,8 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 const WRITERS: i64 = 8;
 /// Rows of a batch; each batch writes over half of the one before.
-const ROWS: i64 = 10;
-const STEP: i64 = 5;
+pub(crate) const ROWS: i64 = 10;
+pub(crate) const STEP: i64 = 5;
 /// Batches acknowledged between two ends of the server.
 const BATCHES: i64 = 60;
 
@@ -27,7 +27,7 @@ pub(crate) async fn connect(port: u16) -> Result<Client, tokio_postgres::Error> 
 }
 
 /// What a writer's rows are after its batches up to `last`: time → value.
-fn rows_after(last: i64) -> BTreeMap<i64, i64> {
+pub(crate) fn rows_after(last: i64) -> BTreeMap<i64, i64> {
     let batches =
         (0..=last).flat_map(|batch| (0..ROWS).map(move |row| (batch * STEP + row, batch)));
     batches.collect()
@@ -81,8 +81,12 @@ async fn write_on(ports: Ports, writer: i64, first: i64, acks: Arc<AtomicI64>) -
     }
 }
 
-async fn read(client: &Client, writer: i64) -> Result<BTreeMap<i64, i64>, String> {
-    let query = format!("SELECT time::bigint, v FROM k WHERE w = 'w{writer}'");
+pub(crate) async fn read(
+    client: &Client,
+    table: &str,
+    writer: i64,
+) -> Result<BTreeMap<i64, i64>, String> {
+    let query = format!("SELECT time::bigint, v FROM {table} WHERE w = 'w{writer}'");
     let mut rows = BTreeMap::new();
     for message in client.simple_query(&query).await.map_err(|error| error.to_string())? {
         if let SimpleQueryMessage::Row(row) = message {
@@ -133,7 +137,7 @@ impl Writers {
         let client = connect(port).await.map_err(|error| error.to_string())?;
         for (writer, outcome) in (0..).zip(std::mem::take(&mut self.running)) {
             let (acked, sent) = outcome.await.unwrap();
-            let rows = read(&client, writer).await?;
+            let rows = read(&client, "k", writer).await?;
             let found = [acked, sent].into_iter().find(|last| rows == rows_after(*last));
             let Some(found) = found else {
                 return Err(format!(

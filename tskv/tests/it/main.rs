@@ -11,5 +11,6 @@
 
 mod crash;
 mod damage;
+mod images;
 mod store;
 mod upserts;

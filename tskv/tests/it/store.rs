@@ -113,6 +113,18 @@ impl TestVnode {
         self.vnode.compact(wish, &AtomicBool::new(false)).map(|_| ())
     }
 
+    /// Replaces what is here by an image of another replica, in one go or in pieces of several.
+    pub(crate) fn take_image(&mut self, from: &Self) -> Result<(), Error> {
+        let Some((progress, manifest)) = from.vnode.image()? else { return Ok(()) };
+        while let Some(piece) = self.vnode.missing_piece(&manifest)? {
+            let bytes = from.vnode.read_piece(&piece.part, piece.offset, piece.len)?;
+            self.vnode.keep_piece(&manifest, &piece, &bytes)?;
+        }
+        self.vnode.install_image(&manifest, progress.raft_state.clone())?;
+        self.next_index = progress.applied + 1;
+        block_on(self.log.purge(progress.applied, progress.raft_state))
+    }
+
     pub(crate) fn wal(&self) -> &Arc<Wal> {
         &self.wal
     }

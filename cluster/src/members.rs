@@ -1,0 +1,396 @@
+//! Keeping replica sets as the catalog wants them: whoever leads a set adds, counts in and lets go its
+//! members; the node of the leading meta member has dead and draining nodes replaced.
+//!
+//! Nothing is remembered between rounds: what is wanted is in the catalog, what is there in the group,
+//! so that any node can go on where another stopped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use meta::{Bucket, Catalog, Command, NodeLoad, NodeState, ReplicaSet, VnodePlace, VnodeState};
+use model::{NodeId, ReplicaSetId, VnodeId};
+use tokio::time::Instant;
+use tskv::{VnodeChecksum, encode_checksum};
+
+use crate::Cluster;
+use crate::error::{Error, Result};
+use crate::leader::{Leader, Search};
+use crate::peers::{GroupReport, Request, Response, done, not_answered};
+use crate::vnodes::HostedVnode;
+
+/// A learner that lacks no more entries than this may vote.
+const LAG_MAX: u64 = 64;
+/// How long one node may take to answer a question of people.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the checksum of a replica may take.
+const CHECKSUM_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Since when nodes are silent, as the node of the leading meta member saw it.
+pub(crate) type Silent = BTreeMap<NodeId, Instant>;
+
+fn counts(place: &VnodePlace) -> bool {
+    place.state != VnodeState::Joining
+}
+
+impl Cluster {
+    /// Makes the groups that this node leads as the catalog wants them.
+    pub(crate) async fn keep_members(&self) {
+        if self.peers.is_none() {
+            return;
+        }
+        let catalog = self.meta.catalog();
+        for (member, hosted) in self.vnodes.open_now().await {
+            if !hosted.group.leads() {
+                continue;
+            }
+            if let Some((_, set)) = catalog.replica_set_of(VnodeId(member))
+                && let Err(error) = self.change_members(&hosted, set).await
+            {
+                tracing::warn!(replica_set = %set.id, %error, "members stay as they are for now");
+            }
+        }
+    }
+
+    async fn change_members(&self, hosted: &HostedVnode, set: &ReplicaSet) -> Result<()> {
+        let group = &hosted.group;
+        let status = group.status();
+        for place in &set.vnodes {
+            if status.members.iter().all(|one| one.member != place.id.0) {
+                tracing::info!(replica_set = %set.id, vnode = %place.id, "a vnode is filled");
+                group.add_learner(place.id.0, place.node).await?;
+            }
+        }
+        let last = status.last_index.unwrap_or(0);
+        let fit = status.members.iter().filter(|one| {
+            let wanted = set.vnodes.iter().any(|place| place.id.0 == one.member);
+            wanted && (one.votes || one.matched.is_some_and(|has| has + LAG_MAX >= last))
+        });
+        let voters: BTreeSet<u64> = fit.map(|one| one.member).collect();
+        let own = hosted.beside.vnode.id().0;
+        let now: BTreeSet<u64> =
+            status.members.iter().filter(|one| one.votes).map(|one| one.member).collect();
+        if voters != now && !voters.is_empty() {
+            if !voters.contains(&own) {
+                // Whoever is to go does not lead the others out.
+                let heir = voters.iter().find(|one| now.contains(one));
+                return match heir {
+                    Some(heir) => Ok(group.hand_over(*heir).await?),
+                    None => Ok(()),
+                };
+            }
+            tracing::info!(replica_set = %set.id, ?voters, "the members that vote change");
+            group.set_voters(voters).await?;
+            return Ok(());
+        }
+        for place in set.vnodes.iter().filter(|place| !counts(place)) {
+            if now.contains(&place.id.0) {
+                self.meta.submit(&Command::VnodeJoined { vnode: place.id }).await?;
+            }
+        }
+        let gone = status
+            .members
+            .iter()
+            .filter(|one| !one.votes && set.vnodes.iter().all(|place| place.id.0 != one.member));
+        let gone: BTreeSet<u64> = gone.map(|one| one.member).collect();
+        if !gone.is_empty() {
+            group.remove_learners(gone).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the vnodes of nodes that are silent for long, or are being drained.
+    pub(crate) async fn replace_vnodes(&self, silent: &mut Silent) {
+        if self.peers.is_none() {
+            return;
+        }
+        let Ok((leader, reports)) = self.meta.nodes().await else { return };
+        if leader != self.config.node {
+            silent.clear();
+            return;
+        }
+        let now = Instant::now();
+        let silence = u64::try_from(self.config.node_silence.as_millis()).unwrap_or(u64::MAX);
+        for report in reports {
+            // A node that was never heard of is silent since this member leads, at least.
+            if report.silent_ms.is_none_or(|ms| ms > silence) && report.node != leader {
+                silent.entry(report.node).or_insert(now);
+            } else {
+                silent.remove(&report.node);
+            }
+        }
+        let dead: BTreeSet<NodeId> = silent
+            .iter()
+            .filter(|(_, since)| since.elapsed() >= self.config.rebuild_after)
+            .map(|(node, _)| *node)
+            .collect();
+        let catalog = self.meta.catalog();
+        let leaving = |node: NodeId| {
+            let draining = |one: &meta::Node| one.state == NodeState::Draining;
+            dead.contains(&node) || catalog.node(node).is_none_or(|node| draining(node))
+        };
+        for bucket in catalog.all_buckets() {
+            for set in &bucket.replica_sets {
+                let replaced = self.replace_in(&catalog, (bucket, set), &leaving, silent).await;
+                if let Err(error) = replaced {
+                    tracing::debug!(replica_set = %set.id, %error, "no vnode is replaced for now");
+                }
+            }
+        }
+    }
+
+    async fn replace_in(
+        &self,
+        catalog: &Catalog,
+        (bucket, set): (&Bucket, &ReplicaSet),
+        leaving: &impl Fn(NodeId) -> bool,
+        silent: &Silent,
+    ) -> Result<()> {
+        let Some(database) = catalog.database_by_id(bucket.database) else { return Ok(()) };
+        let leaves = |place: &VnodePlace| place.state == VnodeState::Leaving || leaving(place.node);
+        let staying: Vec<&VnodePlace> = set.vnodes.iter().filter(|place| !leaves(place)).collect();
+        let going = set.vnodes.iter().find(|place| leaves(place));
+        let Some(going) = going else { return Ok(()) };
+        let replicas = (database.options.replicas as usize).min(set.vnodes.len());
+        let joined = staying.iter().filter(|place| counts(place)).count();
+        if joined >= replicas || !counts(going) {
+            let heir = staying.iter().find(|place| counts(place));
+            if let (Some(heir), false) = (heir, silent.contains_key(&going.node)) {
+                self.hand_over(going, heir).await;
+            }
+            tracing::info!(vnode = %going.id, node = %going.node, "a vnode was replaced");
+            self.meta.submit(&Command::RemoveVnode { vnode: going.id }).await?;
+            return self.open_somewhere(bucket, set).await;
+        }
+        if staying.len() >= replicas {
+            // One is being filled; its replica set must be open for that.
+            return self.open_somewhere(bucket, set).await;
+        }
+        if joined == 0 && silent.contains_key(&going.node) {
+            return Err(Error::internal("no other vnode holds its rows"));
+        }
+        let target = self.target(catalog, set, silent);
+        let target = target.ok_or_else(|| Error::internal("no node can take one more vnode"))?;
+        self.meta
+            .submit(&Command::AddVnode { replica_set: set.id, node: target, replaces: None })
+            .await?;
+        self.open_somewhere(bucket, set).await
+    }
+
+    /// Has a vnode that is to go give the lead to one that stays, where it leads.
+    async fn hand_over(&self, going: &VnodePlace, heir: &VnodePlace) {
+        let request = Request::HandOver { vnode: going.id, to: heir.id };
+        let handed = if going.node == self.config.node {
+            match self.vnode_by_id(going.id).await {
+                Ok(hosted) => hosted.group.hand_over(heir.id.0).await.map_err(Error::from),
+                Err(error) => Err(error),
+            }
+        } else if let Some(peers) = &self.peers {
+            let asked = peers.ask(going.node, &request, &[], PATIENCE).await;
+            asked.map_err(|error| not_answered(&error)).and_then(|(response, _)| done(response))
+        } else {
+            Ok(())
+        };
+        if let Err(error) = handed {
+            tracing::debug!(%error, "the lead was not handed over: it did not lead, perhaps");
+        }
+    }
+
+    /// Returns the node with the fewest vnodes that can take one of a set.
+    fn target(&self, catalog: &Catalog, set: &ReplicaSet, silent: &Silent) -> Option<NodeId> {
+        let held = |node: NodeId| {
+            let sets = catalog.all_buckets().flat_map(|bucket| &bucket.replica_sets);
+            sets.flat_map(|set| &set.vnodes).filter(|place| place.node == node).count()
+        };
+        let zones: BTreeSet<&str> = set
+            .vnodes
+            .iter()
+            .filter_map(|place| catalog.node(place.node).map(|node| node.zone.as_str()))
+            .collect();
+        let fit = catalog.nodes().filter(|node| {
+            node.roles.data
+                && node.state == NodeState::Ready
+                && !silent.contains_key(&node.id)
+                && set.vnodes.iter().all(|place| place.node != node.id)
+        });
+        let best = fit.min_by_key(|node| (zones.contains(node.zone.as_str()), held(node.id)));
+        best.map(|node| node.id)
+    }
+
+    /// Has a replica set opened by one who leads it, so that it changes its members.
+    async fn open_somewhere(&self, bucket: &Bucket, set: &ReplicaSet) -> Result<()> {
+        match Search::new(self, bucket, set).next().await? {
+            Leader::Here(_) => Ok(()),
+            Leader::There(place) => {
+                let Some(peers) = &self.peers else { return Ok(()) };
+                // Any question about its group opens a vnode.
+                let ask = Request::HandOver { vnode: place.id, to: place.id };
+                if let Err(error) = peers.ask(place.node, &ask, &[], PATIENCE).await {
+                    tracing::debug!(%error, "a replica set is opened later");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives a sign of life.
+    pub(crate) async fn give_sign_of_life(&self) {
+        let disk = rustix::fs::statvfs(&self.config.data_dir);
+        let (disk_free, disk_size) = match disk {
+            Ok(disk) => (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize),
+            Err(error) => {
+                tracing::warn!(%error, "the disk does not tell how full it is");
+                (0, 0)
+            }
+        };
+        let open = self.vnodes.open_now().await;
+        let leads = open.iter().filter(|(_, hosted)| hosted.group.leads()).count();
+        let (vnodes, leads) = (open.len() as u64, leads as u64);
+        let load = NodeLoad { disk_free, disk_size, vnodes, leads };
+        if let Err(error) = self.meta.heartbeat(self.config.node, load).await {
+            tracing::debug!(%error, "no meta member hears this node");
+        }
+    }
+
+    pub(crate) async fn groups_here(&self) -> Vec<GroupReport> {
+        let catalog = self.meta.catalog();
+        let open = self.vnodes.open_now().await;
+        let reports = open.iter().filter_map(|(member, hosted)| {
+            let (bucket, _) = catalog.replica_set_of(VnodeId(*member))?;
+            Some(report(self.config.node, bucket, hosted))
+        });
+        reports.collect()
+    }
+
+    /// Returns what the open vnodes of all nodes see of their groups. A node that does not answer is
+    /// left out.
+    pub async fn groups(&self) -> Vec<GroupReport> {
+        let mut groups = self.groups_here().await;
+        for response in self.ask_all(&Request::Groups).await {
+            if let Response::Groups(reports) = response {
+                groups.extend(reports);
+            }
+        }
+        groups.sort_by_key(|group| group.vnode);
+        groups
+    }
+
+    /// Asks all other nodes that hold data. Those that do not answer are left out.
+    pub(crate) async fn ask_all(&self, request: &Request) -> Vec<Response> {
+        let Some(peers) = &self.peers else { return Vec::new() };
+        let catalog = self.meta.catalog();
+        let others = catalog.nodes().filter(|node| node.roles.data && node.id != self.config.node);
+        let asked = others.map(|node| async move {
+            peers.ask(node.id, request, &[], PATIENCE).await.map(|(response, _)| response)
+        });
+        let answers = futures::future::join_all(asked).await;
+        let mut responses = Vec::with_capacity(answers.len());
+        for answer in answers {
+            match answer {
+                Ok(response) => responses.push(response),
+                Err(error) => tracing::debug!(%error, "a node is left out"),
+            }
+        }
+        responses
+    }
+
+    /// Hands the lead of a vnode's replica set over to the vnode.
+    ///
+    /// # Errors
+    /// A vnode that is not there; one that does not take over in time.
+    pub async fn promote(&self, vnode: VnodeId) -> Result<()> {
+        let catalog = self.meta.catalog();
+        let found = catalog.replica_set_of(vnode);
+        let (bucket, set) = found.ok_or_else(|| no_vnode(vnode))?;
+        let hand_over = |hosted: Arc<HostedVnode>| async move {
+            hosted.group.hand_over(vnode.0).await?;
+            Ok((Response::Done, bytes::Bytes::new()))
+        };
+        let request = |leader| Request::HandOver { vnode: leader, to: vnode };
+        let asked = self.ask_leader((bucket, set), request, &[], hand_over).await?;
+        done(asked.1)
+    }
+}
+
+/// The checksum of a replica, or why there is none.
+#[derive(Clone, Debug)]
+pub struct ReplicaChecksum {
+    /// The vnode.
+    pub vnode: VnodeId,
+    /// Its node.
+    pub node: NodeId,
+    /// The checksum.
+    pub checksum: std::result::Result<VnodeChecksum, String>,
+}
+
+impl Cluster {
+    /// Returns the checksums of all replicas of a set, of the rows at one place of its log.
+    ///
+    /// # Errors
+    /// A replica set that is not there, or that nobody leads.
+    pub async fn checksums(&self, id: ReplicaSetId) -> Result<Vec<ReplicaChecksum>> {
+        let catalog = self.meta.catalog();
+        let message = || format!("replica set {id} does not exist");
+        let missing = || Error::Remote { kind: model::ErrorKind::NotFound, message: message() };
+        let (bucket, set) = catalog.replica_set(id).ok_or_else(missing)?;
+        let command = encode_checksum(self.vnodes.next_write(id), self.clock.now_ns());
+        let index = self.propose((bucket, set), command).await?;
+        let mut checksums = Vec::with_capacity(set.vnodes.len());
+        for place in set.vnodes.iter().filter(|place| counts(place)) {
+            let checksum = if place.node == self.config.node {
+                let hosted = self.vnode(bucket, set).await?;
+                self.checksum_here(&hosted, index).await
+            } else {
+                self.checksum_there(place, index).await
+            };
+            let checksum = checksum.map_err(|error| error.to_string());
+            checksums.push(ReplicaChecksum { vnode: place.id, node: place.node, checksum });
+        }
+        Ok(checksums)
+    }
+
+    async fn checksum_there(&self, place: &VnodePlace, index: u64) -> Result<VnodeChecksum> {
+        let peers = self.peers.as_ref().ok_or_else(|| Error::internal("no other nodes"))?;
+        let request = Request::Checksum { vnode: place.id, index };
+        let asked = peers.ask(place.node, &request, &[], CHECKSUM_PATIENCE).await;
+        match asked.map_err(|error| not_answered(&error))?.0 {
+            Response::Checksum(checksum) => Ok(checksum),
+            other => Err(other.into_error()),
+        }
+    }
+
+    /// Returns the checksum a vnode here kept the rows for, once it has applied so much.
+    pub(crate) async fn checksum_here(
+        &self,
+        hosted: &HostedVnode,
+        index: u64,
+    ) -> Result<VnodeChecksum> {
+        hosted.group.wait_for_applied(index, PATIENCE).await?;
+        let vnode = Arc::clone(&hosted.beside.vnode);
+        let summed = tokio::task::spawn_blocking(move || vnode.checksum()).await;
+        let summed = summed.map_err(Error::internal)??;
+        summed.ok_or_else(|| Error::internal("another checksum was asked for meanwhile"))
+    }
+}
+
+/// Makes the error of a vnode that is not there.
+pub(crate) fn no_vnode(vnode: VnodeId) -> Error {
+    let message = format!("vnode {vnode} does not exist");
+    Error::Remote { kind: model::ErrorKind::NotFound, message }
+}
+
+fn report(node: NodeId, bucket: &Bucket, hosted: &HostedVnode) -> GroupReport {
+    let status = hosted.group.status();
+    let vnode = hosted.beside.vnode.id();
+    GroupReport {
+        vnode,
+        node,
+        database: bucket.database,
+        term: status.term,
+        leader: status.leader.map(|(member, _)| VnodeId(member)),
+        last_index: status.last_index.unwrap_or(0),
+        applied: status.applied.unwrap_or(0),
+        votes: status.members.iter().any(|one| one.member == vnode.0 && one.votes),
+    }
+}

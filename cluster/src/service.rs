@@ -1,0 +1,333 @@
+//! What a node does for the rows of others: takes their commands, holds locks, pins and reads scans.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arrow::ipc::reader::StreamReader;
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{self, StreamExt};
+use meta::{Bucket, ReplicaSet};
+use model::{BucketId, ErrorKind, VnodeId};
+use parking_lot::Mutex;
+use replication::transport::{Answer, Answers, CallError, Service};
+use replication::{HoldsGroup, Members};
+use tokio::sync::{OwnedRwLockWriteGuard, mpsc};
+use tokio::time::Instant;
+use tskv::{ScanRequest, VnodeScan};
+
+use crate::Cluster;
+use crate::error::{Error, Result};
+use crate::peers::{self, ReadScan, Request, Response, ScanInfo, WireScan, failed};
+use crate::vnodes::HostedVnode;
+use crate::wire_batch;
+
+/// How long one waits for writes and other changes to end.
+pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// A lock nobody renews is let go of after so long.
+const LOCK_LEASE: Duration = Duration::from_secs(30);
+/// A scan nobody reads is let go of after so long.
+const SCAN_LEASE: Duration = Duration::from_secs(120);
+/// The most scans pinned for others.
+const SCANS_MAX: usize = 10_000;
+/// The most locks held by others.
+const LOCKS_MAX: usize = 10_000;
+/// How long a group may take to answer a proposal.
+const PROPOSAL_PATIENCE: Duration = Duration::from_secs(10);
+/// Batches a reader may lag behind.
+const BATCHES_AHEAD: usize = 4;
+
+/// What is held for others, and for statements of this node.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    next: AtomicU64,
+    locks: Mutex<HashMap<u64, HeldLock>>,
+    scans: Mutex<HashMap<u64, HeldScan>>,
+}
+
+#[derive(Debug)]
+struct HeldLock {
+    hosted: Arc<HostedVnode>,
+    _guard: OwnedRwLockWriteGuard<()>,
+    until: Instant,
+}
+
+#[derive(Debug)]
+struct HeldScan {
+    scan: VnodeScan,
+    until: Instant,
+}
+
+impl Held {
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Lets go of what nobody asked about for long.
+    pub(crate) fn expire(&self) {
+        let now = Instant::now();
+        self.locks.lock().retain(|_, lock| lock.until > now);
+        self.scans.lock().retain(|_, scan| scan.until > now);
+    }
+
+    /// Lets go of everything.
+    pub(crate) fn clear(&self) {
+        self.locks.lock().clear();
+        self.scans.lock().clear();
+    }
+
+    pub(crate) fn unlock(&self, lock: u64) {
+        self.locks.lock().remove(&lock);
+    }
+
+    pub(crate) fn renew(&self, lock: u64) -> Result<()> {
+        let mut locks = self.locks.lock();
+        let held = locks.get_mut(&lock).ok_or(Error::LockLost)?;
+        held.until = Instant::now() + LOCK_LEASE;
+        Ok(())
+    }
+
+    /// Returns the vnode a lock is on.
+    fn locked(&self, lock: u64) -> Result<Arc<HostedVnode>> {
+        self.renew(lock)?;
+        let locks = self.locks.lock();
+        locks.get(&lock).map(|held| Arc::clone(&held.hosted)).ok_or(Error::LockLost)
+    }
+}
+
+impl Cluster {
+    /// Holds back the writers of a vnode's replica set, which it leads.
+    pub(crate) async fn lock_here(&self, hosted: Arc<HostedVnode>) -> Result<u64> {
+        hosted.group.read_barrier().await?;
+        let waiting = Arc::clone(&hosted.beside.changes).write_owned();
+        let guard = tokio::time::timeout(LOCK_PATIENCE, waiting).await;
+        let seconds = LOCK_PATIENCE.as_secs();
+        let guard = guard.map_err(|_| Error::Locked { seconds })?;
+        let number = self.held.number();
+        let until = Instant::now() + LOCK_LEASE;
+        let mut locks = self.held.locks.lock();
+        if locks.len() >= LOCKS_MAX {
+            return Err(Error::Remote {
+                kind: ErrorKind::LimitReached,
+                message: format!("{LOCKS_MAX} replica sets are locked"),
+            });
+        }
+        locks.insert(number, HeldLock { hosted, _guard: guard, until });
+        Ok(number)
+    }
+
+    /// Proposes a command to a replica set that a vnode here leads. Returns the outcome's code.
+    pub(crate) async fn propose_here(
+        &self,
+        hosted: &Arc<HostedVnode>,
+        (bucket, lock): (BucketId, Option<u64>),
+        command: Bytes,
+    ) -> Result<u8> {
+        self.wal.admit()?;
+        self.wait_for_memory().await?;
+        // Whoever has a lock holds back the others already.
+        let _shared = match lock {
+            Some(lock) => {
+                if self.held.locked(lock)?.beside.vnode.id() != hosted.beside.vnode.id() {
+                    return Err(Error::LockLost);
+                }
+                None
+            }
+            None => Some(hosted.beside.changes.read().await),
+        };
+        let proposed = tokio::time::timeout(PROPOSAL_PATIENCE, hosted.group.propose(command)).await;
+        let late = |_| {
+            let seconds = PROPOSAL_PATIENCE.as_secs();
+            let message = format!("bucket {bucket}: no quorum answered within {seconds} s");
+            replication::Error::NotReady(message)
+        };
+        let reply = proposed.map_err(late)??;
+        self.flush_if_full(hosted);
+        Ok(reply.first().copied().unwrap_or(u8::MAX))
+    }
+
+    /// Pins what a scan of a vnode here sees.
+    pub(crate) async fn open_scan_here(
+        &self,
+        hosted: &HostedVnode,
+        request: &ScanRequest,
+    ) -> Result<VnodeScan> {
+        hosted.group.read_barrier().await?;
+        Ok(hosted.beside.vnode.scan(request.clone()))
+    }
+
+    fn hold_scan(&self, scan: VnodeScan) -> Result<ScanInfo> {
+        let number = self.held.number();
+        let info = ScanInfo {
+            scan: number,
+            counts: scan.counts(),
+            rows_about: scan.rows_about(),
+            ordered: scan.is_ordered(),
+            exact: scan.exact(),
+        };
+        let mut scans = self.held.scans.lock();
+        if scans.len() >= SCANS_MAX {
+            return Err(Error::Remote {
+                kind: ErrorKind::LimitReached,
+                message: format!("{SCANS_MAX} scans of other nodes are open"),
+            });
+        }
+        scans.insert(number, HeldScan { scan, until: Instant::now() + SCAN_LEASE });
+        Ok(info)
+    }
+
+    /// Returns this node's vnode by its id.
+    pub(crate) async fn vnode_by_id(&self, vnode: VnodeId) -> Result<Arc<HostedVnode>> {
+        let (bucket, set) = self.set_here(vnode)?;
+        self.vnode(&bucket, &set).await
+    }
+
+    /// Returns the replica set of a vnode of this node.
+    fn set_here(&self, vnode: VnodeId) -> Result<(Arc<Bucket>, ReplicaSet)> {
+        let catalog = self.meta.catalog();
+        let Some((bucket, set)) = catalog.replica_set_of(vnode) else {
+            let message = format!("vnode {vnode} is not known here");
+            return Err(replication::Error::NotReady(message).into());
+        };
+        let here = |place: &&meta::VnodePlace| place.id == vnode && place.node == self.config.node;
+        if !set.vnodes.iter().any(|place| here(&place)) {
+            let message = format!("vnode {vnode} is not on this node");
+            return Err(replication::Error::NotReady(message).into());
+        }
+        Ok((Arc::clone(bucket), set.clone()))
+    }
+
+    async fn answer(&self, request: Request, payload: Bytes) -> Result<Response> {
+        Ok(match request {
+            Request::Propose { vnode, bucket, lock } => {
+                let hosted = self.vnode_by_id(vnode).await?;
+                let outcome = self.propose_here(&hosted, (bucket, lock), payload).await?;
+                // The command was applied here: that index is not before its own.
+                let index = hosted.group.status().applied.unwrap_or(0);
+                Response::Proposed { outcome, index }
+            }
+            Request::Lock { vnode } => {
+                let hosted = self.vnode_by_id(vnode).await?;
+                Response::Lock { lock: self.lock_here(hosted).await? }
+            }
+            Request::Renew { lock } => self.held.renew(lock).map(|()| Response::Done)?,
+            Request::Unlock { lock } => {
+                self.held.unlock(lock);
+                Response::Done
+            }
+            Request::OpenScan { vnode, scan } => {
+                let request = request_of(scan, &payload)?;
+                let hosted = self.vnode_by_id(vnode).await?;
+                Response::Scan(self.hold_scan(self.open_scan_here(&hosted, &request).await?)?)
+            }
+            Request::CloseScan { scan } => {
+                self.held.scans.lock().remove(&scan);
+                Response::Done
+            }
+            Request::Compact { vnode } => {
+                self.compact_whole(&*self.vnode_by_id(vnode).await?).await?;
+                Response::Done
+            }
+            Request::Files => Response::Files(self.files_here().await),
+            Request::Groups => Response::Groups(self.groups_here().await),
+            Request::Checksum { vnode, index } => Response::Checksum(
+                self.checksum_here(&*self.vnode_by_id(vnode).await?, index).await?,
+            ),
+            Request::HandOver { vnode, to } => {
+                self.vnode_by_id(vnode).await?.group.hand_over(to.0).await?;
+                Response::Done
+            }
+        })
+    }
+
+    fn stream_scan(&self, read: &ReadScan) -> Result<Answers> {
+        let scan = {
+            let mut scans = self.held.scans.lock();
+            let held = scans.get_mut(&read.scan).ok_or_else(|| Error::Remote {
+                kind: ErrorKind::Unavailable,
+                message: "the scan is not open any more".to_owned(),
+            })?;
+            held.until = Instant::now() + SCAN_LEASE;
+            held.scan.clone()
+        };
+        let scan = scan.split(read.parts).into_iter().nth(read.part);
+        let scan = scan.ok_or_else(|| Error::internal("a part of a scan that has fewer"))?;
+        let mut scan = if read.last_rows { scan.only_last_rows() } else { scan };
+        let (sender, mut answers) = mpsc::channel(BATCHES_AHEAD);
+        tokio::task::spawn_blocking(move || {
+            let mut encoder = wire_batch::Encoder::default();
+            loop {
+                let message = match scan.next_batch() {
+                    Ok(Some(batch)) => encoder.batch(&batch),
+                    Ok(None) => Ok(encoder.end(&scan.counts())),
+                    Err(error) => Ok(encoder.failure(&Error::from(error))),
+                };
+                let ended = encoder.has_ended();
+                let message = message.map_err(|error| CallError::Refused(error.to_string()));
+                if sender.blocking_send(message).is_err() || ended {
+                    return;
+                }
+            }
+        });
+        Ok(stream::poll_fn(move |context| answers.poll_recv(context)).boxed())
+    }
+}
+
+fn request_of(scan: WireScan, schema: &[u8]) -> Result<ScanRequest> {
+    let reader = StreamReader::try_new(schema, None).map_err(Error::internal)?;
+    let WireScan { table, columns, times, filter, order } = scan;
+    Ok(ScanRequest { table, columns, schema: reader.schema(), times, filter, order })
+}
+
+/// The cluster as a service. It does not keep the cluster alive.
+pub(crate) struct RowsService(pub(crate) Weak<Cluster>);
+
+fn stopping() -> CallError {
+    CallError::Refused("the node is stopping".to_owned())
+}
+
+impl Service for RowsService {
+    fn call(self: Arc<Self>, request: Bytes) -> BoxFuture<'static, Answer> {
+        async move {
+            let cluster = self.0.upgrade().ok_or_else(stopping)?;
+            let (request, payload) = peers::decode(&request)?;
+            let response = cluster.answer(request, payload).await;
+            let response = response.unwrap_or_else(|error| failed(&error));
+            Ok(peers::encode(&response, &[]))
+        }
+        .boxed()
+    }
+
+    fn stream(self: Arc<Self>, request: Bytes) -> Answers {
+        let answers = || {
+            let cluster = self.0.upgrade().ok_or_else(stopping)?;
+            let (read, _) = peers::decode(&request)?;
+            cluster.stream_scan(&read).map_err(|error| CallError::Refused(error.to_string()))
+        };
+        answers().unwrap_or_else(|error| stream::once(async { Err(error) }).boxed())
+    }
+}
+
+/// The vnodes of a node as members of their groups.
+pub(crate) struct VnodeMembers(pub(crate) Weak<Cluster>);
+
+impl Members for VnodeMembers {
+    fn member(&self, member: u64) -> BoxFuture<'_, replication::Result<Arc<dyn HoldsGroup>>> {
+        async move {
+            let stopping = || replication::Error::NotReady("the node is stopping".to_owned());
+            let cluster = self.0.upgrade().ok_or_else(stopping)?;
+            let called = async {
+                let (bucket, set) = cluster.set_here(VnodeId(member))?;
+                cluster.called_vnode(&bucket, &set).await
+            };
+            match called.await {
+                Ok(hosted) => Ok(hosted as Arc<dyn HoldsGroup>),
+                Err(Error::Replication(error)) => Err(error),
+                Err(error) => Err(replication::Error::NotReady(error.to_string())),
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,234 @@
+//! Nodes of the cluster, and which of them hold what: shown and changed.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::record_batch::RecordBatch;
+use meta::{Bucket, Catalog, Command, NodeChange, ReplicaSet};
+use model::{NodeId, ReplicaSetId, TimeRange, VnodeId};
+
+use crate::access::Need;
+use crate::error::{Error, Result};
+use crate::output::{Output, rows};
+use crate::session::Session;
+use crate::sql::NodeStatement;
+
+type Lines = Vec<Vec<String>>;
+
+/// Columns of SHOW NODES.
+pub(crate) const NODES: [&str; 10] = [
+    "node_id",
+    "name",
+    "address",
+    "zone",
+    "roles",
+    "state",
+    "silent_ms",
+    "vnodes",
+    "leads",
+    "disk_free_bytes",
+];
+/// Columns of SHOW REPLICAS; the vnode that leads has a star.
+pub(crate) const REPLICAS: [&str; 5] =
+    ["replica_id", "location", "database", "start_time", "end_time"];
+/// Columns of SHOW VNODES.
+pub(crate) const VNODES: [&str; 10] = [
+    "vnode_id",
+    "node_id",
+    "replica_id",
+    "database",
+    "state",
+    "role",
+    "leader_vnode_id",
+    "term",
+    "last_index",
+    "applied_index",
+];
+
+fn no_object(what: &str, id: impl std::fmt::Display) -> Error {
+    Error::new("42704", format!("{what} {id} does not exist"))
+}
+
+fn time_text(ns: i64) -> String {
+    use datafusion::arrow::temporal_conversions::timestamp_ns_to_datetime;
+    timestamp_ns_to_datetime(ns).map_or_else(|| ns.to_string(), |time| time.to_string())
+}
+
+impl Session {
+    pub(crate) async fn node_lines(&self) -> Result<Lines> {
+        self.check(Need::Administer)?;
+        let meta = self.database().meta();
+        let catalog = self.database().catalog();
+        // Without a quorum of meta members the nodes are known all the same, if not how they are.
+        let reports = meta.nodes().await.map(|(_, reports)| reports).unwrap_or_default();
+        let lines = catalog.nodes().map(|node| {
+            let report = reports.iter().find(|report| report.node == node.id);
+            let number = |value: Option<u64>| value.map(|n| n.to_string()).unwrap_or_default();
+            let roles =
+                [(node.roles.meta, "meta"), (node.roles.data, "data"), (node.roles.query, "query")];
+            let roles = roles.iter().filter(|(has, _)| *has).map(|(_, name)| *name);
+            vec![
+                node.id.to_string(),
+                node.name.clone(),
+                node.addr.clone(),
+                node.zone.clone(),
+                roles.collect::<Vec<_>>().join(","),
+                node.state.name().to_owned(),
+                number(report.and_then(|report| report.silent_ms)),
+                number(report.map(|report| report.load.vnodes)),
+                number(report.map(|report| report.load.leads)),
+                number(report.map(|report| report.load.disk_free)),
+            ]
+        });
+        Ok(lines.collect())
+    }
+
+    /// Returns the replica sets of the tenant with their buckets.
+    fn replica_sets(&self, catalog: &Catalog) -> Vec<(String, Arc<Bucket>, ReplicaSet)> {
+        let mut sets = Vec::new();
+        for database in catalog.databases(self.identity().tenant) {
+            for bucket in catalog.buckets(database.id, TimeRange::ALL) {
+                for set in &bucket.replica_sets {
+                    sets.push((database.name.clone(), Arc::clone(&bucket), set.clone()));
+                }
+            }
+        }
+        sets.sort_by_key(|(_, _, set)| set.id);
+        sets
+    }
+
+    pub(crate) async fn replica_lines(&self) -> Result<Lines> {
+        self.check(Need::See)?;
+        let catalog = self.database().catalog();
+        let groups = self.database().cluster().groups().await;
+        let lines = self.replica_sets(&catalog).into_iter().map(|(database, bucket, set)| {
+            let leads = |vnode: VnodeId| {
+                groups.iter().any(|group| group.vnode == vnode && group.leader == Some(vnode))
+            };
+            let places = set.vnodes.iter().map(|place| {
+                let star = if leads(place.id) { "*" } else { "" };
+                format!("{}{star}", place.node)
+            });
+            vec![
+                set.id.to_string(),
+                places.collect::<Vec<_>>().join(","),
+                database,
+                time_text(bucket.times.min),
+                time_text(bucket.times.max),
+            ]
+        });
+        Ok(lines.collect())
+    }
+
+    pub(crate) async fn vnode_lines(&self) -> Result<Lines> {
+        self.check(Need::See)?;
+        let catalog = self.database().catalog();
+        let groups = self.database().cluster().groups().await;
+        let mut lines = Vec::new();
+        for (database, _, set) in self.replica_sets(&catalog) {
+            for place in &set.vnodes {
+                let group = groups.iter().find(|group| group.vnode == place.id);
+                let number = |value: Option<u64>| value.map(|n| n.to_string()).unwrap_or_default();
+                let role = group.map(|group| match (group.leader == Some(place.id), group.votes) {
+                    (true, _) => "leader",
+                    (false, true) => "follower",
+                    (false, false) => "learner",
+                });
+                lines.push(vec![
+                    place.id.to_string(),
+                    place.node.to_string(),
+                    set.id.to_string(),
+                    database.clone(),
+                    place.state.name().to_owned(),
+                    role.unwrap_or("closed").to_owned(),
+                    number(group.and_then(|group| group.leader).map(|leader| leader.0)),
+                    number(group.map(|group| group.term)),
+                    number(group.map(|group| group.last_index)),
+                    number(group.map(|group| group.applied)),
+                ]);
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Runs a statement about nodes.
+    pub(crate) async fn change_nodes(&self, statement: &NodeStatement) -> Result<Output> {
+        use NodeStatement as Node;
+        self.check(Need::Administer)?;
+        let catalog = self.database().catalog();
+        let set_of = |vnode: u64| {
+            let found = catalog.replica_set_of(VnodeId(vnode)).map(|(_, set)| set.id);
+            found.ok_or_else(|| no_object("vnode", vnode))
+        };
+        let place_of = |set: u32, node: u64| {
+            let found = catalog.replica_set(ReplicaSetId(set)).map(|(_, set)| set);
+            let found = found.ok_or_else(|| no_object("replica set", set))?;
+            let place = found.vnodes.iter().find(|place| place.node.0 == node);
+            let message = || format!("replica set {set} has no vnode on node {node}");
+            place.map(|place| place.id).ok_or_else(|| Error::new("42704", message()))
+        };
+        let (command, tag) = match statement {
+            Node::Checksum(set) => return self.checksum_group(ReplicaSetId(*set)).await,
+            Node::Promote(set, node) => {
+                let vnode = place_of(*set, *node)?;
+                self.database().cluster().promote(vnode).await?;
+                return Ok(Output::Done("REPLICA PROMOTE"));
+            }
+            Node::State(node, state) => {
+                let change = NodeChange::State(*state);
+                (Command::AlterNode { node: NodeId(*node), change }, "ALTER NODE")
+            }
+            Node::Address(node, addr) => {
+                let change = NodeChange::Address(addr.clone());
+                (Command::AlterNode { node: NodeId(*node), change }, "ALTER NODE")
+            }
+            Node::Remove(node) => (Command::RemoveNode { node: NodeId(*node) }, "REMOVE NODE"),
+            Node::Move(vnode, node) => {
+                let replaces = Some(VnodeId(*vnode));
+                let (replica_set, node) = (set_of(*vnode)?, NodeId(*node));
+                (Command::AddVnode { replica_set, node, replaces }, "MOVE VNODE")
+            }
+            Node::Copy(vnode, node) => {
+                let (replica_set, node) = (set_of(*vnode)?, NodeId(*node));
+                (Command::AddVnode { replica_set, node, replaces: None }, "COPY VNODE")
+            }
+            Node::Drop(vnode) => (Command::RemoveVnode { vnode: VnodeId(*vnode) }, "DROP VNODE"),
+            Node::Add(set, node) => {
+                let (replica_set, node) = (ReplicaSetId(*set), NodeId(*node));
+                (Command::AddVnode { replica_set, node, replaces: None }, "REPLICA ADD")
+            }
+            Node::RemoveReplica(set, node) => {
+                (Command::RemoveVnode { vnode: place_of(*set, *node)? }, "REPLICA REMOVE")
+            }
+        };
+        self.database().meta().submit(&command).await?;
+        Ok(Output::Done(tag))
+    }
+
+    async fn checksum_group(&self, set: ReplicaSetId) -> Result<Output> {
+        let checksums = self.database().cluster().checksums(set).await?;
+        let lines: Lines = checksums
+            .into_iter()
+            .map(|one| {
+                let (rows, checksum) = match one.checksum {
+                    Ok(sum) => (sum.rows.to_string(), format!("{:016x}", sum.hash)),
+                    Err(error) => (String::new(), error),
+                };
+                vec![one.vnode.to_string(), one.node.to_string(), rows, checksum]
+            })
+            .collect();
+        text_rows(&["vnode_id", "node_id", "rows", "checksum"], &lines)
+    }
+}
+
+/// Makes rows of lines of text.
+pub(crate) fn text_rows(names: &[&str], lines: &Lines) -> Result<Output> {
+    let fields: Vec<Field> =
+        names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect();
+    let column = |at: usize| {
+        Arc::new(StringArray::from_iter_values(lines.iter().map(|line| &line[at]))) as ArrayRef
+    };
+    let columns = (0..names.len()).map(column).collect();
+    Ok(rows(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?))
+}

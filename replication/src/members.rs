@@ -1,0 +1,178 @@
+//! Who is in a group and who leads it: looked at, waited for, changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use model::NodeId;
+use openraft::{ChangeMembers, LogIdOptionExt};
+
+use crate::error::{Error, Result};
+use crate::group::{Group, translate};
+use crate::network::{node_entry, node_of};
+
+/// How long who takes over the lead may take to have it.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a member knows of its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The term.
+    pub term: u64,
+    /// The member that leads and its node, where one is known.
+    pub leader: Option<(u64, NodeId)>,
+    /// The last index of this member's log.
+    pub last_index: Option<u64>,
+    /// The last index this member has applied.
+    pub applied: Option<u64>,
+    /// All members, this one too.
+    pub members: Vec<MemberStatus>,
+}
+
+/// A member of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its id.
+    pub member: u64,
+    /// Its node.
+    pub node: NodeId,
+    /// Whether it votes; a learner only follows.
+    pub votes: bool,
+    /// The index up to which it holds the leader's log; known by the leader alone.
+    pub matched: Option<u64>,
+}
+
+impl Group {
+    /// Returns what this member knows of its group.
+    pub fn status(&self) -> GroupStatus {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let members = membership.nodes().map(|(member, node)| {
+            let others = metrics.replication.as_ref();
+            let matched = others.and_then(|others| others.get(member)).and_then(|id| id.index());
+            let own = (*member == self.member).then_some(metrics.last_log_index).flatten();
+            MemberStatus {
+                member: *member,
+                node: node_of(node).unwrap_or(NodeId(0)),
+                votes: voters.contains(member),
+                matched: matched.or(own),
+            }
+        });
+        let members: Vec<MemberStatus> = members.collect();
+        let leader = metrics.current_leader.and_then(|leader| {
+            members.iter().find(|one| one.member == leader).map(|one| (one.member, one.node))
+        });
+        GroupStatus {
+            term: metrics.current_term,
+            leader,
+            last_index: metrics.last_log_index,
+            applied: metrics.last_applied.index(),
+            members,
+        }
+    }
+
+    /// Returns whether this member leads.
+    pub fn leads(&self) -> bool {
+        self.raft.metrics().borrow().state.is_leader()
+    }
+
+    /// Waits until a leader is known and returns it.
+    ///
+    /// # Errors
+    /// `NotReady` where none is known in time.
+    pub async fn wait_for_leader(&self, patience: Duration) -> Result<(u64, NodeId)> {
+        self.wait(|metrics| metrics.current_leader.is_some(), patience).await?;
+        let leader = self.status().leader;
+        leader.ok_or_else(|| Error::NotReady("the leader is being changed".to_owned()))
+    }
+
+    /// Waits until this member has applied an index.
+    ///
+    /// # Errors
+    /// `NotReady` where it has not in time.
+    pub async fn wait_for_applied(&self, index: u64, patience: Duration) -> Result<()> {
+        let reached = move |metrics: &openraft::RaftMetrics<u64, openraft::BasicNode>| {
+            metrics.last_applied.index() >= Some(index)
+        };
+        self.wait(reached, patience).await.map(|_| ())
+    }
+
+    /// Lets a member follow: it gets the log, or an image, and does not vote yet.
+    ///
+    /// # Errors
+    /// `NotLeader`; a change of members that is under way.
+    pub async fn add_learner(&self, member: u64, node: NodeId) -> Result<()> {
+        let added = self.raft.add_learner(member, node_entry(node), false).await;
+        added.map(|_| ()).map_err(|error| translate(&error))
+    }
+
+    /// Sets who votes, by joint consensus; whoever no longer does is a member no more.
+    ///
+    /// # Errors
+    /// `NotLeader`; `Refused` where one is no learner yet or another change is under way.
+    pub async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<()> {
+        let changed = self.raft.change_membership(voters, false).await;
+        changed.map(|_| ()).map_err(|error| translate(&error))
+    }
+
+    /// Removes learners.
+    ///
+    /// # Errors
+    /// `NotLeader`; `Refused` where one votes.
+    pub async fn remove_learners(&self, members: BTreeSet<u64>) -> Result<()> {
+        let change = ChangeMembers::<u64, openraft::BasicNode>::RemoveNodes(members);
+        let changed = self.raft.change_membership(change, false).await;
+        changed.map(|_| ()).map_err(|error| translate(&error))
+    }
+
+    /// Waits until a learner has nearly all of the log.
+    ///
+    /// # Errors
+    /// `NotReady` where it has not in time.
+    pub async fn wait_for_member(&self, member: u64, patience: Duration) -> Result<()> {
+        const NEARLY: u64 = 64;
+        let caught_up = move |metrics: &openraft::RaftMetrics<u64, openraft::BasicNode>| {
+            let others: Option<&BTreeMap<_, _>> = metrics.replication.as_ref();
+            let matched = others.and_then(|others| others.get(&member)).and_then(|id| id.index());
+            matched.is_some_and(|matched| matched + NEARLY >= metrics.last_log_index.unwrap_or(0))
+        };
+        self.wait(caught_up, patience).await.map(|_| ())
+    }
+
+    /// Hands the lead over to another voter. Proposals wait meanwhile.
+    ///
+    /// openraft 0.9 has no transfer: once the target holds the whole log it is told to stand for
+    /// election; this leader votes for it, so that it has a majority of three.
+    ///
+    /// # Errors
+    /// `NotLeader`, or `NotReady` where the target does not take over in time; then this member may
+    /// lead on.
+    pub async fn hand_over(&self, target: u64) -> Result<()> {
+        if target == self.member && self.leads() {
+            return Ok(());
+        }
+        let _held = self.lead.write().await;
+        let status = self.status();
+        if !self.leads() {
+            return Err(Error::NotLeader { leader: status.leader });
+        }
+        let voter = status.members.iter().find(|one| one.member == target && one.votes);
+        let node = voter
+            .map(|voter| voter.node)
+            .ok_or_else(|| Error::Refused(format!("member {target} is no voter of the group")))?;
+        let network = self.network.as_ref();
+        let network = network.ok_or_else(|| Error::Refused("the group is alone".to_owned()))?;
+        let caught_up = move |metrics: &openraft::RaftMetrics<u64, openraft::BasicNode>| {
+            let others = metrics.replication.as_ref();
+            let matched = others.and_then(|others| others.get(&target)).and_then(|id| id.index());
+            matched == metrics.last_log_index
+        };
+        self.wait(caught_up, HAND_OVER_PATIENCE).await?;
+        network.elect((node, target)).await?;
+        let took = move |metrics: &openraft::RaftMetrics<u64, openraft::BasicNode>| {
+            metrics.current_leader == Some(target)
+        };
+        self.wait(took, HAND_OVER_PATIENCE).await.map(|_| ())
+    }
+}

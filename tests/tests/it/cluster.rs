@@ -1,0 +1,124 @@
+//! Clusters of real processes: what survives the loss of nodes, and how long writes wait.
+//!
+//! `CNOSDB_NODE_KILLS` sets the number of kills (docs/testing.md).
+
+use std::time::{Duration, Instant};
+
+use crate::nodes::{ClusterWriters, Nodes, assert_replicas_agree, lines};
+
+fn kills() -> usize {
+    std::env::var("CNOSDB_NODE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(6)
+}
+
+/// Returns the node that leads the catalog, or a replica set, counted from 0.
+async fn leader(nodes: &Nodes, from: usize) -> Option<usize> {
+    let client = nodes.client(from).await;
+    let sets = lines(&client, "SHOW REPLICAS").await;
+    let starred = sets.first()?[1].split(',').find(|node| node.ends_with('*'))?;
+    starred.trim_end_matches('*').parse::<usize>().ok().map(|node| node - 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_nodes_lose_and_double_nothing_and_replicas_agree_afterwards() {
+    let mut nodes = Nodes::start(3);
+    let writers = ClusterWriters::start(&nodes, "REPLICA 3 SHARD 2").await;
+    writers.go_on(40).await;
+    let mut gaps = Vec::new();
+    for kill in 0..kills() {
+        // Every second time the one that leads a replica set.
+        let chosen = if kill % 2 == 0 { leader(&nodes, kill % 3).await } else { None };
+        let node = chosen.unwrap_or(kill % 3);
+        let start = Instant::now();
+        nodes.kill(node);
+        let end = Instant::now();
+        writers.go_on_each().await;
+        gaps.push(writers.gap_within(start, end));
+        nodes.restart(node);
+        writers.use_nodes(&nodes);
+        writers.go_on(40).await;
+    }
+    writers.finish(&nodes).await;
+    assert_replicas_agree(&nodes.client(0).await, 3).await;
+    gaps.sort_unstable();
+    let at = |share: usize| gaps[(gaps.len() - 1) * share / 100];
+    println!("{} kills: gap p50 {:?}, p99 {:?}", gaps.len(), at(50), at(99));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_nodes_vnodes_are_made_anew_on_another_and_a_wiped_node_joins_as_a_new_one() {
+    let mut nodes = Nodes::start(4);
+    let writers = ClusterWriters::start(&nodes, "REPLICA 3 SHARD 2").await;
+    writers.go_on(100).await;
+    let lost = leader(&nodes, 0).await.unwrap_or(1).max(1);
+    nodes.kill(lost);
+    let client = nodes.client(0).await;
+    wait_until(&client, "SHOW VNODES", |vnodes| {
+        let gone = (lost + 1).to_string();
+        vnodes.len() == 6 && vnodes.iter().all(|vnode| vnode[1] != gone && vnode[4] == "joined")
+    })
+    .await;
+    writers.go_on(40).await;
+    nodes.wipe(lost);
+    nodes.restart(lost);
+    let known = lines(&client, "SHOW NODES").await;
+    assert_eq!(known.len(), 5, "the wiped node is another one: {known:?}");
+    lines(&client, &format!("REMOVE NODE {}", lost + 1)).await;
+    writers.use_nodes(&nodes);
+    writers.go_on(40).await;
+    writers.finish(&nodes).await;
+    assert_replicas_agree(&nodes.client(0).await, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_gives_everything_away_while_writes_go_on() {
+    let mut nodes = Nodes::start(3);
+    let writers = ClusterWriters::start(&nodes, "REPLICA 2 SHARD 3").await;
+    writers.go_on(100).await;
+    let client = nodes.client(0).await;
+    lines(&client, "ALTER NODE 3 DRAIN").await;
+    wait_until(&client, "SHOW VNODES", |vnodes| {
+        vnodes.len() == 6 && vnodes.iter().all(|vnode| vnode[1] != "3" && vnode[4] == "joined")
+    })
+    .await;
+    lines(&client, "REMOVE NODE 3").await;
+    writers.go_on(40).await;
+    nodes.stop(2);
+    writers.use_nodes(&nodes);
+    writers.go_on(40).await;
+    writers.finish(&nodes).await;
+    assert_replicas_agree(&client, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_stop_and_start_and_every_row_is_there() {
+    let mut nodes = Nodes::start(3);
+    let writers = ClusterWriters::start(&nodes, "REPLICA 3 SHARD 2").await;
+    writers.go_on(60).await;
+    let client = nodes.client(1).await;
+    let before = lines(&client, "SELECT count(*) FROM c.k").await;
+    assert_ne!(before[0][0], "0");
+    (0..3).for_each(|node| nodes.kill(node));
+    // The first waits for a quorum, so that all must start at once.
+    nodes.restart_all();
+    writers.use_nodes(&nodes);
+    writers.go_on(40).await;
+    writers.finish(&nodes).await;
+    assert_replicas_agree(&nodes.client(2).await, 3).await;
+}
+
+/// Asks until the rows are as wanted.
+async fn wait_until(
+    client: &tokio_postgres::Client,
+    sql: &str,
+    wanted: impl Fn(&[Vec<String>]) -> bool,
+) {
+    let deadline = Instant::now() + Duration::from_secs(90);
+    loop {
+        let rows = lines(client, sql).await;
+        if wanted(&rows) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{sql}: {rows:?}");
+        tokio::task::yield_now().await;
+    }
+}
