@@ -14,13 +14,15 @@ use tokio::time::Instant;
 
 use crate::Cluster;
 use crate::error::{Error, Result};
-use crate::peers::{Request, Response, not_answered};
+use crate::peers::{Peers, Request, Response, not_answered};
 use crate::vnodes::HostedVnode;
 
 /// How long a request may look for a leader.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How long one node may take to answer; a write may wait for memory there.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
+/// After so long without an answer others are asked whether somebody else leads.
+const DOUBT: Duration = Duration::from_secs(1);
 /// A pause while nobody leads.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -103,6 +105,32 @@ impl<'a> Search<'a> {
         tokio::time::sleep(PAUSE).await;
     }
 
+    /// Returns the node that leads, once one other than `than` does. Not at once: the member here may
+    /// be the one that has not heard of the newest leader yet.
+    async fn other_leader(&self, peers: &Peers, than: NodeId) -> NodeId {
+        tokio::time::sleep(DOUBT).await;
+        let places = &self.set.vnodes;
+        if places.iter().any(|place| place.node == self.cluster.config.node)
+            && let Ok(hosted) = self.cluster.called_vnode(self.bucket, self.set).await
+            && let Ok(leader) = hosted.group.wait_for_other_leader(than).await
+        {
+            return leader;
+        }
+        let others = places.iter().filter(|place| place.node != than);
+        for place in others.cycle() {
+            tokio::time::sleep(DOUBT).await;
+            let request = Request::Leader { vnode: place.id };
+            let asked = peers.ask(place.node, &request, &[], DOUBT).await;
+            if let Ok((Response::NotLeader { leader: Some(leader) }, _)) = asked
+                && leader != than
+            {
+                return leader;
+            }
+        }
+        // There is nobody else to ask.
+        std::future::pending().await
+    }
+
     /// Asks the member of another node. `None`: ask the next.
     ///
     /// # Errors
@@ -116,7 +144,18 @@ impl<'a> Search<'a> {
         let Some(peers) = &self.cluster.peers else {
             return Err(Error::internal(format!("node {} is another one", place.node)));
         };
-        match peers.ask(place.node, request, payload, ANSWER_PATIENCE).await {
+        let asked = peers.ask(place.node, request, payload, ANSWER_PATIENCE);
+        let answer = tokio::select! {
+            answer = asked => answer,
+            // It may be cut off, or stand still: whoever leads now is asked instead. What the other
+            // may have done is known by its id.
+            leader = self.other_leader(peers, place.node) => {
+                self.cluster.vnodes.note_leader(self.set.id, leader);
+                self.hint = Some(leader);
+                return Ok(None);
+            }
+        };
+        match answer {
             Ok((Response::NotLeader { leader }, _)) => {
                 self.not_leader(leader).await;
                 Ok(None)

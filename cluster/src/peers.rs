@@ -42,6 +42,8 @@ pub(crate) enum Request {
     Groups,
     /// The checksum of the rows that a vnode kept for it, at this index.
     Checksum { vnode: VnodeId, index: u64 },
+    /// Which node leads the replica set of a vnode, as far as the vnode knows?
+    Leader { vnode: VnodeId },
     /// Hand the lead over to another vnode.
     HandOver { vnode: VnodeId, to: VnodeId },
 }

@@ -235,6 +235,10 @@ impl Cluster {
             Request::Checksum { vnode, index } => Response::Checksum(
                 self.checksum_here(&*self.vnode_by_id(vnode).await?, index).await?,
             ),
+            Request::Leader { vnode } => {
+                let status = self.vnode_by_id(vnode).await?.group.status();
+                Response::NotLeader { leader: status.leader.map(|(_, node)| node) }
+            }
             Request::HandOver { vnode, to } => {
                 self.vnode_by_id(vnode).await?.group.hand_over(to.0).await?;
                 Response::Done

@@ -29,6 +29,8 @@ pub(crate) const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const SILENCE: Duration = Duration::from_secs(5);
 /// A member without a leader for so long lets no one follow it: what it knows may be old.
 const LEADERLESS_MAX: u32 = 3;
+/// After so long without an answer one looks whether somebody else leads.
+const DOUBT: Duration = Duration::from_secs(1);
 /// The log is purged after this many commands.
 const SNAPSHOT_COMMANDS: u64 = 1_000;
 
@@ -158,11 +160,26 @@ impl MetaService {
         let (Some(leader), Some(transport)) = (leader, &self.transport) else {
             return Response::NoLeader;
         };
-        let asked = transport.call(leader, META, encode(&request), COMMAND_PATIENCE).await;
+        let asked = transport.call(leader, META, encode(&request), COMMAND_PATIENCE);
+        let asked = tokio::select! {
+            asked = asked => asked,
+            // The one that was asked may be cut off, or stand still.
+            () = self.other_leader(leader) => {
+                return Response::Unknown("another member leads now".to_owned());
+            }
+        };
         match asked.and_then(|answer| decode(&answer)) {
             Ok(response) => response,
             Err(CallError::Unreachable { .. } | CallError::Refused(_)) => Response::NoLeader,
             Err(error @ CallError::Unknown { .. }) => Response::Unknown(error.to_string()),
+        }
+    }
+
+    /// Waits until another member leads. Not at once: this one may not have heard of the newest yet.
+    async fn other_leader(&self, than: NodeId) {
+        tokio::time::sleep(DOUBT).await;
+        if self.group.wait_for_other_leader(than).await.is_err() {
+            std::future::pending().await
         }
     }
 

@@ -31,7 +31,7 @@ const TERM_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an image may take to reach another member, milliseconds.
 const IMAGE_PATIENCE_MS: u64 = 3_600_000;
 
-type Metrics = openraft::RaftMetrics<u64, BasicNode>;
+pub(crate) type Metrics = openraft::RaftMetrics<u64, BasicNode>;
 
 /// Settings of groups.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use model::NodeId;
 use openraft::{ChangeMembers, LogIdOptionExt};
 
 use crate::error::{Error, Result};
-use crate::group::{Group, translate};
+use crate::group::{Group, Metrics, translate};
 use crate::network::{node_entry, node_of};
 
 /// How long who takes over the lead may take to have it.
@@ -87,12 +87,30 @@ impl Group {
         leader.ok_or_else(|| Error::NotReady("the leader is being changed".to_owned()))
     }
 
+    /// Waits until this member knows of a leader on another node than `than`.
+    ///
+    /// # Errors
+    /// What stopped the group.
+    pub async fn wait_for_other_leader(&self, than: NodeId) -> Result<NodeId> {
+        let leader = |metrics: &Metrics| {
+            let leader = metrics.current_leader?;
+            let node = metrics.membership_config.membership().get_node(&leader)?;
+            node_of(node).filter(|node| *node != than)
+        };
+        let mut metrics = self.raft.metrics();
+        let known = metrics.wait_for(|metrics| {
+            leader(metrics).is_some() || metrics.running_state.is_err()
+        });
+        let known = known.await.map_err(|error| Error::Stopped(error.to_string()))?;
+        leader(&known).ok_or_else(|| Error::Stopped("it failed".to_owned()))
+    }
+
     /// Waits until this member has applied an index.
     ///
     /// # Errors
     /// `NotReady` where it has not in time.
     pub async fn wait_for_applied(&self, index: u64, patience: Duration) -> Result<()> {
-        let reached = move |metrics: &openraft::RaftMetrics<u64, openraft::BasicNode>| {
+        let reached = move |metrics: &Metrics| {
             metrics.last_applied.index() >= Some(index)
         };
         self.wait(reached, patience).await.map(|_| ())
@@ -132,7 +150,7 @@ impl Group {
     /// `NotReady` where it has not in time.
     pub async fn wait_for_member(&self, member: u64, patience: Duration) -> Result<()> {
         const NEARLY: u64 = 64;
-        let caught_up = move |metrics: &openraft::RaftMetrics<u64, openraft::BasicNode>| {
+        let caught_up = move |metrics: &Metrics| {
             let others: Option<&BTreeMap<_, _>> = metrics.replication.as_ref();
             let matched = others.and_then(|others| others.get(&member)).and_then(|id| id.index());
             matched.is_some_and(|matched| matched + NEARLY >= metrics.last_log_index.unwrap_or(0))
@@ -163,14 +181,14 @@ impl Group {
             .ok_or_else(|| Error::Refused(format!("member {target} is no voter of the group")))?;
         let network = self.network.as_ref();
         let network = network.ok_or_else(|| Error::Refused("the group is alone".to_owned()))?;
-        let caught_up = move |metrics: &openraft::RaftMetrics<u64, openraft::BasicNode>| {
+        let caught_up = move |metrics: &Metrics| {
             let others = metrics.replication.as_ref();
             let matched = others.and_then(|others| others.get(&target)).and_then(|id| id.index());
             matched == metrics.last_log_index
         };
         self.wait(caught_up, HAND_OVER_PATIENCE).await?;
         network.elect((node, target)).await?;
-        let took = move |metrics: &openraft::RaftMetrics<u64, openraft::BasicNode>| {
+        let took = move |metrics: &Metrics| {
             metrics.current_leader == Some(target)
         };
         self.wait(took, HAND_OVER_PATIENCE).await.map(|_| ())

@@ -137,13 +137,22 @@ impl Server {
         kill(&mut self.child);
     }
 
+    /// Sends the process a signal by its name.
+    ///
+    /// # Panics
+    /// Where it cannot be sent.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -s {signal}");
+    }
+
     /// Asks the process to stop and returns whether it ended well.
     ///
     /// # Panics
     /// Where it cannot be asked.
     pub fn stop(mut self) -> bool {
-        let asked = Command::new("kill").arg(self.child.id().to_string()).status();
-        assert!(asked.is_ok_and(|status| status.success()), "kill");
+        self.signal("TERM");
         self.child.wait().is_ok_and(|status| status.success())
     }
 

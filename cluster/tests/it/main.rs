@@ -9,5 +9,6 @@
     reason = "tests say what they want, and stop where they do not get it"
 )]
 
+mod groups;
 mod node;
 mod raft_log;

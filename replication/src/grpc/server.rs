@@ -30,6 +30,8 @@ use crate::transport::{CallError, MESSAGE_BYTES_MAX, Services};
 const UNPROVEN_MAX: usize = 64;
 /// How long requests under way may take once the server is told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
+/// Requests given up by who asked before this node saw them: many, where it stood still for a while.
+const RESET_STREAMS_MAX: usize = 4_096;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// A running port.
@@ -52,6 +54,7 @@ impl RpcServer {
             let server = Server::builder()
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
+                .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS_MAX))
                 .http2_keepalive_interval(Some(KEEP_ALIVE))
                 .http2_keepalive_timeout(Some(KEEP_ALIVE));
             let served = server.serve_with_incoming_shutdown(

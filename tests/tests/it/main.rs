@@ -13,6 +13,7 @@ mod clients;
 mod cluster;
 mod http;
 mod kill9;
+mod linear;
 mod nodes;
 mod power_cut;
 mod start;

@@ -111,7 +111,16 @@ impl Nodes {
         self.servers[node].as_ref().unwrap().port
     }
 
-    fn ports(&self) -> Vec<u16> {
+    /// Stops a node in its tracks; it knows of nothing.
+    pub(crate) fn pause(&self, node: usize) {
+        self.servers[node].as_ref().unwrap().signal("STOP");
+    }
+
+    pub(crate) fn resume(&self, node: usize) {
+        self.servers[node].as_ref().unwrap().signal("CONT");
+    }
+
+    pub(crate) fn ports(&self) -> Vec<u16> {
         self.servers.iter().flatten().map(|server| server.port).collect()
     }
 }

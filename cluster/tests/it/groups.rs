@@ -1,0 +1,235 @@
+//! Groups of three members over a transport in this process that can be cut: who leads, who may
+//! answer, and that nothing acknowledged is lost when the lead changes hands.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::VnodeLogStore;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use model::{NodeId, VnodeId};
+use replication::transport::{Answer, Answers, CallError, Services, Transport};
+use replication::{
+    Group, GroupConfig, HoldsGroup, Image, Machine, Members, Network, Origin, RaftService,
+};
+use tskv::disk::SimDisk;
+use tskv::wal::{Wal, WalConfig};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A machine that keeps every command.
+#[derive(Default)]
+struct Kept {
+    state: Mutex<Option<Bytes>>,
+    commands: Mutex<Vec<Bytes>>,
+}
+
+impl Machine for Kept {
+    fn applied(&self) -> io::Result<Option<Bytes>> {
+        Ok(self.state.lock().unwrap().clone())
+    }
+
+    async fn apply(&self, _: u64, state: Bytes, commands: Vec<Bytes>) -> io::Result<Vec<Bytes>> {
+        *self.state.lock().unwrap() = Some(state);
+        self.commands.lock().unwrap().extend(commands.iter().cloned());
+        Ok(commands)
+    }
+
+    async fn snapshot(&self) -> io::Result<Image> {
+        Ok(Image { raft_state: self.state.lock().unwrap().clone(), data: Bytes::new() })
+    }
+
+    fn last_snapshot(&self) -> io::Result<Option<Image>> {
+        Ok(None)
+    }
+
+    async fn install(&self, _: Image) -> io::Result<()> {
+        Err(io::Error::other("no image is given"))
+    }
+}
+
+/// Which nodes hear each other.
+#[derive(Debug, Default)]
+struct Wires {
+    nodes: Mutex<HashMap<NodeId, Services>>,
+    cut: Mutex<HashSet<(NodeId, NodeId)>>,
+}
+
+/// A node's end of the wires.
+#[derive(Clone, Debug)]
+struct Wire {
+    wires: Arc<Wires>,
+    node: NodeId,
+}
+
+impl Wires {
+    fn cut(&self, node: NodeId) {
+        for other in [NodeId(1), NodeId(2), NodeId(3)] {
+            self.cut.lock().unwrap().extend([(node, other), (other, node)]);
+        }
+    }
+
+    fn heal(&self) {
+        self.cut.lock().unwrap().clear();
+    }
+}
+
+impl Transport for Wire {
+    fn call(
+        &self,
+        node: NodeId,
+        service: &'static str,
+        request: Bytes,
+        patience: Duration,
+    ) -> BoxFuture<'static, Answer> {
+        let is_cut = self.wires.cut.lock().unwrap().contains(&(self.node, node));
+        let services = self.wires.nodes.lock().unwrap().get(&node).cloned();
+        let reason = "cut".to_owned();
+        async move {
+            let Some(services) = services.filter(|_| !is_cut) else {
+                return Err(CallError::Unreachable { node, reason });
+            };
+            let late = |_| Err(CallError::Unknown { node, reason: "late".to_owned() });
+            let asked = services.call(service, request);
+            tokio::time::timeout(patience, asked).await.unwrap_or_else(late)
+        }
+        .boxed()
+    }
+
+    fn call_address(
+        &self,
+        addr: &str,
+        _: &'static str,
+        _: Bytes,
+        _: Duration,
+    ) -> BoxFuture<'static, Answer> {
+        let refused = CallError::Refused(addr.to_owned());
+        async move { Err(refused) }.boxed()
+    }
+
+    fn stream(
+        &self,
+        node: NodeId,
+        _: &'static str,
+        _: Bytes,
+    ) -> BoxFuture<'static, Result<Answers, CallError>> {
+        async move { Err(CallError::Refused(node.to_string())) }.boxed()
+    }
+}
+
+struct OneMember(Arc<Group>);
+
+impl Members for OneMember {
+    fn member(&self, _: u64) -> BoxFuture<'_, replication::Result<Arc<dyn HoldsGroup>>> {
+        let group = Arc::clone(&self.0) as Arc<dyn HoldsGroup>;
+        async move { Ok(group) }.boxed()
+    }
+}
+
+struct Member {
+    node: NodeId,
+    group: Arc<Group>,
+    machine: Arc<Kept>,
+}
+
+struct Three {
+    wires: Arc<Wires>,
+    members: Vec<Member>,
+}
+
+impl Three {
+    async fn start() -> Self {
+        let wires = Arc::new(Wires::default());
+        let founders: BTreeMap<u64, NodeId> = (1..4).map(|id| (id, NodeId(id))).collect();
+        let origin = Origin::Founded(founders);
+        let mut members = Vec::new();
+        for id in 1..4 {
+            let node = NodeId(id);
+            let wire = Wire { wires: Arc::clone(&wires), node };
+            let network = Network::new(Arc::new(wire), "raft", node);
+            let config = WalConfig { writer_thread: false, ..WalConfig::default() };
+            let wal = Wal::open(Arc::new(SimDisk::default()), Path::new("wal"), &config).unwrap();
+            let log = VnodeLogStore(wal.log(VnodeId(id)));
+            let machine = Arc::new(Kept::default());
+            let config = GroupConfig::networked(network.clone());
+            let group = Group::open(&config, (id, &origin), log, Arc::clone(&machine)).await;
+            let group = Arc::new(group.unwrap());
+            let services = Services::default();
+            let service = RaftService::new(OneMember(Arc::clone(&group)), network);
+            services.offer("raft", Arc::new(service));
+            wires.nodes.lock().unwrap().insert(node, services);
+            members.push(Member { node, group, machine });
+        }
+        members[0].group.found(&origin).await.unwrap();
+        Self { wires, members }
+    }
+
+    /// Returns the member that leads, as one who is not cut off sees it.
+    async fn leader(&self, seen_from: usize) -> usize {
+        let (leader, _) = self.members[seen_from].group.wait_for_leader(PATIENCE).await.unwrap();
+        usize::try_from(leader).unwrap() - 1
+    }
+
+    /// Proposes to whoever leads, until it is acknowledged.
+    async fn propose(&self, from: usize, command: &'static [u8]) {
+        loop {
+            let leader = self.leader(from).await;
+            let proposed = self.members[leader].group.propose(Bytes::from_static(command));
+            match tokio::time::timeout(PATIENCE, proposed).await.unwrap() {
+                Ok(_) => return,
+                Err(replication::Error::NotLeader { .. }) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    async fn wait_until_all_hold(&self, commands: &[&'static [u8]]) {
+        for member in &self.members {
+            let deadline = tokio::time::Instant::now() + PATIENCE;
+            while *member.machine.commands.lock().unwrap() != commands {
+                assert!(tokio::time::Instant::now() < deadline, "node {} lags", member.node);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lead_is_handed_over_and_no_proposal_is_lost() {
+    let three = Three::start().await;
+    three.propose(0, b"a").await;
+    for round in 0..4 {
+        let leader = three.leader(round % 3).await;
+        let heir = (leader + 1) % 3;
+        let handed = three.members[leader].group.hand_over(heir as u64 + 1);
+        let (handed, ()) = tokio::join!(handed, three.propose(leader, b"b"));
+        handed.unwrap();
+        assert!(three.members[heir].group.leads(), "round {round}");
+    }
+    three.wait_until_all_hold(&[b"a", b"b", b"b", b"b", b"b"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_answers_no_read_and_what_others_acknowledge_stays() {
+    let three = Three::start().await;
+    three.propose(0, b"a").await;
+    let old = three.leader(0).await;
+    three.members[old].group.read_barrier().await.unwrap();
+    three.wires.cut(three.members[old].node);
+    // It still believes that it leads; what it is told goes nowhere.
+    let lost = three.members[old].group.propose(Bytes::from_static(b"lost"));
+    assert!(lost.now_or_never().is_none(), "nobody can have acknowledged it");
+    let other = (old + 1) % 3;
+    let node = three.members[old].node;
+    three.members[other].group.wait_for_other_leader(node).await.unwrap();
+    three.propose(other, b"b").await;
+    let refused = three.members[old].group.read_barrier().await;
+    assert!(matches!(refused, Err(replication::Error::NotLeader { .. })), "{refused:?}");
+    three.wires.heal();
+    three.propose(other, b"c").await;
+    three.wait_until_all_hold(&[b"a", b"b", b"c"]).await;
+}
