@@ -71,6 +71,25 @@ impl MetaClient {
         }
     }
 
+    /// Hears of what others have changed, for who did not find what may have been made this moment.
+    /// Returns whether there was something. Where no member can tell, there was not.
+    pub async fn refresh(&self) -> bool {
+        if self.transport.is_none() {
+            return false;
+        }
+        let known = self.catalog.borrow().version();
+        match self.ask(Request::Version { passed_on: false }).await {
+            Ok(Response::Version(version)) if version > known => {
+                self.wait_for(version, Instant::now() + DEADLINE).await.is_ok()
+            }
+            Ok(_) => false,
+            Err(error) => {
+                tracing::debug!(%error, "the catalog is as it was");
+                false
+            }
+        }
+    }
+
     /// Gives a sign of life, with what this node carries.
     ///
     /// # Errors

@@ -43,6 +43,8 @@ pub(crate) enum Request {
     Heartbeat { node: NodeId, load: NodeLoad, passed_on: bool },
     /// Who is alive, and what do they carry?
     Nodes { passed_on: bool },
+    /// How often was the catalog changed?
+    Version { passed_on: bool },
     /// All rows, as the member asked knows them.
     Rows,
 }
@@ -57,6 +59,7 @@ pub(crate) enum Response {
         nodes: Vec<NodeReport>,
     },
     Rows(Vec<Vec<u8>>),
+    Version(u64),
     /// Nothing was done: nobody leads, or nobody who is known.
     NoLeader,
     /// Nobody knows whether it was done.
@@ -153,6 +156,7 @@ impl MetaService {
                 (passed_on, Request::Heartbeat { node, load, passed_on: true })
             }
             Request::Nodes { passed_on } => (passed_on, Request::Nodes { passed_on: true }),
+            Request::Version { passed_on } => (passed_on, Request::Version { passed_on: true }),
             Request::Rows => (true, Request::Rows),
         };
         let leader = self.group.status().leader.map(|(_, node)| node);
@@ -222,6 +226,10 @@ impl MetaService {
                 });
                 Response::Nodes { leader: self.node, nodes: nodes.collect() }
             }
+            Request::Version { .. } => match self.group.read_barrier().await {
+                Ok(()) => Response::Version(self.catalog.borrow().version()),
+                Err(_) => Response::NoLeader,
+            },
             Request::Rows => match self.rows_and_changes() {
                 Ok((rows, _)) => Response::Rows(rows.iter().map(|row| row.to_vec()).collect()),
                 Err(error) => Response::Unknown(error.to_string()),

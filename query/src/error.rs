@@ -24,6 +24,11 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Returns whether it says that an object is not there.
+    pub(crate) fn names_unknown(&self) -> bool {
+        matches!(self.sqlstate, "42P01" | "42703" | "42704" | "3D000" | "3F000")
+    }
+
     /// Makes an error.
     pub fn new(sqlstate: &'static str, message: impl Into<String>) -> Self {
         Self { sqlstate, message: message.into(), hint: None, position: None }

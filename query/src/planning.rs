@@ -64,7 +64,12 @@ impl Session {
         let Some(statement) = parse_one(text)? else {
             return Ok(Prepared { statement: None, parameters: Vec::new(), columns: None });
         };
-        self.prepare_statement(statement, declared).await
+        match self.prepare_statement(statement.clone(), declared).await {
+            Err(error) if error.names_unknown() && self.database().meta().refresh().await => {
+                self.prepare_statement(statement, declared).await
+            }
+            other => other,
+        }
     }
 
     /// Finds out the parameters and columns of a parsed statement.

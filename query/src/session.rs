@@ -159,7 +159,15 @@ impl Session {
         *self.running.lock() = token.clone();
         let timeout = self.settings.lock().statement_timeout();
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        let run = self.run(statement, params);
+        let run = async {
+            match self.run(statement, params).await {
+                // It may have been made through another node this moment.
+                Err(error) if error.names_unknown() && self.database.meta().refresh().await => {
+                    self.run(statement, params).await
+                }
+                other => other,
+            }
+        };
         let output = tokio::select! {
             output = run => output?,
             () = token.cancelled() => return Err(canceled()),

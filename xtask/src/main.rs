@@ -26,6 +26,8 @@ fn main() -> ExitCode {
             run("cargo", &["build", "--workspace", "--all-targets"], &[])
                 && test("no_crash_loses", &[("CNOSDB_CRASH_SEEDS", "200")])
                 && test("kill_9_loses", &[("CNOSDB_KILL_CYCLES", "200")])
+                && test("killed_nodes_lose", &[("CNOSDB_NODE_KILLS", "60")])
+                && test("every_history_of_registers", &[("CNOSDB_HISTORIES", "200")])
                 && test("power_cuts_lose", &[("CNOSDB_POWER_CUTS", "100")])
         }
         _ => {
