@@ -17,7 +17,7 @@ use tskv::{
 
 use crate::Cluster;
 use crate::error::{Error, Result};
-use crate::peers::{Request, Response, done, not_answered};
+use crate::peers::{LockId, Request, Response, done, not_answered};
 use crate::router::{Part, split};
 use crate::vnodes::HostedVnode;
 use crate::write::applied;
@@ -45,7 +45,7 @@ struct LockedSet {
     shard: usize,
     node: NodeId,
     vnode: VnodeId,
-    lock: u64,
+    lock: LockId,
 }
 
 impl LockedSet {
@@ -69,15 +69,15 @@ impl Cluster {
         // In one order everywhere, so that two changes never wait for each other.
         for bucket in self.meta.catalog().buckets(database, times) {
             for (shard, set) in bucket.replica_sets.iter().enumerate() {
+                let number = self.held.lock_id(self.vnodes.session());
                 let here = |hosted: Arc<HostedVnode>| async move {
-                    let lock = self.lock_here(hosted).await?;
-                    Ok((Response::Lock { lock }, Bytes::new()))
+                    self.lock_here(hosted, number).await?;
+                    Ok((Response::Done, Bytes::new()))
                 };
-                let request = |vnode| Request::Lock { vnode };
+                let request = |vnode| Request::Lock { vnode, lock: number };
                 let asked = self.ask_leader((&bucket, set), request, &[], here).await?;
-                let (node, Response::Lock { lock: number }, _) = asked else {
-                    return Err(asked.1.into_error());
-                };
+                let (node, response, _) = asked;
+                done(response)?;
                 let place = set.vnodes.iter().find(|place| place.node == node);
                 let vnode = place.map(|place| place.id);
                 let vnode = vnode.ok_or_else(|| Error::internal("the leader is no member"))?;

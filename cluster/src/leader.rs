@@ -66,7 +66,15 @@ impl<'a> Search<'a> {
             if place.node != self.cluster.config.node {
                 return Ok(Leader::There(place));
             }
-            let hosted = self.cluster.vnode(self.bucket, self.set).await?;
+            let hosted = match self.cluster.vnode(self.bucket, self.set).await {
+                Ok(hosted) => hosted,
+                // Another replica may be in better health.
+                Err(error) if self.set.vnodes.len() > 1 => {
+                    self.no_answer(error).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if hosted.group.leads() {
                 return Ok(Leader::Here(hosted));
             }

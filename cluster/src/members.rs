@@ -15,7 +15,6 @@ use tskv::{VnodeChecksum, encode_checksum};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
-use crate::leader::{Leader, Search};
 use crate::peers::{GroupReport, Request, Response, done, not_answered};
 use crate::vnodes::HostedVnode;
 
@@ -56,23 +55,29 @@ impl Cluster {
     async fn change_members(&self, hosted: &HostedVnode, set: &ReplicaSet) -> Result<()> {
         let group = &hosted.group;
         let status = group.status();
-        for place in &set.vnodes {
+        let places = &set.vnodes;
+        for place in places.iter().filter(|place| place.state != VnodeState::Leaving) {
             if status.members.iter().all(|one| one.member != place.id.0) {
                 tracing::info!(replica_set = %set.id, vnode = %place.id, "a vnode is filled");
-                group.add_learner(place.id.0, place.node).await?;
+                return Ok(group.add_learner(place.id.0, place.node).await?);
             }
         }
+        // Who leaves votes until those who come in its stead do.
+        let waits = places.iter().any(|place| place.state == VnodeState::Joining);
+        let wanted = |member: u64| {
+            let place = places.iter().find(|place| place.id.0 == member);
+            place.is_some_and(|place| waits || place.state != VnodeState::Leaving)
+        };
         let last = status.last_index.unwrap_or(0);
         let fit = status.members.iter().filter(|one| {
-            let wanted = set.vnodes.iter().any(|place| place.id.0 == one.member);
-            wanted && (one.votes || one.matched.is_some_and(|has| has + LAG_MAX >= last))
+            let caught_up = one.matched.is_some_and(|has| has + LAG_MAX >= last);
+            wanted(one.member) && (one.votes || caught_up)
         });
         let voters: BTreeSet<u64> = fit.map(|one| one.member).collect();
-        let own = hosted.beside.vnode.id().0;
         let now: BTreeSet<u64> =
             status.members.iter().filter(|one| one.votes).map(|one| one.member).collect();
-        if voters != now && !voters.is_empty() {
-            if !voters.contains(&own) {
+        if !voters.is_empty() && (voters != now || !status.settled) {
+            if !voters.contains(&hosted.beside.vnode.id().0) {
                 // Whoever is to go does not lead the others out.
                 let heir = voters.iter().find(|one| now.contains(one));
                 return match heir {
@@ -81,21 +86,29 @@ impl Cluster {
                 };
             }
             tracing::info!(replica_set = %set.id, ?voters, "the members that vote change");
-            group.set_voters(voters).await?;
+            return Ok(group.set_voters(voters).await?);
+        }
+        if !status.settled {
             return Ok(());
         }
-        for place in set.vnodes.iter().filter(|place| !counts(place)) {
-            if now.contains(&place.id.0) {
-                self.meta.submit(&Command::VnodeJoined { vnode: place.id }).await?;
-            }
-        }
-        let gone = status
-            .members
-            .iter()
-            .filter(|one| !one.votes && set.vnodes.iter().all(|place| place.id.0 != one.member));
+        let gone = status.members.iter().filter(|one| !one.votes && !wanted(one.member));
         let gone: BTreeSet<u64> = gone.map(|one| one.member).collect();
         if !gone.is_empty() {
-            group.remove_learners(gone).await?;
+            return Ok(group.remove_learners(gone).await?);
+        }
+        // Only what the group has agreed on changes the catalog: a vnode is removed with its files.
+        for place in places {
+            let member = status.members.iter().find(|one| one.member == place.id.0);
+            match place.state {
+                VnodeState::Joining if member.is_some_and(|one| one.votes) => {
+                    self.meta.submit(&Command::VnodeJoined { vnode: place.id }).await?;
+                }
+                VnodeState::Leaving if member.is_none() => {
+                    tracing::info!(vnode = %place.id, node = %place.node, "a vnode has left");
+                    self.meta.submit(&Command::RemoveVnode { vnode: place.id }).await?;
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -149,52 +162,52 @@ impl Cluster {
     ) -> Result<()> {
         let Some(database) = catalog.database_by_id(bucket.database) else { return Ok(()) };
         let leaves = |place: &VnodePlace| place.state == VnodeState::Leaving || leaving(place.node);
-        let staying: Vec<&VnodePlace> = set.vnodes.iter().filter(|place| !leaves(place)).collect();
         let going = set.vnodes.iter().find(|place| leaves(place));
         let Some(going) = going else { return Ok(()) };
+        let staying = || set.vnodes.iter().filter(|place| !leaves(place));
         let replicas = (database.options.replicas as usize).min(set.vnodes.len());
-        let joined = staying.iter().filter(|place| counts(place)).count();
+        let joined = staying().filter(|place| counts(place)).count();
+        // Whoever leads does the rest, once it is open: it must be, and there must be one.
+        self.ensure_led(bucket, set).await?;
+        if going.state == VnodeState::Leaving {
+            return Ok(());
+        }
         if joined >= replicas || !counts(going) {
-            let heir = staying.iter().find(|place| counts(place));
-            if let (Some(heir), false) = (heir, silent.contains_key(&going.node)) {
-                self.hand_over(going, heir).await;
+            self.meta.submit(&Command::LeaveVnode { vnode: going.id }).await?;
+        } else if staying().count() < replicas {
+            if joined == 0 && silent.contains_key(&going.node) {
+                return Err(Error::internal("no other vnode holds its rows"));
             }
-            tracing::info!(vnode = %going.id, node = %going.node, "a vnode was replaced");
-            self.meta.submit(&Command::RemoveVnode { vnode: going.id }).await?;
-            return self.open_somewhere(bucket, set).await;
+            let target = self.target(catalog, set, silent);
+            let target =
+                target.ok_or_else(|| Error::internal("no node can take one more vnode"))?;
+            let add = Command::AddVnode { replica_set: set.id, node: target, replaces: None };
+            self.meta.submit(&add).await?;
         }
-        if staying.len() >= replicas {
-            // One is being filled; its replica set must be open for that.
-            return self.open_somewhere(bucket, set).await;
-        }
-        if joined == 0 && silent.contains_key(&going.node) {
-            return Err(Error::internal("no other vnode holds its rows"));
-        }
-        let target = self.target(catalog, set, silent);
-        let target = target.ok_or_else(|| Error::internal("no node can take one more vnode"))?;
-        self.meta
-            .submit(&Command::AddVnode { replica_set: set.id, node: target, replaces: None })
-            .await?;
-        self.open_somewhere(bucket, set).await
+        Ok(())
     }
 
-    /// Has a vnode that is to go give the lead to one that stays, where it leads.
-    async fn hand_over(&self, going: &VnodePlace, heir: &VnodePlace) {
-        let request = Request::HandOver { vnode: going.id, to: heir.id };
-        let handed = if going.node == self.config.node {
-            match self.vnode_by_id(going.id).await {
-                Ok(hosted) => hosted.group.hand_over(heir.id.0).await.map_err(Error::from),
-                Err(error) => Err(error),
-            }
-        } else if let Some(peers) = &self.peers {
-            let asked = peers.ask(going.node, &request, &[], PATIENCE).await;
-            asked.map_err(|error| not_answered(&error)).and_then(|(response, _)| done(response))
-        } else {
-            Ok(())
+    /// Has a replica set opened, founded where it was not, and led by somebody whom a quorum follows.
+    async fn ensure_led(&self, bucket: &Bucket, set: &ReplicaSet) -> Result<()> {
+        let here = |hosted: Arc<HostedVnode>| async move {
+            hosted.group.read_barrier().await?;
+            Ok((Response::Done, bytes::Bytes::new()))
         };
-        if let Err(error) = handed {
-            tracing::debug!(%error, "the lead was not handed over: it did not lead, perhaps");
-        }
+        let request = |vnode| Request::Lead { vnode };
+        done(self.ask_leader((bucket, set), request, &[], here).await?.1)
+    }
+
+    /// As people ask for a change of a replica set: it must have begun, for its founders begin it no
+    /// more once its members change.
+    ///
+    /// # Errors
+    /// A replica set that is not there, or that nobody leads.
+    pub async fn ensure_replica_set_led(&self, id: ReplicaSetId) -> Result<()> {
+        let catalog = self.meta.catalog();
+        let message = || format!("replica set {id} does not exist");
+        let missing = || Error::Remote { kind: model::ErrorKind::NotFound, message: message() };
+        let (bucket, set) = catalog.replica_set(id).ok_or_else(missing)?;
+        self.ensure_led(bucket, set).await
     }
 
     /// Returns the node with the fewest vnodes that can take one of a set.
@@ -216,22 +229,6 @@ impl Cluster {
         });
         let best = fit.min_by_key(|node| (zones.contains(node.zone.as_str()), held(node.id)));
         best.map(|node| node.id)
-    }
-
-    /// Has a replica set opened by one who leads it, so that it changes its members.
-    async fn open_somewhere(&self, bucket: &Bucket, set: &ReplicaSet) -> Result<()> {
-        match Search::new(self, bucket, set).next().await? {
-            Leader::Here(_) => Ok(()),
-            Leader::There(place) => {
-                let Some(peers) = &self.peers else { return Ok(()) };
-                // Any question about its group opens a vnode.
-                let ask = Request::HandOver { vnode: place.id, to: place.id };
-                if let Err(error) = peers.ask(place.node, &ask, &[], PATIENCE).await {
-                    tracing::debug!(%error, "a replica set is opened later");
-                }
-                Ok(())
-            }
-        }
     }
 
     /// Gives a sign of life.

@@ -23,13 +23,15 @@ pub(crate) const ROWS: &str = "rows";
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// Propose the payload to the replica set of a vnode, which leads; under a lock, or none.
-    Propose { vnode: VnodeId, bucket: BucketId, lock: Option<u64> },
+    Propose { vnode: VnodeId, bucket: BucketId, lock: Option<LockId> },
     /// Hold back the writers of a vnode's replica set.
-    Lock { vnode: VnodeId },
+    Lock { vnode: VnodeId, lock: LockId },
     /// Keep a lock.
-    Renew { lock: u64 },
+    Renew { lock: LockId },
     /// Let writers on.
-    Unlock { lock: u64 },
+    Unlock { lock: LockId },
+    /// Say whether a vnode leads, once a quorum agrees; its group is founded where it was not.
+    Lead { vnode: VnodeId },
     /// Pin what a scan sees.
     OpenScan { vnode: VnodeId, scan: WireScan },
     /// Let go of it.
@@ -48,6 +50,13 @@ pub(crate) enum Request {
     HandOver { vnode: VnodeId, to: VnodeId },
 }
 
+/// A lock: the session of the node that asked for it, and a number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct LockId {
+    pub(crate) session: u64,
+    pub(crate) number: u64,
+}
+
 /// What is streamed: the rows of a pinned scan, or of one part of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ReadScan {
@@ -64,9 +73,6 @@ pub(crate) enum Response {
     Proposed {
         outcome: u8,
         index: u64,
-    },
-    Lock {
-        lock: u64,
     },
     Done,
     Scan(ScanInfo),

@@ -133,7 +133,10 @@ impl Machine for VnodeMachine {
         loop {
             let wanted = manifest.clone();
             let piece = self.blocking(move |vnode| vnode.missing_piece(&wanted)).await?;
-            let Some(piece) = piece else { return Ok(()) };
+            let Some(piece) = piece else {
+                // Before raft hears of it: a failed installation would stop the group.
+                return self.blocking(move |vnode| vnode.check_image(&manifest)).await;
+            };
             let bytes = from.read(&piece.part, piece.offset, piece.len).await?;
             let wanted = manifest.clone();
             self.blocking(move |vnode| vnode.keep_piece(&wanted, &piece, &bytes)).await?;

@@ -13,14 +13,14 @@ use meta::{Bucket, ReplicaSet};
 use model::{BucketId, ErrorKind, VnodeId};
 use parking_lot::Mutex;
 use replication::transport::{Answer, Answers, CallError, Service};
-use replication::{HoldsGroup, Members};
+use replication::{Bounds, HoldsGroup, Members};
 use tokio::sync::{OwnedRwLockWriteGuard, mpsc};
 use tokio::time::Instant;
 use tskv::{ScanRequest, VnodeScan};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
-use crate::peers::{self, ReadScan, Request, Response, ScanInfo, WireScan, failed};
+use crate::peers::{self, LockId, ReadScan, Request, Response, ScanInfo, WireScan, failed};
 use crate::vnodes::HostedVnode;
 use crate::wire_batch;
 
@@ -43,13 +43,15 @@ const BATCHES_AHEAD: usize = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     next: AtomicU64,
-    locks: Mutex<HashMap<u64, HeldLock>>,
+    locks: Mutex<HashMap<LockId, HeldLock>>,
     scans: Mutex<HashMap<u64, HeldScan>>,
 }
 
 #[derive(Debug)]
 struct HeldLock {
     hosted: Arc<HostedVnode>,
+    /// The term in which the rows were read: in another one others may have written.
+    term: u64,
     _guard: OwnedRwLockWriteGuard<()>,
     until: Instant,
 }
@@ -78,34 +80,50 @@ impl Held {
         self.scans.lock().clear();
     }
 
-    pub(crate) fn unlock(&self, lock: u64) {
+    /// Returns an id for a lock, which no other lock of any node has.
+    pub(crate) fn lock_id(&self, session: u64) -> LockId {
+        LockId { session, number: self.number() }
+    }
+
+    /// Lets go of the locks on a vnode that is to be removed.
+    pub(crate) fn unlock_vnode(&self, vnode: VnodeId) {
+        self.locks.lock().retain(|_, lock| lock.hosted.beside.vnode.id() != vnode);
+    }
+
+    pub(crate) fn unlock(&self, lock: LockId) {
         self.locks.lock().remove(&lock);
     }
 
-    pub(crate) fn renew(&self, lock: u64) -> Result<()> {
+    pub(crate) fn renew(&self, lock: LockId) -> Result<()> {
         let mut locks = self.locks.lock();
         let held = locks.get_mut(&lock).ok_or(Error::LockLost)?;
         held.until = Instant::now() + LOCK_LEASE;
         Ok(())
     }
 
-    /// Returns the vnode a lock is on.
-    fn locked(&self, lock: u64) -> Result<Arc<HostedVnode>> {
+    /// Returns the vnode a lock is on, and the term it holds in.
+    fn locked(&self, lock: LockId) -> Result<(VnodeId, u64)> {
         self.renew(lock)?;
         let locks = self.locks.lock();
-        locks.get(&lock).map(|held| Arc::clone(&held.hosted)).ok_or(Error::LockLost)
+        let held = locks.get(&lock).ok_or(Error::LockLost)?;
+        Ok((held.hosted.beside.vnode.id(), held.term))
     }
 }
 
 impl Cluster {
-    /// Holds back the writers of a vnode's replica set, which it leads.
-    pub(crate) async fn lock_here(&self, hosted: Arc<HostedVnode>) -> Result<u64> {
-        hosted.group.read_barrier().await?;
+    /// Holds back the writers of a vnode's replica set, which it leads. A repetition finds the lock
+    /// that is held already.
+    pub(crate) async fn lock_here(&self, hosted: Arc<HostedVnode>, lock: LockId) -> Result<()> {
+        if self.held.renew(lock).is_ok() {
+            return Ok(());
+        }
         let waiting = Arc::clone(&hosted.beside.changes).write_owned();
         let guard = tokio::time::timeout(LOCK_PATIENCE, waiting).await;
         let seconds = LOCK_PATIENCE.as_secs();
         let guard = guard.map_err(|_| Error::Locked { seconds })?;
-        let number = self.held.number();
+        // Before the barrier: a term that begins later is another one.
+        let term = hosted.group.status().term;
+        hosted.group.read_barrier().await?;
         let until = Instant::now() + LOCK_LEASE;
         let mut locks = self.held.locks.lock();
         if locks.len() >= LOCKS_MAX {
@@ -114,36 +132,46 @@ impl Cluster {
                 message: format!("{LOCKS_MAX} replica sets are locked"),
             });
         }
-        locks.insert(number, HeldLock { hosted, _guard: guard, until });
-        Ok(number)
+        locks.insert(lock, HeldLock { hosted, term, _guard: guard, until });
+        Ok(())
     }
 
     /// Proposes a command to a replica set that a vnode here leads. Returns the outcome's code.
     pub(crate) async fn propose_here(
         &self,
         hosted: &Arc<HostedVnode>,
-        (bucket, lock): (BucketId, Option<u64>),
+        (bucket, lock): (BucketId, Option<LockId>),
         command: Bytes,
     ) -> Result<u8> {
         self.wal.admit()?;
         self.wait_for_memory().await?;
-        // Whoever has a lock holds back the others already.
-        let _shared = match lock {
+        let bounds = match lock {
+            // Whoever has a lock holds back the others already.
             Some(lock) => {
-                if self.held.locked(lock)?.beside.vnode.id() != hosted.beside.vnode.id() {
+                let (vnode, term) = self.held.locked(lock)?;
+                if vnode != hosted.beside.vnode.id() {
                     return Err(Error::LockLost);
                 }
-                None
+                Bounds { term: Some(term), guard: None }
             }
-            None => Some(hosted.beside.changes.read().await),
+            // Kept until the command is applied, even where the writer waits no longer: who changes
+            // rows must see it.
+            None => {
+                let shared = Arc::clone(&hosted.beside.changes).read_owned().await;
+                Bounds { term: None, guard: Some(Box::new(shared)) }
+            }
         };
-        let proposed = tokio::time::timeout(PROPOSAL_PATIENCE, hosted.group.propose(command)).await;
+        let proposed = hosted.group.propose_within(command, bounds);
+        let proposed = tokio::time::timeout(PROPOSAL_PATIENCE, proposed).await;
         let late = |_| {
             let seconds = PROPOSAL_PATIENCE.as_secs();
             let message = format!("bucket {bucket}: no quorum answered within {seconds} s");
             replication::Error::NotReady(message)
         };
-        let reply = proposed.map_err(late)??;
+        let reply = match (proposed.map_err(late)?, lock) {
+            (Err(replication::Error::NotLeader { .. }), Some(_)) => return Err(Error::LockLost),
+            (reply, _) => reply?,
+        };
         self.flush_if_full(hosted);
         Ok(reply.first().copied().unwrap_or(u8::MAX))
     }
@@ -208,9 +236,13 @@ impl Cluster {
                 let index = hosted.group.status().applied.unwrap_or(0);
                 Response::Proposed { outcome, index }
             }
-            Request::Lock { vnode } => {
-                let hosted = self.vnode_by_id(vnode).await?;
-                Response::Lock { lock: self.lock_here(hosted).await? }
+            Request::Lock { vnode, lock } => {
+                self.lock_here(self.vnode_by_id(vnode).await?, lock).await?;
+                Response::Done
+            }
+            Request::Lead { vnode } => {
+                self.vnode_by_id(vnode).await?.group.read_barrier().await?;
+                Response::Done
             }
             Request::Renew { lock } => self.held.renew(lock).map(|()| Response::Done)?,
             Request::Unlock { lock } => {

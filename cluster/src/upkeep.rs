@@ -48,6 +48,28 @@ pub struct LocalSize {
     pub memcache_bytes: usize,
 }
 
+/// Something done beside the rounds, once at a time.
+#[derive(Default)]
+struct Chore(Option<JoinHandle<()>>);
+
+impl Chore {
+    /// Begins it, unless it is still being done.
+    fn begin(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        if self.0.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.0 = Some(tokio::spawn(work));
+        }
+    }
+
+    /// Breaks it off.
+    async fn end(self) {
+        let Some(running) = self.0 else { return };
+        running.abort();
+        if running.await.is_err_and(|error| error.is_panic()) {
+            tracing::error!("a chore of upkeep panicked");
+        }
+    }
+}
+
 impl Signals {
     pub(crate) fn flush_wanted(&self) {
         self.wanted.notify_one();
@@ -67,8 +89,9 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
     let mut rounds = 0_u32;
     // Beside the rounds: a compaction takes long, and flushes must not wait for it.
     let mut compacting: Option<JoinHandle<()>> = None;
-    // And what asks other nodes, for they may not answer.
-    let mut lives: Option<JoinHandle<()>> = None;
+    // And what asks other nodes, for they may not answer: one chore does not hold up another.
+    let [mut life, mut members, mut replacing, mut expiring] =
+        std::array::from_fn(|_| Chore::default());
     let silent = Arc::<tokio::sync::Mutex<Silent>>::default();
     loop {
         tokio::select! {
@@ -87,29 +110,24 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
         cluster.flush_some().await;
         cluster.close_idle().await;
         cluster.held.expire();
-        cluster.keep_members().await;
         if compacting.as_ref().is_none_or(JoinHandle::is_finished) {
             let cluster = Arc::clone(&cluster);
             compacting = Some(tokio::spawn(async move { cluster.compact_due(COLD).await }));
         }
-        if lives.as_ref().is_none_or(JoinHandle::is_finished) {
-            let cluster = Arc::clone(&cluster);
-            let silent = Arc::clone(&silent);
-            lives = Some(tokio::spawn(async move {
-                cluster.give_sign_of_life().await;
-                cluster.replace_vnodes(&mut *silent.lock().await).await;
-            }));
-        }
+        let (here, kept) = (Arc::clone(&cluster), Arc::clone(&silent));
+        life.begin(async move { here.give_sign_of_life().await });
+        let here = Arc::clone(&cluster);
+        members.begin(async move { here.keep_members().await });
+        let here = Arc::clone(&cluster);
+        replacing.begin(async move { here.replace_vnodes(&mut *kept.lock().await).await });
         if rounds >= EXPIRY_ROUNDS {
             rounds = 0;
-            cluster.drop_expired().await;
+            let here = Arc::clone(&cluster);
+            expiring.begin(async move { here.drop_expired().await });
         }
     }
-    if let Some(lives) = lives {
-        lives.abort();
-        if lives.await.is_err_and(|error| error.is_panic()) {
-            tracing::error!("what asks other nodes panicked");
-        }
+    for chore in [life, members, replacing, expiring] {
+        chore.end().await;
     }
     if let Some(compacting) = compacting
         && let Err(error) = compacting.await
@@ -162,7 +180,7 @@ impl Cluster {
     async fn close_idle(&self) {
         let catalog = self.meta.catalog();
         for (member, hosted) in self.vnodes.open_now().await {
-            hosted.beside.vnode.release_images();
+            hosted.beside.vnode.release_pins();
             // A group of several is kept awake by its leader.
             let set = catalog.replica_set_of(VnodeId(member));
             let alone = set.is_none_or(|(_, set)| set.vnodes.len() == 1);
@@ -220,6 +238,7 @@ impl Cluster {
     }
 
     async fn remove_vnode(&self, vnode: VnodeId, folder: PathBuf) -> Result<()> {
+        self.held.unlock_vnode(vnode);
         while !self.vnodes.close(vnode).await {
             // A statement or compaction that began before the drop still holds it.
             tokio::time::sleep(CLOSE_PAUSE).await;

@@ -46,6 +46,11 @@ impl Vnodes {
         Self { host, session, sequences: Mutex::default(), leaders: Mutex::default() }
     }
 
+    /// Returns the number of this node's session of writers.
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+
     pub(crate) fn leader_hint(&self, set: ReplicaSetId) -> Option<NodeId> {
         self.leaders.lock().get(&set).copied()
     }

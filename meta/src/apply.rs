@@ -22,7 +22,10 @@ use crate::command::{
     AlterTable, Command, DatabaseChange, NewColumn, NewUser, Reply, TenantChange, UserChange,
 };
 use crate::error::{Error, Result};
-use nodes::{add_vnode, alter_node, register_node, remove_node, remove_vnode, vnode_joined};
+pub use nodes::cluster_number;
+use nodes::{
+    add_vnode, alter_node, leave_vnode, register_node, remove_node, remove_vnode, vnode_joined,
+};
 
 /// The tenant, database and user that every installation begins with.
 pub(crate) const FIRST_TENANT: &str = "cnosdb";
@@ -120,6 +123,7 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
             return add_vnode(catalog, (replica_set, replaces), node, changes);
         }
         Command::VnodeJoined { vnode } => vnode_joined(catalog, vnode, changes)?,
+        Command::LeaveVnode { vnode } => leave_vnode(catalog, vnode, changes)?,
         Command::RemoveVnode { vnode } => remove_vnode(catalog, vnode, changes)?,
     }
     Ok(Reply::Done)

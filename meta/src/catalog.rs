@@ -238,6 +238,9 @@ pub(crate) struct Counters {
     /// How often the catalog was changed.
     #[serde(default)]
     pub(crate) version: u64,
+    /// Tells this cluster from others: of the identity of the node that began it; 0 before that.
+    #[serde(default)]
+    pub(crate) cluster: u64,
 }
 
 /// One stored row of the catalog.
@@ -293,6 +296,11 @@ impl Catalog {
     /// Returns how often the catalog was changed: the same number means the same catalog.
     pub fn version(&self) -> u64 {
         self.counters.version
+    }
+
+    /// Returns the number that tells this cluster from others; 0 where it has not begun.
+    pub fn cluster(&self) -> u64 {
+        self.counters.cluster
     }
 
     /// Returns a tenant by name.

@@ -140,7 +140,13 @@ pub enum Command {
         /// Which.
         vnode: VnodeId,
     },
-    /// Removes a vnode from its replica set; one that counts only where another one does.
+    /// Has a vnode leave its replica set: whoever leads the set lets it go, then it is removed. The last
+    /// one that counts stays.
+    LeaveVnode {
+        /// Which.
+        vnode: VnodeId,
+    },
+    /// Removes a vnode that its replica set has let go.
     RemoveVnode {
         /// Which.
         vnode: VnodeId,
@@ -152,6 +158,9 @@ pub enum Command {
 pub struct NewNode {
     /// The number its data directory got when it was made.
     pub identity: String,
+    /// The id it has; `None` for one that never joined.
+    #[serde(default)]
+    pub known_as: Option<NodeId>,
     /// Where other nodes reach it, `host:port`.
     pub addr: String,
     /// What people call it.
@@ -277,6 +286,8 @@ impl Command {
                 | Self::RegisterNode(_)
                 | Self::AlterNode { .. }
                 | Self::VnodeJoined { .. }
+                | Self::LeaveVnode { .. }
+                | Self::RemoveVnode { .. }
         )
     }
 }

@@ -26,6 +26,7 @@ mod placement;
 mod service;
 mod store;
 
+pub use apply::cluster_number;
 pub use catalog::{
     Bucket, Catalog, Database, DatabaseOptions, Node, NodeRoles, NodeState, Precision, ReplicaSet,
     Role, Table, Tenant, User, VnodePlace, VnodeState,

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use model::NodeId;
 use replication::transport::{CallError, NodeNetwork, Transport};
-use replication::{Group, GroupConfig, HoldsGroup, Members, Network, Origin, RaftService};
+use replication::{Group, GroupConfig, HoldsGroup, Members, Network, Origin, Purge, RaftService};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -30,6 +30,8 @@ const META_RAFT: &str = "meta-raft";
 const MEMBERS_MAX: usize = 5;
 /// How often the member that leads looks who should be one.
 const ROUND: Duration = Duration::from_millis(500);
+/// The log of a member is purged when it has so many entries that a snapshot does not cover.
+const LOG_ENTRIES: u64 = 1_000;
 /// How long a new member may take to have the catalog.
 const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 /// A pause before another member is asked.
@@ -53,8 +55,9 @@ impl MetaNode {
         let (group, machine) = open_group(folder, node, &GroupConfig::alone(), &origin).await?;
         let catalog = machine.watch();
         let service = MetaService::new(node, Arc::clone(&group), &machine, None);
+        let tasks = vec![tokio::spawn(keep_log_short(Arc::clone(&group), catalog.clone()))];
         let client = MetaClient { catalog, here: Some(Arc::new(service)), transport: None };
-        Ok(Self { group: Some(group), client, tasks: Vec::new() })
+        Ok(Self { group: Some(group), client, tasks })
     }
 
     /// Opens a member of several. `founds`: it began, or begins now, as the only one; others are added
@@ -86,6 +89,7 @@ impl MetaNode {
             Arc::new(MetaService::new(node, Arc::clone(&group), &machine, transport.clone()));
         services.offer(META, Arc::<MetaService>::clone(&service));
         tasks.push(tokio::spawn(keep_members(Arc::clone(&group), catalog.clone())));
+        tasks.push(tokio::spawn(keep_log_short(Arc::clone(&group), catalog.clone())));
         let client = MetaClient { catalog, here: Some(service), transport };
         Ok(Self { group: Some(group), client, tasks })
     }
@@ -175,6 +179,17 @@ async fn keep_addresses(transport: Arc<dyn Transport>, mut catalog: watch::Recei
         }
         if catalog.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Purges the log of a member when it has become long.
+async fn keep_log_short(group: Arc<Group>, mut catalog: watch::Receiver<Arc<Catalog>>) {
+    while catalog.changed().await.is_ok() {
+        if group.uncovered() >= LOG_ENTRIES
+            && let Err(error) = group.snapshot(Purge::Replicated).await
+        {
+            tracing::warn!(%error, "the catalog's log is not purged for now");
         }
     }
 }

@@ -6,9 +6,13 @@ use model::NodeId;
 
 use crate::catalog::{Catalog, Node, NodeState};
 
-/// Returns the nodes that can take vnodes, best first; nodes that do not answer come last, for a
-/// replica set of three may begin with two.
-pub(crate) fn candidates(catalog: &Catalog, answers: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+/// Returns the nodes that can take vnodes of sets of so many replicas, best first. Nodes that do not
+/// answer are among them only where the others do not suffice: a set of three may begin with two.
+pub(crate) fn candidates(
+    catalog: &Catalog,
+    replicas: usize,
+    answers: impl Fn(NodeId) -> bool,
+) -> Vec<NodeId> {
     let mut held: BTreeMap<NodeId, usize> = BTreeMap::new();
     for set in catalog.all_buckets().flat_map(|bucket| &bucket.replica_sets) {
         for place in &set.vnodes {
@@ -27,7 +31,10 @@ pub(crate) fn candidates(catalog: &Catalog, answers: impl Fn(NodeId) -> bool) ->
     nodes.sort_unstable();
     let silent = nodes.iter().position(|(silent, ..)| *silent).unwrap_or(nodes.len());
     let (answering, silent) = nodes.split_at(silent);
-    in_turn(answering).into_iter().chain(in_turn(silent)).collect()
+    let mut chosen = in_turn(answering);
+    let missing = replicas.saturating_sub(chosen.len());
+    chosen.extend(in_turn(silent).into_iter().take(missing));
+    chosen
 }
 
 /// Takes one node of each zone, again and again; the order within a zone stays.

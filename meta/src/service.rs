@@ -31,8 +31,6 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(5);
 const LEADERLESS_MAX: u32 = 3;
 /// After so long without an answer one looks whether somebody else leads.
 const DOUBT: Duration = Duration::from_secs(1);
-/// The log is purged after this many commands.
-const SNAPSHOT_COMMANDS: u64 = 1_000;
 
 /// What a meta member is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,7 +111,6 @@ pub(crate) struct MetaService {
     alive: Mutex<HashMap<NodeId, (Instant, NodeLoad)>>,
     /// Since when this member leads: before, it heard of nobody.
     leads_since: Mutex<Option<Instant>>,
-    commands: std::sync::atomic::AtomicU64,
 }
 
 pub(crate) fn encode<T: Serialize>(message: &T) -> Bytes {
@@ -139,7 +136,6 @@ impl MetaService {
             transport,
             alive: Mutex::default(),
             leads_since: Mutex::default(),
-            commands: std::sync::atomic::AtomicU64::new(0),
         }
     }
 
@@ -238,11 +234,13 @@ impl MetaService {
     }
 
     async fn submit(&self, mut command: Command) -> Response {
-        if let Command::CreateBucket { nodes, .. } = &mut command
+        if let Command::CreateBucket { nodes, database, .. } = &mut command
             && nodes.is_empty()
         {
             let catalog = self.catalog.borrow().clone();
-            *nodes = placement::candidates(&catalog, |node| self.answers(node));
+            let replicas = catalog.database_by_id(*database).map_or(1, |one| one.options.replicas);
+            let answers = |node| self.answers(node);
+            *nodes = placement::candidates(&catalog, replicas as usize, answers);
         }
         let bytes = match command::encode(&command) {
             Ok(bytes) => bytes,
@@ -253,22 +251,10 @@ impl MetaService {
             Err(_) => Response::Unknown("no answer in time".to_owned()),
             Ok(Err(replication::Error::NotLeader { .. })) => Response::NoLeader,
             Ok(Err(error)) => Response::Unknown(error.to_string()),
-            Ok(Ok(answer)) => {
-                self.purge_sometimes().await;
-                match decode_answer(&answer) {
-                    Ok(answer) => Response::Answer(answer),
-                    Err(error) => Response::Unknown(error.to_string()),
-                }
-            }
-        }
-    }
-
-    async fn purge_sometimes(&self) {
-        let count = self.commands.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-        if count.is_multiple_of(SNAPSHOT_COMMANDS)
-            && let Err(error) = self.group.snapshot(replication::Purge::Replicated).await
-        {
-            tracing::warn!(%error, "the catalog's log is not purged for now");
+            Ok(Ok(answer)) => match decode_answer(&answer) {
+                Ok(answer) => Response::Answer(answer),
+                Err(error) => Response::Unknown(error.to_string()),
+            },
         }
     }
 

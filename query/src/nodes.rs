@@ -193,15 +193,26 @@ impl Session {
                 let (replica_set, node) = (set_of(*vnode)?, NodeId(*node));
                 (Command::AddVnode { replica_set, node, replaces: None }, "COPY VNODE")
             }
-            Node::Drop(vnode) => (Command::RemoveVnode { vnode: VnodeId(*vnode) }, "DROP VNODE"),
+            Node::Drop(vnode) => {
+                set_of(*vnode)?;
+                (Command::LeaveVnode { vnode: VnodeId(*vnode) }, "DROP VNODE")
+            }
             Node::Add(set, node) => {
                 let (replica_set, node) = (ReplicaSetId(*set), NodeId(*node));
                 (Command::AddVnode { replica_set, node, replaces: None }, "REPLICA ADD")
             }
             Node::RemoveReplica(set, node) => {
-                (Command::RemoveVnode { vnode: place_of(*set, *node)? }, "REPLICA REMOVE")
+                (Command::LeaveVnode { vnode: place_of(*set, *node)? }, "REPLICA REMOVE")
             }
         };
+        let changed = match &command {
+            Command::AddVnode { replica_set, .. } => Some(*replica_set),
+            Command::LeaveVnode { vnode } => Some(set_of(vnode.0)?),
+            _ => None,
+        };
+        if let Some(set) = changed {
+            self.database().cluster().ensure_replica_set_led(set).await?;
+        }
         self.database().meta().submit(&command).await?;
         Ok(Output::Done(tag))
     }

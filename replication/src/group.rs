@@ -24,6 +24,8 @@ use crate::types::{Commands, TypeConfig};
 const PROPOSALS_MAX: usize = 1_024;
 /// An entry is closed at this size.
 const ENTRY_BYTES: usize = 8 << 20;
+/// The same where entries travel: one must be sent and synced within a heartbeat.
+const ENTRY_BYTES_SENT: usize = 1 << 20;
 /// How long a group may take to open, to flush and to close.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a leader may take to begin its term.
@@ -91,6 +93,16 @@ pub enum Origin {
 struct Proposal {
     command: Bytes,
     reply: oneshot::Sender<Result<Bytes>>,
+    bounds: Bounds,
+}
+
+/// What holds for a proposal besides its command.
+#[derive(Default)]
+pub struct Bounds {
+    /// It is proposed in this term or not at all.
+    pub term: Option<u64>,
+    /// Kept until the command is applied or known never to be, even where nobody waits for it any more.
+    pub guard: Option<Box<dyn std::any::Any + Send>>,
 }
 
 /// A member of a group.
@@ -144,7 +156,8 @@ impl Group {
     ) -> Result<Self> {
         let (in_use, machine_in_use) = mpsc::channel(1);
         let files: Weak<dyn Files> = Arc::<M>::downgrade(&machine);
-        let (log, machine) = (RaftLog(log), RaftMachine::new(machine, in_use));
+        let machine = RaftMachine::new(machine, in_use);
+        let log = RaftLog { store: log, covered: Some(machine.covered()) };
         let links = Links { network: config.network.clone(), member };
         let raft = Raft::new(member, Arc::clone(&config.raft), links, log, machine).await;
         let raft = raft.map_err(|error| Error::Stopped(error.to_string()))?;
@@ -157,7 +170,9 @@ impl Group {
         let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
         let (stop, stopped) = oneshot::channel();
         let lead = Arc::<RwLock<()>>::default();
-        let proposer = propose_all(raft.clone(), Arc::clone(&lead), queue, stopped);
+        let entry_bytes = if config.network.is_some() { ENTRY_BYTES_SENT } else { ENTRY_BYTES };
+        let stages = Stages { raft: raft.clone(), lead: Arc::clone(&lead), entry_bytes };
+        let proposer = propose_all(stages, queue, stopped);
         let proposer = tokio::spawn(proposer);
         let closing = Mutex::new(Some(Closing { stop, proposer, machine_in_use }));
         Ok(Self {
@@ -199,9 +214,17 @@ impl Group {
     /// # Errors
     /// `NotLeader`: it was not applied. `Stopped`: nobody knows whether it was.
     pub async fn propose(&self, command: Bytes) -> Result<Bytes> {
+        self.propose_within(command, Bounds::default()).await
+    }
+
+    /// Proposes a command under conditions.
+    ///
+    /// # Errors
+    /// As `propose`; `NotLeader` also where the term is another one.
+    pub async fn propose_within(&self, command: Bytes, bounds: Bounds) -> Result<Bytes> {
         let (reply, receiver) = oneshot::channel();
         let stopped = || Error::Stopped("it takes no proposals any more".to_owned());
-        self.proposals.send(Proposal { command, reply }).await.map_err(|_| stopped())?;
+        self.proposals.send(Proposal { command, reply, bounds }).await.map_err(|_| stopped())?;
         receiver.await.map_err(|_| stopped())?
     }
 
@@ -272,6 +295,14 @@ impl Group {
             self.wait(move |metrics| metrics.purged.index() >= Some(upto), PATIENCE).await?;
         }
         Ok(())
+    }
+
+    /// Returns how many entries were applied since the last snapshot.
+    pub fn uncovered(&self) -> u64 {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let applied = metrics.last_applied.index().map_or(0, |index| index + 1);
+        applied.saturating_sub(metrics.snapshot.index().map_or(0, |index| index + 1))
     }
 
     /// Returns the index that all members have, as far as this one knows: a follower knows nothing.
@@ -348,9 +379,32 @@ fn entries(members: &BTreeMap<u64, NodeId>) -> BTreeMap<u64, BasicNode> {
     members.iter().map(|(member, node)| (*member, node_entry(*node))).collect()
 }
 
-async fn propose_all(
+/// What a proposer works with.
+struct Stages {
     raft: Raft<TypeConfig>,
     lead: Arc<RwLock<()>>,
+    entry_bytes: usize,
+}
+
+impl Stages {
+    /// Takes what is not wanted any more, or not in this term, out of the way.
+    fn admit(&self, proposal: Proposal) -> Option<Proposal> {
+        if proposal.reply.is_closed() {
+            return None;
+        }
+        let now = self.raft.metrics().borrow().current_term;
+        if proposal.bounds.term.is_none_or(|term| term == now) {
+            return Some(proposal);
+        }
+        if proposal.reply.send(Err(Error::NotLeader { leader: None })).is_err() {
+            tracing::debug!("nobody waits for this proposal any more");
+        }
+        None
+    }
+}
+
+async fn propose_all(
+    stages: Stages,
     mut queue: mpsc::Receiver<Proposal>,
     mut stop: oneshot::Receiver<()>,
 ) {
@@ -365,19 +419,22 @@ async fn propose_all(
             }
         };
         let Some(first) = first else { return };
+        let _leads = stages.lead.read().await;
+        let Some(first) = stages.admit(first) else { continue };
         let mut bytes = first.command.len();
         let (mut commands, mut replies) = (vec![first.command], vec![first.reply]);
-        while bytes < ENTRY_BYTES
+        let mut guards = vec![first.bounds.guard];
+        while bytes < stages.entry_bytes
             && let Ok(next) = queue.try_recv()
         {
+            let Some(next) = stages.admit(next) else { continue };
             bytes += next.command.len();
             commands.push(next.command);
             replies.push(next.reply);
+            guards.push(next.bounds.guard);
         }
-        let written = {
-            let _leads = lead.read().await;
-            raft.client_write(Commands(commands)).await
-        };
+        let written = stages.raft.client_write(Commands(commands)).await;
+        drop(guards);
         let answers = match written {
             Ok(written) => written.data.0.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(translate(&error)); replies.len()],

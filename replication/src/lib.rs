@@ -38,7 +38,7 @@ pub mod transport;
 mod types;
 
 pub use error::{Error, Result};
-pub use group::{Group, GroupConfig, Origin, Purge};
+pub use group::{Bounds, Group, GroupConfig, Origin, Purge};
 pub use host::{Hosted, RaftHost};
 pub use log::{Completion, LogStore};
 pub use machine::{Image, Machine};

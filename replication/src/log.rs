@@ -11,6 +11,8 @@ use openraft::{
     AnyError, ErrorSubject, ErrorVerb, OptionalSend, RaftLogId, RaftLogReader, StorageIOError,
 };
 
+use tokio::sync::watch;
+
 use crate::codec;
 use crate::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 
@@ -49,9 +51,22 @@ pub trait LogStore: Clone + Send + Sync + 'static {
     fn purge(&self, upto: u64, log_id: Bytes) -> impl Future<Output = io::Result<()>> + Send;
 }
 
+/// How much of the log a machine holds durably.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Covered {
+    /// All up to this index.
+    UpTo(Option<u64>),
+    /// It failed to take an image: what it would have covered must stay.
+    Failed,
+}
+
 /// openraft's view of a [`LogStore`].
 #[derive(Clone, Debug)]
-pub(crate) struct RaftLog<L>(pub(crate) L);
+pub(crate) struct RaftLog<L> {
+    pub(crate) store: L,
+    /// What the machine holds; `None` where no machine is asked, in tests of the log alone.
+    pub(crate) covered: Option<watch::Receiver<Covered>>,
+}
 
 fn read_error(error: &io::Error) -> StorageError {
     StorageIOError::read_logs(AnyError::new(error)).into()
@@ -66,8 +81,23 @@ fn malformed(error: &Malformed) -> StorageError {
 }
 
 impl<L: LogStore> RaftLog<L> {
+    /// Waits until the machine holds durably what is to be purged: openraft purges the log while an
+    /// image is still being installed, and a crash in between would leave neither.
+    async fn wait_until_covered(&self, upto: u64) -> io::Result<()> {
+        let Some(covered) = &self.covered else { return Ok(()) };
+        let mut covered = covered.clone();
+        let reached = covered.wait_for(|covered| match covered {
+            Covered::UpTo(index) => *index >= Some(upto),
+            Covered::Failed => true,
+        });
+        match reached.await.map(|reached| *reached) {
+            Ok(Covered::UpTo(_)) => Ok(()),
+            Ok(Covered::Failed) | Err(_) => Err(io::Error::other("the machine took no image")),
+        }
+    }
+
     fn entries(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, StorageError> {
-        let entries = self.0.read(start, end, bytes_max).map_err(|error| read_error(&error))?;
+        let entries = self.store.read(start, end, bytes_max).map_err(|error| read_error(&error))?;
         let decoded = entries.iter().map(codec::decode_entry);
         decoded.collect::<Result<_, _>>().map_err(|error| malformed(&error))
     }
@@ -104,10 +134,10 @@ impl<L: LogStore> RaftLogStorage<TypeConfig> for RaftLog<L> {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
-        let purged = self.0.purged().map_err(|error| read_error(&error))?;
+        let purged = self.store.purged().map_err(|error| read_error(&error))?;
         let purged = purged.map(|bytes| codec::decode_log_id(&bytes)).transpose();
         let purged = purged.map_err(|error| malformed(&error))?;
-        let last = self.0.last().map_err(|error| read_error(&error))?;
+        let last = self.store.last().map_err(|error| read_error(&error))?;
         let last = last.map(|entry| codec::entry_log_id(&entry)).transpose();
         let last = last.map_err(|error| malformed(&error))?;
         Ok(LogState { last_purged_log_id: purged, last_log_id: last.or(purged) })
@@ -118,24 +148,24 @@ impl<L: LogStore> RaftLogStorage<TypeConfig> for RaftLog<L> {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        let saved = self.0.save_vote(codec::encode_vote(vote)).await;
+        let saved = self.store.save_vote(codec::encode_vote(vote)).await;
         saved.map_err(|error| StorageIOError::write_vote(AnyError::new(&error)).into())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        let vote = self.0.vote().map_err(|error| read_error(&error))?;
+        let vote = self.store.vote().map_err(|error| read_error(&error))?;
         let vote = vote.map(|bytes| codec::decode_vote(&bytes)).transpose();
         vote.map_err(|error| malformed(&error))
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         let Some(committed) = committed else { return Ok(()) };
-        let saved = self.0.save_committed(codec::encode_log_id(committed)).await;
+        let saved = self.store.save_committed(codec::encode_log_id(committed)).await;
         saved.map_err(|error| write_error(&error))
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
-        let committed = self.0.committed().map_err(|error| read_error(&error))?;
+        let committed = self.store.committed().map_err(|error| read_error(&error))?;
         let committed = committed.map(|bytes| codec::decode_log_id(&bytes)).transpose();
         committed.map_err(|error| malformed(&error))
     }
@@ -152,15 +182,16 @@ impl<L: LogStore> RaftLogStorage<TypeConfig> for RaftLog<L> {
         let encode = |entry: Entry| (entry.get_log_id().index, codec::encode_entry(&entry));
         let entries: Vec<_> = entries.into_iter().map(encode).collect();
         let done: Completion = Box::new(move |outcome| callback.log_io_completed(outcome));
-        self.0.append(entries, done).await.map_err(|error| write_error(&error))
+        self.store.append(entries, done).await.map_err(|error| write_error(&error))
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        self.0.truncate(log_id.index).await.map_err(|error| write_error(&error))
+        self.store.truncate(log_id.index).await.map_err(|error| write_error(&error))
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        let purged = self.0.purge(log_id.index, codec::encode_log_id(log_id)).await;
+        self.wait_until_covered(log_id.index).await.map_err(|error| write_error(&error))?;
+        let purged = self.store.purge(log_id.index, codec::encode_log_id(log_id)).await;
         purged.map_err(|error| write_error(&error))
     }
 }

@@ -10,9 +10,10 @@ use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{
     AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageIOError,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::codec;
+use crate::log::Covered;
 use crate::network::Pieces;
 use crate::types::{Entry, LogId, Replies, StorageError, StoredMembership, TypeConfig};
 
@@ -93,6 +94,7 @@ impl<M: Machine> Files for M {
 pub(crate) struct RaftMachine<M> {
     machine: Arc<M>,
     membership: StoredMembership,
+    covered: watch::Sender<Covered>,
     /// Dropped with the last view of the machine, so that who closes the group can wait for it.
     in_use: mpsc::Sender<()>,
 }
@@ -111,7 +113,21 @@ fn malformed(error: &Malformed) -> StorageError {
 
 impl<M: Machine> RaftMachine<M> {
     pub(crate) fn new(machine: Arc<M>, in_use: mpsc::Sender<()>) -> Self {
-        Self { machine, membership: StoredMembership::default(), in_use }
+        let (covered, _) = watch::channel(Covered::UpTo(None));
+        Self { machine, membership: StoredMembership::default(), covered, in_use }
+    }
+
+    /// Returns how much of the log the machine holds durably, as it grows.
+    pub(crate) fn covered(&self) -> watch::Receiver<Covered> {
+        self.covered.subscribe()
+    }
+
+    fn cover(&self, upto: Option<LogId>) {
+        self.covered.send_modify(|covered| {
+            if let Covered::UpTo(index) = covered {
+                *index = (*index).max(upto.map(|log_id| log_id.index));
+            }
+        });
     }
 }
 
@@ -135,6 +151,8 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for RaftMachine<M> {
         let applied = self.machine.applied().map_err(|error| read_error(&error))?;
         let state = state_of(applied.as_ref())?;
         self.membership = state.1.clone();
+        // What was there when the machine was opened, it has read from its disk.
+        self.cover(state.0);
         Ok(state)
     }
 
@@ -167,6 +185,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for RaftMachine<M> {
         Self {
             machine: Arc::clone(&self.machine),
             membership: self.membership.clone(),
+            covered: self.covered.clone(),
             in_use: self.in_use.clone(),
         }
     }
@@ -183,6 +202,10 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for RaftMachine<M> {
         self.membership = meta.last_membership.clone();
         let raft_state = Some(codec::encode_state(meta.last_log_id, &meta.last_membership));
         let installed = self.machine.install(Image { raft_state, data: *snapshot }).await;
+        match &installed {
+            Ok(()) => self.cover(meta.last_log_id),
+            Err(_) => drop(self.covered.send_replace(Covered::Failed)),
+        }
         installed.map_err(|error| write_error(&error))
     }
 
@@ -194,6 +217,9 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for RaftMachine<M> {
 
 impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for RaftMachine<M> {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
-        snapshot_of(self.machine.snapshot().await.map_err(|error| write_error(&error))?)
+        let image = self.machine.snapshot().await.map_err(|error| write_error(&error))?;
+        let snapshot = snapshot_of(image)?;
+        self.cover(snapshot.meta.last_log_id);
+        Ok(snapshot)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::TryFutureExt;
 use model::NodeId;
 use openraft::{ChangeMembers, LogIdOptionExt};
 
@@ -12,6 +13,16 @@ use crate::network::{node_entry, node_of};
 
 /// How long who takes over the lead may take to have it.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a change of members may take; it goes on without anybody waiting for it.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for a change of members: without a quorum it would never return.
+async fn agreed<T>(change: impl Future<Output = Result<T>>) -> Result<()> {
+    let changed = tokio::time::timeout(CHANGE_PATIENCE, change).await;
+    let late = |_| Error::NotReady("no quorum agreed to the change of members".to_owned());
+    changed.map_err(late)?.map(|_| ())
+}
 
 /// What a member knows of its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +37,8 @@ pub struct GroupStatus {
     pub applied: Option<u64>,
     /// All members, this one too.
     pub members: Vec<MemberStatus>,
+    /// Whether the members are agreed on: no change of them is under way.
+    pub settled: bool,
 }
 
 /// A member of a group.
@@ -63,7 +76,10 @@ impl Group {
         let leader = metrics.current_leader.and_then(|leader| {
             members.iter().find(|one| one.member == leader).map(|one| (one.member, one.node))
         });
+        let settled = membership.get_joint_config().len() == 1
+            && *metrics.membership_config.log_id() <= metrics.last_applied;
         GroupStatus {
+            settled,
             term: metrics.current_term,
             leader,
             last_index: metrics.last_log_index,
@@ -98,9 +114,8 @@ impl Group {
             node_of(node).filter(|node| *node != than)
         };
         let mut metrics = self.raft.metrics();
-        let known = metrics.wait_for(|metrics| {
-            leader(metrics).is_some() || metrics.running_state.is_err()
-        });
+        let known =
+            metrics.wait_for(|metrics| leader(metrics).is_some() || metrics.running_state.is_err());
         let known = known.await.map_err(|error| Error::Stopped(error.to_string()))?;
         leader(&known).ok_or_else(|| Error::Stopped("it failed".to_owned()))
     }
@@ -110,9 +125,7 @@ impl Group {
     /// # Errors
     /// `NotReady` where it has not in time.
     pub async fn wait_for_applied(&self, index: u64, patience: Duration) -> Result<()> {
-        let reached = move |metrics: &Metrics| {
-            metrics.last_applied.index() >= Some(index)
-        };
+        let reached = move |metrics: &Metrics| metrics.last_applied.index() >= Some(index);
         self.wait(reached, patience).await.map(|_| ())
     }
 
@@ -121,8 +134,8 @@ impl Group {
     /// # Errors
     /// `NotLeader`; a change of members that is under way.
     pub async fn add_learner(&self, member: u64, node: NodeId) -> Result<()> {
-        let added = self.raft.add_learner(member, node_entry(node), false).await;
-        added.map(|_| ()).map_err(|error| translate(&error))
+        let added = self.raft.add_learner(member, node_entry(node), false);
+        agreed(added.map_err(|error| translate(&error))).await
     }
 
     /// Sets who votes, by joint consensus; whoever no longer does is a member no more.
@@ -130,8 +143,8 @@ impl Group {
     /// # Errors
     /// `NotLeader`; `Refused` where one is no learner yet or another change is under way.
     pub async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<()> {
-        let changed = self.raft.change_membership(voters, false).await;
-        changed.map(|_| ()).map_err(|error| translate(&error))
+        let changed = self.raft.change_membership(voters, false);
+        agreed(changed.map_err(|error| translate(&error))).await
     }
 
     /// Removes learners.
@@ -140,8 +153,8 @@ impl Group {
     /// `NotLeader`; `Refused` where one votes.
     pub async fn remove_learners(&self, members: BTreeSet<u64>) -> Result<()> {
         let change = ChangeMembers::<u64, openraft::BasicNode>::RemoveNodes(members);
-        let changed = self.raft.change_membership(change, false).await;
-        changed.map(|_| ()).map_err(|error| translate(&error))
+        let changed = self.raft.change_membership(change, false);
+        agreed(changed.map_err(|error| translate(&error))).await
     }
 
     /// Waits until a learner has nearly all of the log.
@@ -170,7 +183,9 @@ impl Group {
         if target == self.member && self.leads() {
             return Ok(());
         }
-        let _held = self.lead.write().await;
+        let held = tokio::time::timeout(HAND_OVER_PATIENCE, self.lead.write()).await;
+        let busy = |_| Error::NotReady("proposals under way do not end".to_owned());
+        let _held = held.map_err(busy)?;
         let status = self.status();
         if !self.leads() {
             return Err(Error::NotLeader { leader: status.leader });
@@ -188,9 +203,7 @@ impl Group {
         };
         self.wait(caught_up, HAND_OVER_PATIENCE).await?;
         network.elect((node, target)).await?;
-        let took = move |metrics: &Metrics| {
-            metrics.current_leader == Some(target)
-        };
+        let took = move |metrics: &Metrics| metrics.current_leader == Some(target);
         self.wait(took, HAND_OVER_PATIENCE).await.map(|_| ())
     }
 }

@@ -31,7 +31,8 @@ impl<F: Fresh> StoreBuilder<TypeConfig, RaftLog<F::Log>, RaftMachine<F::Machine>
     ) -> Result<(F::Guard, RaftLog<F::Log>, RaftMachine<F::Machine>), StorageError> {
         let (guard, log, machine) = self.0.make().await;
         let (in_use, _) = tokio::sync::mpsc::channel(1);
-        Ok((guard, RaftLog(log), RaftMachine::new(Arc::new(machine), in_use)))
+        let log = RaftLog { store: log, covered: None };
+        Ok((guard, log, RaftMachine::new(Arc::new(machine), in_use)))
     }
 }
 

@@ -29,6 +29,9 @@ struct Identity {
     identity: String,
     /// What the cluster calls it; `None` before it has joined.
     node: Option<NodeId>,
+    /// Which cluster; 0 where that is not known.
+    #[serde(default)]
+    cluster: u64,
 }
 
 /// This node among others.
@@ -64,7 +67,8 @@ impl Membership {
         bootstrap(&meta.client()).await?;
         let roles = NodeRoles { meta: true, data: true, query: true };
         register(&meta.client(), &new_node(config, &identity, (FIRST, roles), "")).await?;
-        identity.keep(disk, &config.data_dir, node)?;
+        let cluster = meta.client().catalog().cluster();
+        identity.keep(disk, &config.data_dir, (node, cluster))?;
         Ok(Self { node, meta, rpc: None })
     }
 
@@ -75,7 +79,8 @@ impl Membership {
         let (listener, addr) = listen(addr).await?;
         let transport = Arc::new(GrpcTransport::new(secret.clone()));
         let services = Services::default();
-        let server = RpcServer::start(listener, secret, services.clone());
+        secret.set_cluster(identity.cluster);
+        let server = RpcServer::start(listener, secret.clone(), services.clone());
         let network = NodeNetwork { transport, services };
         let advertised = match config.cluster.advertised_addr.as_str() {
             "" => addr.to_string(),
@@ -90,7 +95,15 @@ impl Membership {
             None if begins => FIRST,
             None => ask_to_join(&*network.transport, seeds, &new(NodeId(0))).await?,
         };
-        identity.keep(disk, &config.data_dir, node)?;
+        let cluster = if identity.cluster != 0 {
+            identity.cluster
+        } else if begins {
+            meta::cluster_number(&identity.identity)
+        } else {
+            first_catalog(&*network.transport, seeds).await?.cluster()
+        };
+        secret.set_cluster(cluster);
+        identity.keep(disk, &config.data_dir, (node, cluster))?;
         let meta = if roles.meta {
             let folder = config.data_dir.join("meta");
             let opened = MetaNode::open_member(&folder, node, begins, &network).await;
@@ -155,7 +168,7 @@ impl Identity {
                 let filled = ring::rand::SystemRandom::new().fill(&mut random);
                 filled.map_err(|_| "no randomness".to_owned())?;
                 let identity = format!("{:032x}", u128::from_be_bytes(random));
-                let fresh = Self { identity, node: None };
+                let fresh = Self { identity, node: None, cluster: 0 };
                 // Before anybody hears of it: a node that joined must find itself again.
                 fresh.write(disk, &path)?;
                 Ok(fresh)
@@ -164,11 +177,16 @@ impl Identity {
         }
     }
 
-    fn keep(&self, disk: &dyn Disk, data_dir: &Path, node: NodeId) -> Result<(), String> {
-        if self.node == Some(node) {
+    fn keep(
+        &self,
+        disk: &dyn Disk,
+        data_dir: &Path,
+        (node, cluster): (NodeId, u64),
+    ) -> Result<(), String> {
+        if self.node == Some(node) && self.cluster == cluster {
             return Ok(());
         }
-        let known = Self { node: Some(node), ..self.clone() };
+        let known = Self { node: Some(node), cluster, ..self.clone() };
         known.write(disk, &data_dir.join("node"))
     }
 
@@ -191,6 +209,7 @@ fn new_node(
     };
     NewNode {
         identity: identity.identity.clone(),
+        known_as: (node.0 > 0).then_some(node),
         addr: addr.to_owned(),
         name,
         zone: config.cluster.zone.clone(),

@@ -12,6 +12,7 @@ use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
 use model::series_key::hash_bytes;
 use model::{ColumnId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::reader::{RowReader, RowRequest};
@@ -33,6 +34,7 @@ pub struct VnodeChecksum {
 
 /// What was visible when a checksum was asked for.
 pub(crate) struct PinnedRows {
+    pub(crate) since: Instant,
     index: u64,
     tables: Vec<(TableId, SuperVersion)>,
 }
@@ -52,7 +54,7 @@ impl Vnode {
         let tables: BTreeSet<TableId> =
             in_memory.map(|(table, _)| table).chain(in_files.map(|(table, _)| table)).collect();
         let tables = tables.into_iter().map(|table| (table, state.pin(table))).collect();
-        *self.pinned_rows.lock() = Some(PinnedRows { index, tables });
+        *self.pinned_rows.lock() = Some(PinnedRows { since: Instant::now(), index, tables });
     }
 
     /// Returns the checksum of the rows kept last; `None` where none are kept. Blocks on the disk.
@@ -60,7 +62,7 @@ impl Vnode {
     /// # Errors
     /// A damaged file.
     pub fn checksum(&self) -> Result<Option<VnodeChecksum>> {
-        let Some(PinnedRows { index, tables }) = self.pinned_rows.lock().take() else {
+        let Some(PinnedRows { index, tables, .. }) = self.pinned_rows.lock().take() else {
             return Ok(None);
         };
         let mut sum = VnodeChecksum { index, rows: 0, hash: 0 };

@@ -57,6 +57,7 @@ struct Manifest {
 /// The files of an image that was given lately, kept open so that compaction cannot take them away.
 #[derive(Debug)]
 pub(crate) struct PinnedImage {
+    manifest: Bytes,
     files: Vec<(String, Arc<dyn DiskFile>)>,
     used: Instant,
 }
@@ -141,6 +142,11 @@ impl Vnode {
         if whole.raft_state.is_empty() {
             return Ok(None);
         }
+        // A replica that is away is offered the same image again and again.
+        if let Some(given) = self.given_image(&whole) {
+            let progress = Progress { applied: whole.applied, raft_state: whole.raft_state };
+            return Ok(Some((progress, given)));
+        }
         let rows = whole.files.iter().map(|entry| (Kind::Rows, entry.number));
         let tombstones = whole.tombstones.iter().map(|number| (Kind::Tombstones, *number));
         let series = whole.segments.iter().map(|number| (Kind::Series, *number));
@@ -156,16 +162,29 @@ impl Vnode {
             manifest.files.push(file);
         }
         drop(summary);
+        let progress = Progress { applied: whole.applied, raft_state: whole.raft_state };
+        let manifest = encode(&manifest);
         let mut pinned = self.pinned_images.lock();
         pinned.retain(|image| image.used.elapsed() < PIN_TIME);
-        pinned.push(PinnedImage { files, used: Instant::now() });
-        let progress = Progress { applied: whole.applied, raft_state: whole.raft_state };
-        Ok(Some((progress, encode(&manifest))))
+        pinned.push(PinnedImage { manifest: manifest.clone(), files, used: Instant::now() });
+        Ok(Some((progress, manifest)))
     }
 
-    /// Lets go of the files of images that nobody fetches any more.
-    pub fn release_images(&self) {
+    /// Returns the manifest of an image that was given of the same version, and keeps it longer.
+    fn given_image(&self, whole: &VersionEdit) -> Option<Bytes> {
+        let mut pinned = self.pinned_images.lock();
+        let same = |image: &&mut PinnedImage| {
+            decode(&image.manifest).is_ok_and(|manifest| manifest.whole == *whole)
+        };
+        let image = pinned.iter_mut().find(same)?;
+        image.used = Instant::now();
+        Some(image.manifest.clone())
+    }
+
+    /// Lets go of the files of images, and of rows for checksums, that nobody asks about any more.
+    pub fn release_pins(&self) {
         self.pinned_images.lock().retain(|image| image.used.elapsed() < PIN_TIME);
+        self.pinned_rows.lock().take_if(|rows| rows.since.elapsed() >= PIN_TIME);
     }
 
     /// Reads a piece of a file of an image given lately.
@@ -257,13 +276,12 @@ impl Vnode {
     /// Replaces all rows by those of an image whose pieces are all here. Blocks on the disk.
     ///
     /// # Errors
-    /// `Corrupt` where a file is not what the sender had: it is removed, to be fetched again.
+    /// A file that is not there or cannot be opened.
     pub fn install_image(&self, manifest: &[u8], raft_state: Bytes) -> Result<()> {
         let manifest = decode(manifest).map_err(Error::Command)?;
         let _none = self.compacting.lock();
         let mut summary = self.summary.lock();
         let old = summary.whole().clone();
-        self.check_incoming(&manifest)?;
         let renamed = self.take_in(&manifest)?;
         let number_of = |kind: Kind, number: u64| {
             let mut pairs = manifest.files.iter().zip(&renamed);
@@ -298,8 +316,12 @@ impl Vnode {
         Ok(())
     }
 
-    /// Reads every byte of what was fetched.
-    fn check_incoming(&self, manifest: &Manifest) -> Result<()> {
+    /// Reads every byte of what was fetched, to be called before it is installed.
+    ///
+    /// # Errors
+    /// `Corrupt` where a file is not what the sender had: it is removed, to be fetched again.
+    pub fn check_image(&self, manifest: &[u8]) -> Result<()> {
+        let manifest = decode(manifest).map_err(Error::Command)?;
         for file in &manifest.files {
             let path = self.incoming_path(manifest.origin, file);
             let checked = match file.kind {
@@ -364,10 +386,6 @@ impl Vnode {
             if let Err(error) = self.disk.remove(&path) {
                 tracing::warn!(%error, path = %path.display(), "a replaced file is left behind");
             }
-        }
-        let incoming = self.folder.join("incoming");
-        if let Err(error) = self.disk.remove_folder(&incoming) {
-            tracing::warn!(%error, path = %incoming.display(), "left behind");
         }
     }
 }

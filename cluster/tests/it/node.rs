@@ -25,6 +25,7 @@ const DAY: i64 = 86_400_000_000_000;
 fn new_node() -> NewNode {
     NewNode {
         identity: "test".to_owned(),
+        known_as: None,
         addr: String::new(),
         name: "test".to_owned(),
         zone: String::new(),

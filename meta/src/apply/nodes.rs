@@ -21,20 +21,30 @@ pub(super) fn register_node(
     new: NewNode,
     changes: &mut Changes,
 ) -> Result<Reply> {
-    let NewNode { identity, addr, name, zone, roles } = new;
+    let NewNode { identity, known_as, addr, name, zone, roles } = new;
     check_name("node", &name)?;
-    let mut others = catalog.nodes().filter(|node| node.identity != identity);
-    if let Some(other) = others.find(|node| !addr.is_empty() && node.addr == addr) {
-        let message = format!("node {} has the address {addr}", other.id);
-        return refuse(ErrorKind::AlreadyExists, message);
+    // Whoever listens there now is the node that asks: one with an empty directory, say.
+    let others = catalog.nodes().filter(|node| node.identity != identity);
+    for other in others.filter(|node| !addr.is_empty() && node.addr == addr) {
+        changes.put(Entity::Node(Node { addr: String::new(), ..Node::clone(other) }));
     }
     let known = catalog.nodes().find(|node| node.identity == identity);
     let (id, state) = match known {
         Some(known) => (known.id, known.state),
+        None if known_as.is_some_and(|id| id.0 <= catalog.counters.node) => {
+            let id = known_as.unwrap_or_default();
+            let message = format!(
+                "node {id} was removed from the cluster; with an empty data directory it joins anew"
+            );
+            return refuse(ErrorKind::Conflict, message);
+        }
         None if catalog.nodes().count() >= NODES_MAX => {
             return refuse(ErrorKind::LimitReached, format!("a cluster has {NODES_MAX} nodes"));
         }
         None => {
+            if changes.counters.cluster == 0 {
+                changes.counters.cluster = cluster_number(&identity);
+            }
             changes.counters.node += 1;
             (NodeId(changes.counters.node), NodeState::Ready)
         }
@@ -44,6 +54,12 @@ pub(super) fn register_node(
         changes.put(Entity::Node(node));
     }
     Ok(Reply::Node(id))
+}
+
+/// Returns the number that tells a cluster from others, of the identity of the node that began it.
+pub fn cluster_number(identity: &str) -> u64 {
+    let digits = identity.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    digits.unwrap_or(1).max(1)
 }
 
 fn node_of(catalog: &Catalog, id: NodeId) -> Result<Node> {
@@ -137,22 +153,38 @@ pub(super) fn vnode_joined(catalog: &Catalog, id: VnodeId, changes: &mut Changes
     Ok(())
 }
 
-pub(super) fn remove_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
+/// Returns whether a vnode holds its replica set's rows and goes on to.
+fn stays(place: &VnodePlace) -> bool {
+    matches!(place.state, VnodeState::Founder | VnodeState::Joined)
+}
+
+pub(super) fn leave_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
     let found = catalog.replica_set_of(id).map(|(bucket, _)| bucket.as_ref());
     let mut bucket = bucket_of(found, "vnode", id)?;
     for set in &mut bucket.replica_sets {
-        let counts = |place: &VnodePlace| place.state != VnodeState::Joining;
-        let removed = set.vnodes.iter().find(|place| place.id == id);
-        let others = set.vnodes.iter().filter(|place| place.id != id && counts(place)).count();
-        if removed.is_some_and(counts) && others == 0 {
+        if set.vnodes.iter().all(|place| place.id != id) {
+            continue;
+        }
+        if !set.vnodes.iter().any(|place| place.id != id && stays(place)) {
             let message = format!("vnode {id} is the last that holds the rows of its replica set");
             return refuse(ErrorKind::Conflict, message);
         }
-        if removed.is_none() {
-            continue;
+        end_founding(set);
+        let leaving = set.vnodes.iter_mut().filter(|place| place.id == id);
+        leaving.for_each(|place| place.state = VnodeState::Leaving);
+    }
+    changes.put(Entity::Bucket(bucket));
+    Ok(())
+}
+
+pub(super) fn remove_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
+    let Some((bucket, _)) = catalog.replica_set_of(id) else { return Ok(()) };
+    let mut bucket = Bucket::clone(bucket);
+    for set in &mut bucket.replica_sets {
+        if set.vnodes.iter().any(|place| place.id == id && stays(place)) {
+            return refuse(ErrorKind::Conflict, format!("vnode {id} was not told to leave"));
         }
         set.vnodes.retain(|place| place.id != id);
-        end_founding(set);
     }
     changes.put(Entity::Bucket(bucket));
     Ok(())

@@ -1,11 +1,13 @@
 //! The proof that both ends of a connection know the cluster's secret.
 //!
 //! Three passes, mutual, with fresh numbers of both ends (ISO/IEC 9798-4, mechanism 4, HMAC-SHA-256):
-//! nothing recorded can be played again, and the secret is never sent.
+//! nothing recorded can be played again, and the secret is never sent. Both ends say which cluster they
+//! are of, where they know: a node that lost its directory and began another one is let in nowhere.
 // FORMAT: docs/formats/rpc.md, v1
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ring::hmac;
@@ -19,12 +21,17 @@ pub const SECRET_BYTES_MIN: usize = 32;
 const GREETING: &[u8; 8] = b"CNOSRPC1";
 const NONCE: usize = 32;
 const PROOF: usize = 32;
+const CLUSTER: usize = 8;
 /// How long an unproven connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the nodes of a cluster know and nobody else does.
+/// What the nodes of a cluster know and nobody else does, and which cluster it is.
 #[derive(Clone)]
-pub struct Secret(Arc<hmac::Key>);
+pub struct Secret {
+    key: Arc<hmac::Key>,
+    /// The number that tells the cluster from others; 0 where it is not known yet.
+    cluster: Arc<AtomicU64>,
+}
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,18 +43,37 @@ impl Secret {
     /// Makes a secret of at least [`SECRET_BYTES_MIN`] bytes; `None` of fewer.
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let key = || Arc::new(hmac::Key::new(hmac::HMAC_SHA256, bytes));
-        (bytes.len() >= SECRET_BYTES_MIN).then(|| Self(key()))
+        (bytes.len() >= SECRET_BYTES_MIN).then(|| Self { key: key(), cluster: Arc::default() })
     }
 
-    fn prove(&self, side: &str, ours: &[u8], theirs: &[u8]) -> hmac::Tag {
-        hmac::sign(&self.0, &[GREETING, side.as_bytes(), ours, theirs].concat())
+    /// Says which cluster it is; 0: not known.
+    pub fn set_cluster(&self, cluster: u64) {
+        self.cluster.store(cluster, Ordering::Release);
+    }
+
+    /// Returns what proves the secret, and the number of the cluster.
+    fn prove(&self, side: &str, ours: &[u8], theirs: &[u8]) -> Vec<u8> {
+        let cluster = self.cluster.load(Ordering::Acquire).to_le_bytes();
+        let message = [GREETING, side.as_bytes(), ours, theirs, &cluster].concat();
+        [hmac::sign(&self.key, &message).as_ref(), &cluster].concat()
     }
 
     fn check(&self, side: &str, (provers, ours): (&[u8], &[u8]), proof: &[u8]) -> io::Result<()> {
-        let message = [GREETING, side.as_bytes(), provers, ours].concat();
-        let refused = "the other end does not know the cluster's secret";
-        hmac::verify(&self.0, &message, proof)
-            .map_err(|_| io::Error::new(io::ErrorKind::PermissionDenied, refused))
+        let refuse = |kind, message: &str| Err(io::Error::new(kind, message));
+        let Some((proof, cluster)) = proof.split_last_chunk::<CLUSTER>() else {
+            return refuse(io::ErrorKind::InvalidData, "a proof of another length");
+        };
+        let message = [GREETING, side.as_bytes(), provers, ours, cluster].concat();
+        if hmac::verify(&self.key, &message, proof).is_err() {
+            let message = "the other end does not know the cluster's secret";
+            return refuse(io::ErrorKind::PermissionDenied, message);
+        }
+        let (theirs, own) = (u64::from_le_bytes(*cluster), self.cluster.load(Ordering::Acquire));
+        if theirs != 0 && own != 0 && theirs != own {
+            let message = "the other end is of another cluster that has the same secret";
+            return refuse(io::ErrorKind::PermissionDenied, message);
+        }
+        Ok(())
     }
 }
 
@@ -67,11 +93,11 @@ pub(super) async fn connect(stream: &mut TcpStream, secret: &Secret) -> io::Resu
     in_time(async {
         let ours = nonce()?;
         stream.write_all(&[&GREETING[..], &ours].concat()).await?;
-        let mut answer = [0; NONCE + PROOF];
+        let mut answer = [0; NONCE + PROOF + CLUSTER];
         stream.read_exact(&mut answer).await?;
         let (theirs, proof) = answer.split_at(NONCE);
         secret.check("server", (theirs, &ours), proof)?;
-        stream.write_all(secret.prove("client", &ours, theirs).as_ref()).await
+        stream.write_all(&secret.prove("client", &ours, theirs)).await
     })
     .await
 }
@@ -88,8 +114,8 @@ pub(super) async fn accept(stream: &mut TcpStream, secret: &Secret) -> io::Resul
         }
         let ours = nonce()?;
         let proof = secret.prove("server", &ours, theirs);
-        stream.write_all(&[&ours[..], proof.as_ref()].concat()).await?;
-        let mut proof = [0; PROOF];
+        stream.write_all(&[&ours[..], &proof].concat()).await?;
+        let mut proof = [0; PROOF + CLUSTER];
         stream.read_exact(&mut proof).await?;
         secret.check("client", (theirs, &ours), &proof)
     })

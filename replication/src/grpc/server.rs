@@ -32,6 +32,8 @@ const UNPROVEN_MAX: usize = 64;
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// Requests given up by who asked before this node saw them: many, where it stood still for a while.
 const RESET_STREAMS_MAX: usize = 4_096;
+/// A pause where no connection can be taken: out of file descriptors, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// A running port.
@@ -96,6 +98,7 @@ async fn accept_all(
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection of another node is not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };

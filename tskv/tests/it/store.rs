@@ -120,6 +120,7 @@ impl TestVnode {
             let bytes = from.vnode.read_piece(&piece.part, piece.offset, piece.len)?;
             self.vnode.keep_piece(&manifest, &piece, &bytes)?;
         }
+        self.vnode.check_image(&manifest)?;
         self.vnode.install_image(&manifest, progress.raft_state.clone())?;
         self.next_index = progress.applied + 1;
         block_on(self.log.purge(progress.applied, progress.raft_state))
