@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meta::{Bucket, ReplicaSet, VnodePlace};
-use model::{NodeId, VnodeId};
+use model::{ErrorKind, NodeId, VnodeId};
 use replication::transport::CallError;
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::peers::{Peers, Request, Response, not_answered};
 use crate::vnodes::HostedVnode;
 
 /// How long a request may look for a leader.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(15);
 /// How long one node may take to answer; a write may wait for memory there.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 /// After so long without an answer others are asked whether somebody else leads.
@@ -59,8 +59,12 @@ impl<'a> Search<'a> {
     pub(crate) async fn next(&mut self) -> Result<Leader> {
         loop {
             if Instant::now() >= self.deadline {
-                let nobody = || Error::internal("nobody leads the replica set");
-                return Err(self.failed.take().unwrap_or_else(nobody));
+                let why = self.failed.take().map(|error| format!(": {error}")).unwrap_or_default();
+                let (set, all) = (self.set.id, self.set.vnodes.len());
+                let message = format!(
+                    "replica set {set} has no leader that a majority of its {all} vnodes follows{why}"
+                );
+                return Err(Error::Remote { kind: ErrorKind::Unavailable, message });
             }
             let place = self.place()?;
             if place.node != self.cluster.config.node {
@@ -87,11 +91,16 @@ impl<'a> Search<'a> {
     fn place(&mut self) -> Result<VnodePlace> {
         let places = &self.set.vnodes;
         if let Some(hint) = self.hint.take()
+            && !self.cluster.vnodes.is_doubted(hint)
             && let Some(place) = places.iter().find(|place| place.node == hint)
         {
             return Ok(*place);
         }
-        let place = places.get(self.next % places.len().max(1));
+        let turn = |at: usize| places.get((self.next + at) % places.len().max(1));
+        let trusted = (0..places.len())
+            .filter_map(turn)
+            .find(|place| !self.cluster.vnodes.is_doubted(place.node));
+        let place = trusted.or_else(|| turn(0));
         self.next += 1;
         place.copied().ok_or_else(|| Error::internal("a replica set without vnodes"))
     }
@@ -158,6 +167,8 @@ impl<'a> Search<'a> {
             // It may be cut off, or stand still: whoever leads now is asked instead. What the other
             // may have done is known by its id.
             leader = self.other_leader(peers, place.node) => {
+                // What else it led is looked for elsewhere at once.
+                self.cluster.vnodes.doubt(place.node);
                 self.cluster.vnodes.note_leader(self.set.id, leader);
                 self.hint = Some(leader);
                 return Ok(None);

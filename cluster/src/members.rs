@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the checksum of a replica may take.
 const CHECKSUM_PATIENCE: Duration = Duration::from_secs(600);
 
+/// A node that gave a sign of life within this time may be given the lead.
+const LATELY: Duration = Duration::from_millis(1_500);
+
 /// Since when nodes are silent, as the node of the leading meta member saw it.
 pub(crate) type Silent = BTreeMap<NodeId, Instant>;
 
@@ -49,6 +52,39 @@ impl Cluster {
             {
                 tracing::warn!(replica_set = %set.id, %error, "members stay as they are for now");
             }
+        }
+    }
+
+    /// Gives the lead of one replica set back to the node it was placed on first, where that answers: a
+    /// node that was away would lead nothing for ever.
+    pub(crate) async fn balance_leaders(&self) {
+        if self.peers.is_none() {
+            return;
+        }
+        let Ok((_, reports)) = self.meta.nodes().await else { return };
+        let answers = |node: NodeId| {
+            let lately = |ms: u64| u128::from(ms) < LATELY.as_millis();
+            reports.iter().any(|one| one.node == node && one.silent_ms.is_some_and(lately))
+        };
+        let catalog = self.meta.catalog();
+        for (member, hosted) in self.vnodes.open_now().await {
+            let Some((_, set)) = catalog.replica_set_of(VnodeId(member)) else { continue };
+            let Some(first) = set.vnodes.first().filter(|first| first.id.0 != member) else {
+                continue;
+            };
+            let status = hosted.group.status();
+            let holds_all = |one: &replication::MemberStatus| {
+                one.member == first.id.0 && one.votes && one.matched == status.last_index
+            };
+            let fit = status.settled && status.members.iter().any(holds_all);
+            if !hosted.group.leads() || !fit || !answers(first.node) {
+                continue;
+            }
+            match hosted.group.hand_over(first.id.0).await {
+                Ok(()) => tracing::debug!(replica_set = %set.id, "the lead was given back"),
+                Err(error) => tracing::debug!(%error, "the lead stays where it is"),
+            }
+            return;
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
+use futures::{StreamExt, TryStreamExt, stream};
 use meta::{Bucket, ReplicaSet};
 use model::{DatabaseId, TimeRange};
 use tskv::{ExactCounts, ScanCounts, ScanRequest, VnodeScan};
@@ -13,6 +14,9 @@ use crate::error::{Error, Result};
 use crate::leader::{Leader, Search};
 use crate::peers::{Request, Response, WireScan};
 use crate::remote_scan::RemoteScan;
+
+/// Replica sets whose scans are opened at once.
+const OPENED_AT_ONCE: usize = 16;
 
 /// A scan of one vnode.
 #[derive(Debug)]
@@ -117,13 +121,16 @@ impl Cluster {
     pub async fn scan(&self, database: DatabaseId, request: &ScanRequest) -> Result<Scans> {
         let catalog = self.meta.catalog();
         let buckets = catalog.buckets(database, request.times);
-        let mut parts = Vec::with_capacity(buckets.len());
-        for bucket in &buckets {
-            for replica_set in &bucket.replica_sets {
-                let scan = self.scan_replica_set(bucket, replica_set, request).await?;
-                parts.push(ScanPart { times: bucket.times, scan });
-            }
-        }
+        let sets = buckets.iter().flat_map(|bucket| {
+            bucket.replica_sets.iter().map(move |replica_set| (bucket, replica_set))
+        });
+        let scans = sets.map(|(bucket, replica_set)| async move {
+            let scan = self.scan_replica_set(bucket, replica_set, request).await?;
+            Ok::<_, Error>(ScanPart { times: bucket.times, scan })
+        });
+        // On the heap, as they are many.
+        let scans = stream::iter(scans.map(Box::pin).collect::<Vec<_>>()).buffered(OPENED_AT_ONCE);
+        let parts = scans.try_collect().await?;
         let buckets_all = catalog.buckets(database, TimeRange::ALL).len();
         Ok(Scans { parts, buckets_all, buckets: buckets.len() })
     }

@@ -27,6 +27,8 @@ const IDLE: Duration = Duration::from_secs(300);
 const COLD: Duration = Duration::from_secs(120);
 /// How often one looks whether a dropped vnode is still in use.
 const CLOSE_PAUSE: Duration = Duration::from_millis(20);
+/// Rounds between two looks for replica sets whose lead may go back.
+const BALANCE_ROUNDS: u32 = 3;
 /// Rounds between two looks for expired buckets.
 const EXPIRY_ROUNDS: u32 = 60;
 
@@ -90,7 +92,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
     // Beside the rounds: a compaction takes long, and flushes must not wait for it.
     let mut compacting: Option<JoinHandle<()>> = None;
     // And what asks other nodes, for they may not answer: one chore does not hold up another.
-    let [mut life, mut members, mut replacing, mut expiring] =
+    let [mut life, mut members, mut replacing, mut balancing, mut expiring] =
         std::array::from_fn(|_| Chore::default());
     let silent = Arc::<tokio::sync::Mutex<Silent>>::default();
     loop {
@@ -120,13 +122,17 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
         members.begin(async move { here.keep_members().await });
         let here = Arc::clone(&cluster);
         replacing.begin(async move { here.replace_vnodes(&mut *kept.lock().await).await });
+        if rounds.is_multiple_of(BALANCE_ROUNDS) {
+            let here = Arc::clone(&cluster);
+            balancing.begin(async move { here.balance_leaders().await });
+        }
         if rounds >= EXPIRY_ROUNDS {
             rounds = 0;
             let here = Arc::clone(&cluster);
             expiring.begin(async move { here.drop_expired().await });
         }
     }
-    for chore in [life, members, replacing, expiring] {
+    for chore in [life, members, replacing, balancing, expiring] {
         chore.end().await;
     }
     if let Some(compacting) = compacting

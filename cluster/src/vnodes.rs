@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use meta::{Bucket, ReplicaSet, VnodeState};
 use model::{NodeId, ReplicaSetId, VnodeId};
@@ -17,6 +18,9 @@ use tskv::{Schemas, TableFate, Vnode, VnodeConfig, WriteId};
 use crate::error::{Error, Result};
 use crate::replica_set::{VnodeLogStore, VnodeMachine};
 use crate::{Cluster, ClusterConfig};
+
+/// How long a node that stood still is asked after others.
+const DOUBT_TIME: Duration = Duration::from_secs(5);
 
 /// What is kept beside a vnode's group.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub(crate) struct Vnodes {
     session: u64,
     /// Last sequence used, by replica set; it outlives the group's being closed.
     sequences: Mutex<HashMap<ReplicaSetId, Arc<AtomicU64>>>,
+    /// Nodes that stood still when they were asked, and since when.
+    doubted: Mutex<HashMap<NodeId, Instant>>,
     /// Who led a replica set when it was asked last.
     leaders: Mutex<HashMap<ReplicaSetId, NodeId>>,
 }
@@ -43,12 +49,29 @@ pub(crate) struct Vnodes {
 impl Vnodes {
     pub(crate) fn new(session: u64, groups: GroupConfig) -> Self {
         let host = RaftHost::new(groups);
-        Self { host, session, sequences: Mutex::default(), leaders: Mutex::default() }
+        Self {
+            host,
+            session,
+            sequences: Mutex::default(),
+            doubted: Mutex::default(),
+            leaders: Mutex::default(),
+        }
     }
 
     /// Returns the number of this node's session of writers.
     pub(crate) fn session(&self) -> u64 {
         self.session
+    }
+
+    /// Has others asked before a node for a while.
+    pub(crate) fn doubt(&self, node: NodeId) {
+        self.doubted.lock().insert(node, Instant::now());
+    }
+
+    pub(crate) fn is_doubted(&self, node: NodeId) -> bool {
+        let mut doubted = self.doubted.lock();
+        doubted.retain(|_, since| since.elapsed() < DOUBT_TIME);
+        doubted.contains_key(&node)
     }
 
     pub(crate) fn leader_hint(&self, set: ReplicaSetId) -> Option<NodeId> {
@@ -100,7 +123,7 @@ impl Vnodes {
 
 impl OpenVnode {
     /// Returns how long nobody used the vnode.
-    pub(crate) fn idle(&self) -> std::time::Duration {
+    pub(crate) fn idle(&self) -> Duration {
         self.last_use.lock().elapsed()
     }
 }

@@ -49,9 +49,12 @@ impl Cluster {
                 failed.push(failure);
             }
         }
-        let buckets: Vec<String> = failed.iter().map(|(bucket, _)| bucket.to_string()).collect();
+        let mut buckets: Vec<String> =
+            failed.iter().map(|(bucket, _)| bucket.to_string()).collect();
+        let parts = failed.len();
+        buckets.dedup();
         let Some((_, first)) = failed.into_iter().next() else { return Ok(()) };
-        let parts = format!("bucket {} ({} of {count} parts)", buckets.join(", "), buckets.len());
+        let parts = format!("bucket {} ({} of {count} parts)", buckets.join(", "), parts);
         Err(Error::Partial { parts, first: first.to_string(), kind: first.kind() })
     }
 

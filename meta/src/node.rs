@@ -307,7 +307,10 @@ pub async fn register(
                 other => failed = format!("{addr} answered {other:?}"),
             },
             Ok(other) => failed = format!("{addr} answered {other:?}"),
-            Err(error) => failed = format!("{addr}: {error}"),
+            Err(CallError::Unreachable { reason, .. } | CallError::Unknown { reason, .. }) => {
+                failed = reason;
+            }
+            Err(CallError::Refused(reason)) => failed = format!("{addr}: {reason}"),
         }
     }
     Err(Error::Unavailable(failed))

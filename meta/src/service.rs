@@ -188,6 +188,8 @@ impl MetaService {
         let mut since = self.leads_since.lock();
         if leads && since.is_none() {
             *since = Some(Instant::now());
+            // What was heard in an earlier term is old.
+            self.alive.lock().clear();
         } else if !leads {
             *since = None;
         }

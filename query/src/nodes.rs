@@ -14,6 +14,9 @@ use crate::output::{Output, rows};
 use crate::session::Session;
 use crate::sql::NodeStatement;
 
+/// A node that gave no sign of life for longer is shown as silent.
+const SILENT_MS: u64 = 5_000;
+
 type Lines = Vec<Vec<String>>;
 
 /// Columns of SHOW NODES.
@@ -64,6 +67,8 @@ impl Session {
         let reports = meta.nodes().await.map(|(_, reports)| reports).unwrap_or_default();
         let lines = catalog.nodes().map(|node| {
             let report = reports.iter().find(|report| report.node == node.id);
+            let silent =
+                report.and_then(|report| report.silent_ms).is_some_and(|ms| ms > SILENT_MS);
             let number = |value: Option<u64>| value.map(|n| n.to_string()).unwrap_or_default();
             let roles =
                 [(node.roles.meta, "meta"), (node.roles.data, "data"), (node.roles.query, "query")];
@@ -74,7 +79,7 @@ impl Session {
                 node.addr.clone(),
                 node.zone.clone(),
                 roles.collect::<Vec<_>>().join(","),
-                node.state.name().to_owned(),
+                if silent { "silent" } else { node.state.name() }.to_owned(),
                 number(report.and_then(|report| report.silent_ms)),
                 number(report.map(|report| report.load.vnodes)),
                 number(report.map(|report| report.load.leads)),
@@ -180,6 +185,7 @@ impl Session {
                 (Command::AlterNode { node: NodeId(*node), change }, "ALTER NODE")
             }
             Node::Address(node, addr) => {
+                check_address(&catalog, *node, addr)?;
                 let change = NodeChange::Address(addr.clone());
                 (Command::AlterNode { node: NodeId(*node), change }, "ALTER NODE")
             }
@@ -187,11 +193,11 @@ impl Session {
             Node::Move(vnode, node) => {
                 let replaces = Some(VnodeId(*vnode));
                 let (replica_set, node) = (set_of(*vnode)?, NodeId(*node));
-                (Command::AddVnode { replica_set, node, replaces }, "MOVE VNODE")
+                (Command::AddVnode { replica_set, node, replaces }, "ALTER VNODE")
             }
             Node::Copy(vnode, node) => {
                 let (replica_set, node) = (set_of(*vnode)?, NodeId(*node));
-                (Command::AddVnode { replica_set, node, replaces: None }, "COPY VNODE")
+                (Command::AddVnode { replica_set, node, replaces: None }, "ALTER VNODE")
             }
             Node::Drop(vnode) => {
                 set_of(*vnode)?;
@@ -230,6 +236,21 @@ impl Session {
             })
             .collect();
         text_rows(&["vnode_id", "node_id", "rows", "checksum"], &lines)
+    }
+}
+
+fn check_address(catalog: &Catalog, node: u64, addr: &str) -> Result<()> {
+    let port = addr
+        .rsplit_once(':')
+        .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok()).flatten());
+    if port.is_none_or(|port| port == 0) {
+        return Err(Error::new("22023", format!("\"{addr}\" is not an address host:port")));
+    }
+    match catalog.nodes().find(|other| other.addr == addr && other.id.0 != node) {
+        Some(other) => {
+            Err(Error::new("42710", format!("node {} has the address {addr}", other.id)))
+        }
+        None => Ok(()),
     }
 }
 

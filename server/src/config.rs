@@ -171,6 +171,12 @@ impl Cluster {
         if self.join.is_empty() && !roles.meta {
             return Err("the node that begins a cluster needs the role meta".to_owned());
         }
+        for seed in &self.join {
+            let port = seed.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            if port.is_none() {
+                return Err(format!("cluster.join: \"{seed}\" is not an address host:port"));
+            }
+        }
         if self.silence_seconds == 0 {
             return Err("cluster.silence_seconds must be at least 1".to_owned());
         }

@@ -4,6 +4,7 @@ mod config;
 mod membership;
 mod node;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -110,6 +111,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>, String> {
 fn start_log(config: &Config) {
     let filter = EnvFilter::try_new(&config.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = log.with_ansi(std::io::stderr().is_terminal());
     match config.log.format {
         config::LogFormat::Text => log.init(),
         config::LogFormat::Json => log.json().init(),

@@ -150,7 +150,8 @@ pub(crate) fn check_reach(addr: SocketAddr, config: &Config) -> Result<(), Strin
     if !addr.ip().is_loopback() && security.certificate.is_empty() && !security.allow_plaintext {
         return Err(format!(
             "{addr} can be reached from other machines: set security.certificate and \
-             security.private_key, or security.allow_plaintext = true"
+             security.private_key, or, for the port for nodes and for closed networks, \
+             security.allow_plaintext = true"
         ));
     }
     Ok(())

@@ -23,7 +23,7 @@ const NONCE: usize = 32;
 const PROOF: usize = 32;
 const CLUSTER: usize = 8;
 /// How long an unproven connection may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the nodes of a cluster know and nobody else does, and which cluster it is.
 #[derive(Clone)]
@@ -65,7 +65,7 @@ impl Secret {
         };
         let message = [GREETING, side.as_bytes(), provers, ours, cluster].concat();
         if hmac::verify(&self.key, &message, proof).is_err() {
-            let message = "the other end does not know the cluster's secret";
+            let message = "the two ends do not have the same secret";
             return refuse(io::ErrorKind::PermissionDenied, message);
         }
         let (theirs, own) = (u64::from_le_bytes(*cluster), self.cluster.load(Ordering::Acquire));
@@ -94,7 +94,9 @@ pub(super) async fn connect(stream: &mut TcpStream, secret: &Secret) -> io::Resu
         let ours = nonce()?;
         stream.write_all(&[&GREETING[..], &ours].concat()).await?;
         let mut answer = [0; NONCE + PROOF + CLUSTER];
-        stream.read_exact(&mut answer).await?;
+        let other = "the other end is no port for nodes, or refuses this one";
+        let refused = |error: io::Error| io::Error::new(error.kind(), other);
+        stream.read_exact(&mut answer).await.map_err(refused)?;
         let (theirs, proof) = answer.split_at(NONCE);
         secret.check("server", (theirs, &ours), proof)?;
         stream.write_all(&secret.prove("client", &ours, theirs)).await

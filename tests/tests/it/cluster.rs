@@ -69,15 +69,16 @@ async fn a_lost_nodes_vnodes_are_made_anew_on_another_and_a_wiped_node_joins_as_
     assert_replicas_agree(&nodes.client(0).await, 3).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_drained_node_gives_everything_away_while_writes_go_on() {
+/// Drains and removes the third of three nodes under writes.
+async fn drain(options: &str, replicas: usize, shards: usize) {
     let mut nodes = Nodes::start(3);
-    let writers = ClusterWriters::start(&nodes, "REPLICA 2 SHARD 3").await;
+    let writers = ClusterWriters::start(&nodes, options).await;
     writers.go_on(100).await;
     let client = nodes.client(0).await;
     lines(&client, "ALTER NODE 3 DRAIN").await;
     wait_until(&client, "SHOW VNODES", |vnodes| {
-        vnodes.len() == 6 && vnodes.iter().all(|vnode| vnode[1] != "3" && vnode[4] == "joined")
+        let away = vnodes.iter().all(|vnode| vnode[1] != "3" && vnode[4] == "joined");
+        vnodes.len() == replicas * shards && away
     })
     .await;
     lines(&client, "REMOVE NODE 3").await;
@@ -86,7 +87,34 @@ async fn a_drained_node_gives_everything_away_while_writes_go_on() {
     writers.use_nodes(&nodes);
     writers.go_on(40).await;
     writers.finish(&nodes).await;
-    assert_replicas_agree(&client, 2).await;
+    assert_replicas_agree(&client, replicas).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_gives_everything_away_while_writes_go_on() {
+    drain("REPLICA 2 SHARD 3", 2, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_gives_away_the_only_replica_it_has() {
+    drain("REPLICA 1 SHARD 3", 1, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_node_that_lost_its_directory_begins_another_cluster_and_disturbs_nobody() {
+    let mut nodes = Nodes::start(3);
+    let writers = ClusterWriters::start(&nodes, "REPLICA 3 SHARD 2").await;
+    writers.go_on(60).await;
+    nodes.kill(0);
+    nodes.wipe(0);
+    nodes.restart(0);
+    let client = nodes.client(0).await;
+    let databases = lines(&client, "SHOW DATABASES").await;
+    assert!(databases.iter().all(|database| database[0] != "c"), "{databases:?}");
+    nodes.stop(0);
+    writers.use_nodes(&nodes);
+    writers.go_on(40).await;
+    writers.finish(&nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,7 +96,6 @@ impl Nodes {
     /// Removes what a killed node stored.
     pub(crate) fn wipe(&mut self, node: usize) {
         std::fs::remove_dir_all(self.data_dir(node)).unwrap();
-        self.rpc_ports[node] = free_port();
     }
 
     pub(crate) fn stop(&mut self, node: usize) {
