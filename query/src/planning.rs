@@ -17,7 +17,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::task::JoinHandle;
 
 use crate::catalog::mentions_catalog;
@@ -64,9 +64,10 @@ impl Session {
         let Some(statement) = parse_one(text)? else {
             return Ok(Prepared { statement: None, parameters: Vec::new(), columns: None });
         };
-        match self.prepare_statement(statement.clone(), declared).await {
+        let prepare = |statement| self.prepare_statement(statement, declared).boxed();
+        match prepare(statement.clone()).await {
             Err(error) if error.names_unknown() && self.database().meta().refresh().await => {
-                self.prepare_statement(statement, declared).await
+                prepare(statement).await
             }
             other => other,
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use datafusion::common::ScalarValue;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::future::{BoxFuture, FutureExt};
 use futures::{Stream, StreamExt};
 use model::TableSchema;
 use parking_lot::Mutex;
@@ -159,6 +160,7 @@ impl Session {
         *self.running.lock() = token.clone();
         let timeout = self.settings.lock().statement_timeout();
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        // On the heap and without its type: it is deeper than front ends could hold.
         let run = async {
             match self.run(statement, params).await {
                 // It may have been made through another node this moment.
@@ -168,6 +170,7 @@ impl Session {
                 other => other,
             }
         };
+        let run: BoxFuture<'_, Result<Output>> = run.boxed();
         let output = tokio::select! {
             output = run => output?,
             () = token.cancelled() => return Err(canceled()),

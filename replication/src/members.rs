@@ -24,6 +24,10 @@ async fn agreed<T>(change: impl Future<Output = Result<T>>) -> Result<()> {
     changed.map_err(late)?.map(|_| ())
 }
 
+/// How often a member is asked to stand for election, and how long a new leader refuses its vote.
+const HAND_OVER_TRIES: usize = 3;
+const LEASE: Duration = Duration::from_millis(1_000);
+
 /// What a member knows of its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupStatus {
@@ -202,8 +206,25 @@ impl Group {
             matched == metrics.last_log_index
         };
         self.wait(caught_up, HAND_OVER_PATIENCE).await?;
-        network.elect((node, target)).await?;
-        let took = move |metrics: &Metrics| metrics.current_leader == Some(target);
-        self.wait(took, HAND_OVER_PATIENCE).await.map(|_| ())
+        // A leader that is new refuses its vote for the time of a lease; then once more is enough.
+        for _ in 0..HAND_OVER_TRIES {
+            network.elect((node, target)).await?;
+            let took = move |metrics: &Metrics| metrics.current_leader == Some(target);
+            match self.wait(took, LEASE).await {
+                Err(Error::NotReady(_)) if self.leads() => {}
+                Err(Error::NotReady(_)) => {
+                    self.wait(|metrics| metrics.current_leader.is_some(), HAND_OVER_PATIENCE)
+                        .await?;
+                    if !self.leads() {
+                        break;
+                    }
+                }
+                taken => return taken.map(|_| ()),
+            }
+        }
+        match self.status().leader {
+            Some((leader, _)) if leader == target => Ok(()),
+            leader => Err(Error::NotLeader { leader }),
+        }
     }
 }
