@@ -4,11 +4,13 @@
 //! until the change is applied, so that nothing written in between is lost. Writers wait meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use meta::{Bucket, ReplicaSet};
-use model::{DatabaseId, NodeId, Points, TableId, TimeRange, VnodeId};
+use model::{DatabaseId, ErrorKind, NodeId, Points, TableId, TimeRange, VnodeId};
+use replication::transport::CallError;
 use tokio::task::JoinHandle;
 use tskv::wal::WAL_ENTRY_BYTES_MAX;
 use tskv::{
@@ -36,6 +38,8 @@ pub struct ChangeLock {
     sets: Vec<LockedSet>,
     renewal: Option<JoinHandle<()>>,
     cluster: Arc<Cluster>,
+    /// Whether a command was, or may have been, applied under it.
+    used: AtomicBool,
 }
 
 /// A lock, held by the node that leads a replica set.
@@ -65,7 +69,8 @@ impl Cluster {
         times: TimeRange,
     ) -> Result<ChangeLock> {
         let cluster = Arc::clone(self);
-        let mut lock = ChangeLock { database, sets: Vec::new(), renewal: None, cluster };
+        let used = AtomicBool::new(false);
+        let mut lock = ChangeLock { database, sets: Vec::new(), renewal: None, cluster, used };
         // In one order everywhere, so that two changes never wait for each other.
         for bucket in self.meta.catalog().buckets(database, times) {
             for (shard, set) in bucket.replica_sets.iter().enumerate() {
@@ -119,10 +124,32 @@ impl Cluster {
     }
 
     /// Proposes a command under a lock, where the lock is held: elsewhere others may have written.
-    async fn propose_locked(&self, set: &LockedSet, command: Bytes) -> Result<()> {
+    async fn propose_locked(
+        &self,
+        lock: &ChangeLock,
+        set: &LockedSet,
+        command: Bytes,
+    ) -> Result<()> {
         if command.len() > WAL_ENTRY_BYTES_MAX {
             return Err(Error::TooLarge { bytes: command.len() });
         }
+        let proposed = self.propose_where_locked(set, command).await;
+        let Err(Error::LockLost) = proposed else {
+            lock.used.store(true, Ordering::Relaxed);
+            return proposed;
+        };
+        if lock.used.load(Ordering::Relaxed) {
+            // The first commands of the statement are in, so that repeating it could do them twice.
+            return Err(Error::Partial {
+                parts: format!("bucket {}", set.bucket.id),
+                first: Error::LockLost.to_string(),
+                kind: ErrorKind::Unavailable,
+            });
+        }
+        proposed
+    }
+
+    async fn propose_where_locked(&self, set: &LockedSet, command: Bytes) -> Result<()> {
         let bucket = set.bucket.id;
         if set.node == self.config.node {
             let hosted = self.vnode(&set.bucket, set.set()).await?;
@@ -131,8 +158,16 @@ impl Cluster {
         }
         let peers = self.peers.as_ref().ok_or_else(|| Error::internal("no other nodes"))?;
         let request = Request::Propose { vnode: set.vnode, bucket, lock: Some(set.lock) };
-        let asked = peers.ask(set.node, &request, &command, PROPOSE_PATIENCE).await;
-        applied(bucket, asked.map_err(|error| not_answered(&error))?.0).map(|_| ())
+        match peers.ask(set.node, &request, &command, PROPOSE_PATIENCE).await {
+            Ok((response, _)) => applied(bucket, response).map(|_| ()),
+            // It was not sent, and the lock is with a node that is away.
+            Err(CallError::Unreachable { .. }) => Err(Error::LockLost),
+            Err(error) => Err(Error::Partial {
+                parts: format!("bucket {bucket}"),
+                first: error.to_string(),
+                kind: error.kind(),
+            }),
+        }
     }
 
     /// Deletes the rows of some series within some times.
@@ -149,7 +184,7 @@ impl Cluster {
             let id = self.vnodes.next_write(set.set().id);
             let now = self.clock.now_ns();
             let command = encode_delete_matching(id, now, table, (filter, times));
-            self.propose_locked(set, command).await?;
+            self.propose_locked(lock, set, command).await?;
         }
         Ok(())
     }
@@ -163,7 +198,7 @@ impl Cluster {
             let set = lock.set(&part)?;
             let id = self.vnodes.next_write(part.replica_set.id);
             let command = encode_delete_rows(id, self.clock.now_ns(), &part.points);
-            self.propose_locked(set, command).await?;
+            self.propose_locked(lock, set, command).await?;
         }
         Ok(())
     }
@@ -182,7 +217,7 @@ impl Cluster {
     async fn write_part_locked(&self, lock: &ChangeLock, part: &Part) -> Result<()> {
         let id = self.vnodes.next_write(part.replica_set.id);
         let command = encode_write(id, self.clock.now_ns(), std::slice::from_ref(&part.points));
-        self.propose_locked(lock.set(part)?, command).await
+        self.propose_locked(lock, lock.set(part)?, command).await
     }
 
     /// Moves rows of one replica set to other series, in one command; rows that change their replica
@@ -212,13 +247,13 @@ impl Cluster {
             let id = self.vnodes.next_write(part.replica_set.id);
             let moved = Move { deleted: &part.points, written: &written.points };
             let command = encode_move(id, self.clock.now_ns(), &moved);
-            self.propose_locked(set, command).await?;
+            self.propose_locked(lock, set, command).await?;
         }
         for part in alone {
             let set = lock.set(&part)?;
             let id = self.vnodes.next_write(part.replica_set.id);
             let command = encode_delete_rows(id, self.clock.now_ns(), &part.points);
-            self.propose_locked(set, command).await?;
+            self.propose_locked(lock, set, command).await?;
         }
         Ok(())
     }

@@ -69,15 +69,16 @@ impl Cluster {
         let catalog = self.meta.catalog();
         for (member, hosted) in self.vnodes.open_now().await {
             let Some((_, set)) = catalog.replica_set_of(VnodeId(member)) else { continue };
-            let Some(first) = set.vnodes.first().filter(|first| first.id.0 != member) else {
-                continue;
-            };
+            let mut stay = set.vnodes.iter().filter(|place| place.state != VnodeState::Leaving);
+            let Some(first) = stay.next().filter(|first| first.id.0 != member) else { continue };
             let status = hosted.group.status();
             let holds_all = |one: &replication::MemberStatus| {
                 one.member == first.id.0 && one.votes && one.matched == status.last_index
             };
             let fit = status.settled && status.members.iter().any(holds_all);
-            if !hosted.group.leads() || !fit || !answers(first.node) {
+            // A change of rows would have to begin anew.
+            let changes = self.held.locks_vnode(VnodeId(member));
+            if !hosted.group.leads() || !fit || changes || !answers(first.node) {
                 continue;
             }
             match hosted.group.hand_over(first.id.0).await {
@@ -240,9 +241,7 @@ impl Cluster {
     /// A replica set that is not there, or that nobody leads.
     pub async fn ensure_replica_set_led(&self, id: ReplicaSetId) -> Result<()> {
         let catalog = self.meta.catalog();
-        let message = || format!("replica set {id} does not exist");
-        let missing = || Error::Remote { kind: model::ErrorKind::NotFound, message: message() };
-        let (bucket, set) = catalog.replica_set(id).ok_or_else(missing)?;
+        let (bucket, set) = catalog.replica_set(id).ok_or_else(|| no_replica_set(id))?;
         self.ensure_led(bucket, set).await
     }
 
@@ -328,7 +327,8 @@ impl Cluster {
         responses
     }
 
-    /// Hands the lead of a vnode's replica set over to the vnode.
+    /// Hands the lead of a vnode's replica set over to the vnode, for good: it goes back there after the
+    /// vnode was away.
     ///
     /// # Errors
     /// A vnode that is not there; one that does not take over in time.
@@ -342,7 +342,8 @@ impl Cluster {
         };
         let request = |leader| Request::HandOver { vnode: leader, to: vnode };
         let asked = self.ask_leader((bucket, set), request, &[], hand_over).await?;
-        done(asked.1)
+        done(asked.1)?;
+        Ok(self.meta.submit(&Command::PreferVnode { vnode }).await.map(|_| ())?)
     }
 }
 
@@ -364,9 +365,7 @@ impl Cluster {
     /// A replica set that is not there, or that nobody leads.
     pub async fn checksums(&self, id: ReplicaSetId) -> Result<Vec<ReplicaChecksum>> {
         let catalog = self.meta.catalog();
-        let message = || format!("replica set {id} does not exist");
-        let missing = || Error::Remote { kind: model::ErrorKind::NotFound, message: message() };
-        let (bucket, set) = catalog.replica_set(id).ok_or_else(missing)?;
+        let (bucket, set) = catalog.replica_set(id).ok_or_else(|| no_replica_set(id))?;
         let command = encode_checksum(self.vnodes.next_write(id), self.clock.now_ns());
         let index = self.propose((bucket, set), command).await?;
         let mut checksums = Vec::with_capacity(set.vnodes.len());
@@ -408,8 +407,13 @@ impl Cluster {
 }
 
 /// Makes the error of a vnode that is not there.
-pub(crate) fn no_vnode(vnode: VnodeId) -> Error {
+fn no_vnode(vnode: VnodeId) -> Error {
     let message = format!("vnode {vnode} does not exist");
+    Error::Remote { kind: model::ErrorKind::NotFound, message }
+}
+
+fn no_replica_set(id: ReplicaSetId) -> Error {
+    let message = format!("replica set {id} does not exist");
     Error::Remote { kind: model::ErrorKind::NotFound, message }
 }
 

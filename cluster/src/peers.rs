@@ -87,6 +87,8 @@ pub(crate) enum Response {
     Unknown {
         reason: String,
     },
+    /// Nothing was done: the lock it named is held no more.
+    LockLost,
     /// It was refused, and nothing was done.
     Failed {
         kind: ErrorKind,
@@ -190,6 +192,7 @@ impl Response {
                 let leader = leader.map(|node| (0, node));
                 Error::Replication(replication::Error::NotLeader { leader })
             }
+            Self::LockLost => Error::LockLost,
             Self::Unknown { reason } => {
                 Error::Remote { kind: ErrorKind::Unavailable, message: reason }
             }
@@ -209,6 +212,7 @@ pub(crate) fn failed(error: &Error) -> Response {
         Error::Replication(replication::Error::NotLeader { leader }) => {
             Response::NotLeader { leader: leader.map(|(_, node)| node) }
         }
+        Error::LockLost => Response::LockLost,
         Error::Replication(
             error @ (replication::Error::Stopped(_) | replication::Error::NotReady(_)),
         ) => Response::Unknown { reason: error.to_string() },

@@ -90,6 +90,11 @@ impl Held {
         self.locks.lock().retain(|_, lock| lock.hosted.beside.vnode.id() != vnode);
     }
 
+    /// Returns whether rows of a vnode are being changed.
+    pub(crate) fn locks_vnode(&self, vnode: VnodeId) -> bool {
+        self.locks.lock().values().any(|lock| lock.hosted.beside.vnode.id() == vnode)
+    }
+
     pub(crate) fn unlock(&self, lock: LockId) {
         self.locks.lock().remove(&lock);
     }

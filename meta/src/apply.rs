@@ -24,7 +24,8 @@ use crate::command::{
 use crate::error::{Error, Result};
 pub use nodes::cluster_number;
 use nodes::{
-    add_vnode, alter_node, leave_vnode, register_node, remove_node, remove_vnode, vnode_joined,
+    add_vnode, alter_node, leave_vnode, prefer_vnode, register_node, remove_node, remove_vnode,
+    vnode_joined,
 };
 
 /// The tenant, database and user that every installation begins with.
@@ -124,6 +125,7 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
         }
         Command::VnodeJoined { vnode } => vnode_joined(catalog, vnode, changes)?,
         Command::LeaveVnode { vnode } => leave_vnode(catalog, vnode, changes)?,
+        Command::PreferVnode { vnode } => prefer_vnode(catalog, vnode, changes)?,
         Command::RemoveVnode { vnode } => remove_vnode(catalog, vnode, changes)?,
     }
     Ok(Reply::Done)

@@ -146,6 +146,11 @@ pub enum Command {
         /// Which.
         vnode: VnodeId,
     },
+    /// Puts a vnode first in its replica set: the lead goes back to the first whenever it can.
+    PreferVnode {
+        /// Which.
+        vnode: VnodeId,
+    },
     /// Removes a vnode that its replica set has let go.
     RemoveVnode {
         /// Which.
@@ -287,6 +292,7 @@ impl Command {
                 | Self::AlterNode { .. }
                 | Self::VnodeJoined { .. }
                 | Self::LeaveVnode { .. }
+                | Self::PreferVnode { .. }
                 | Self::RemoveVnode { .. }
         )
     }

@@ -17,7 +17,7 @@ use futures::StreamExt;
 use model::{ColumnKind, Points, TableSchema, TimeRange};
 
 use crate::access::Need;
-use crate::error::{Error, Result};
+use crate::error::{Error, LOCK_LOST, Result};
 use crate::ingest::Target;
 use crate::insert::{SELECTED_BYTES_MAX, SELECTED_ROWS_MAX, convert, in_column};
 use crate::planning::parts;
@@ -40,13 +40,33 @@ struct Assignments<'a> {
     tags: bool,
 }
 
+/// How often a change begins anew where the lead of its rows goes to another node meanwhile.
+const ATTEMPTS: usize = 10;
+
 impl Session {
-    /// Runs a DELETE. Returns the number of rows.
-    pub(crate) async fn delete(
+    /// Runs a DELETE, an UPDATE or a TRUNCATE. Returns the number of rows.
+    pub(crate) async fn change(
         self: &Arc<Self>,
-        delete: &ast::Delete,
+        statement: &Statement,
         params: &[ScalarValue],
     ) -> Result<u64> {
+        let mut attempts = 1;
+        loop {
+            let changed = match statement {
+                Statement::Delete(delete) => self.delete(delete, params).await,
+                Statement::Update(update) => self.update(update, params).await,
+                Statement::Truncate(truncate) => self.truncate(truncate).await.map(|()| 0),
+                _ => Err(Error::internal("a statement that changes no rows")),
+            };
+            match changed {
+                Err(error) if error.sqlstate == LOCK_LOST && attempts < ATTEMPTS => attempts += 1,
+                changed => return changed,
+            }
+        }
+    }
+
+    /// Runs a DELETE. Returns the number of rows.
+    async fn delete(self: &Arc<Self>, delete: &ast::Delete, params: &[ScalarValue]) -> Result<u64> {
         self.check(Need::Write)?;
         let changed = self.delete_target(delete)?;
         let plan = self.physical_plan(&changed.rows(&[]), params.to_vec()).await?;
@@ -81,11 +101,7 @@ impl Session {
     }
 
     /// Runs an UPDATE. Returns the number of rows.
-    pub(crate) async fn update(
-        self: &Arc<Self>,
-        update: &ast::Update,
-        params: &[ScalarValue],
-    ) -> Result<u64> {
+    async fn update(self: &Arc<Self>, update: &ast::Update, params: &[ScalarValue]) -> Result<u64> {
         self.check(Need::Write)?;
         let changed = self.update_target(update)?;
         let assignments = changed.assignments(&update.assignments)?;
@@ -180,7 +196,7 @@ impl Session {
     }
 
     /// Runs a TRUNCATE.
-    pub(crate) async fn truncate(self: &Arc<Self>, truncate: &ast::Truncate) -> Result<()> {
+    async fn truncate(self: &Arc<Self>, truncate: &ast::Truncate) -> Result<()> {
         self.check(Need::Write)?;
         for target in &truncate.table_names {
             let (database, table) = match self.user_table(&parts(&target.name)?) {

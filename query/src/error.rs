@@ -124,6 +124,9 @@ fn of_kind(kind: ErrorKind) -> &'static str {
     }
 }
 
+/// A change that must begin anew, as nothing of it is in: `serialization_failure`.
+pub(crate) const LOCK_LOST: &str = "40001";
+
 impl From<cluster::Error> for Error {
     fn from(error: cluster::Error) -> Self {
         let sqlstate = match &error {
@@ -131,6 +134,7 @@ impl From<cluster::Error> for Error {
             cluster::Error::Partial { .. } => "40003",
             cluster::Error::Overloaded { .. } => "53200",
             cluster::Error::Locked { .. } => "55P03",
+            cluster::Error::LockLost => LOCK_LOST,
             cluster::Error::TooLarge { .. } => "54000",
             cluster::Error::Storage(_) if error.kind() == ErrorKind::LimitReached => "53100",
             other => of_kind(other.kind()),

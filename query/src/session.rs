@@ -202,14 +202,14 @@ impl Session {
             }
             Statement::Copy(copy) => self.copy(copy, params).await,
             Statement::Definition(definition) => self.define(definition).await,
-            Statement::Delete(delete) => {
-                Ok(Output::Affected("DELETE", self.delete(delete, params).await?))
+            Statement::Delete(_) => {
+                Ok(Output::Affected("DELETE", self.change(statement, params).await?))
             }
-            Statement::Update(update) => {
-                Ok(Output::Affected("UPDATE", self.update(update, params).await?))
+            Statement::Update(_) => {
+                Ok(Output::Affected("UPDATE", self.change(statement, params).await?))
             }
-            Statement::Truncate(truncate) => {
-                self.truncate(truncate).await?;
+            Statement::Truncate(_) => {
+                self.change(statement, params).await?;
                 Ok(Output::Done("TRUNCATE TABLE"))
             }
             Statement::Compact(what) => self.compact(what).await,

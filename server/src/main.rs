@@ -6,12 +6,15 @@ mod node;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use config::{Config, Flags};
 use tokio::runtime::{Handle, Runtime};
 use tracing_subscriber::EnvFilter;
 
+/// How long what runs off the async threads may take once everything else has stopped.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// Threads that plan and run queries need room for deep plans.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -66,7 +69,8 @@ fn run(config: Config) -> Result<(), String> {
     let (runtime, queries) = (threads("cnosdb")?, threads("query")?);
     let outcome = runtime.block_on(serve(config, queries.handle().clone()));
     queries.shutdown_background();
-    runtime.shutdown_background();
+    // What RocksDB still does must end before the process does: its own end would pull the ground away.
+    runtime.shutdown_timeout(STOP_PATIENCE);
     outcome
 }
 

@@ -177,6 +177,16 @@ pub(super) fn leave_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes)
     Ok(())
 }
 
+pub(super) fn prefer_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
+    let found = catalog.replica_set_of(id).map(|(bucket, _)| bucket.as_ref());
+    let mut bucket = bucket_of(found, "vnode", id)?;
+    for set in &mut bucket.replica_sets {
+        set.vnodes.sort_by_key(|place| place.id != id);
+    }
+    changes.put(Entity::Bucket(bucket));
+    Ok(())
+}
+
 pub(super) fn remove_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
     let Some((bucket, _)) = catalog.replica_set_of(id) else { return Ok(()) };
     let mut bucket = Bucket::clone(bucket);

@@ -69,6 +69,57 @@ async fn a_lost_nodes_vnodes_are_made_anew_on_another_and_a_wiped_node_joins_as_
     assert_replicas_agree(&nodes.client(0).await, 3).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_people_promote_leads_and_leads_again_after_it_was_away() {
+    let mut nodes = Nodes::start(3);
+    let writers = ClusterWriters::start(&nodes, "REPLICA 3 SHARD 1").await;
+    writers.go_on(40).await;
+    let client = nodes.client(0).await;
+    // Not the one it goes back to by itself.
+    let location = lines(&client, "SHOW REPLICAS").await[0][1].clone();
+    let last = location.trim_end_matches('*').rsplit(',').next().unwrap().to_owned();
+    lines(&client, &format!("REPLICA PROMOTE REPLICA_ID 1 NODE_ID {last}")).await;
+    let starred = format!("{last}*");
+    let leads = |sets: &[Vec<String>]| sets[0][1].split(',').any(|node| node == starred);
+    wait_until(&client, "SHOW REPLICAS", leads).await;
+    let node = last.parse::<usize>().unwrap() - 1;
+    nodes.kill(node);
+    writers.go_on_each().await;
+    nodes.restart(node);
+    writers.use_nodes(&nodes);
+    let client = nodes.client(node).await;
+    wait_until(&client, "SHOW REPLICAS", leads).await;
+    writers.finish(&nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_are_applied_once_each_while_the_lead_moves() {
+    let nodes = Nodes::start(3);
+    let client = nodes.client(0).await;
+    for sql in [
+        "CREATE DATABASE moving WITH REPLICA 3",
+        "CREATE TABLE moving.counter (n BIGINT)",
+        "INSERT INTO moving.counter (time, n) VALUES (1, 0)",
+    ] {
+        lines(&client, sql).await;
+    }
+    let other = nodes.client(1).await;
+    let moves = tokio::spawn(async move {
+        for turn in 0..6 {
+            let sql = format!("REPLICA PROMOTE REPLICA_ID 1 NODE_ID {}", turn % 3 + 1);
+            // It may have been refused: the updates are what counts.
+            drop(other.simple_query(&sql).await);
+        }
+    });
+    let mut updates = 0;
+    while !moves.is_finished() {
+        lines(&client, "UPDATE moving.counter SET n = n + 1").await;
+        updates += 1;
+    }
+    let counted = lines(&client, "SELECT n FROM moving.counter").await;
+    assert_eq!(counted, [[updates.to_string()]]);
+}
+
 /// Drains and removes the third of three nodes under writes.
 async fn drain(options: &str, replicas: usize, shards: usize) {
     let mut nodes = Nodes::start(3);
