@@ -4,11 +4,12 @@
 //! beyond one match.
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Float32Array, Float64Array, Int16Array,
-    Int32Array, Int64Array, ListArray, StringArray, TimestampNanosecondArray, UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float32Array,
+    Float64Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, ListArray,
+    StringArray, TimestampNanosecondArray, UInt64Array,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::{BufMut, BytesMut};
@@ -32,6 +33,8 @@ pub(crate) enum Column {
     /// True where it is an instant, which is written with its offset.
     Time(TimestampNanosecondArray, bool),
     Date(Date32Array),
+    Interval(IntervalMonthDayNanoArray),
+    Decimal(Decimal128Array),
     List(ListArray),
     /// Anything else, as Arrow writes it.
     Other(ArrayRef),
@@ -74,6 +77,11 @@ fn column(array: &ArrayRef) -> Result<Column, arrow::error::ArrowError> {
         DataType::Date32 | DataType::Date64 => {
             Column::Date(primitive(DataType::Date32)?.as_primitive().clone())
         }
+        DataType::Interval(_) | DataType::Duration(_) => {
+            let wanted = DataType::Interval(IntervalUnit::MonthDayNano);
+            Column::Interval(primitive(wanted)?.as_primitive().clone())
+        }
+        DataType::Decimal128(..) => Column::Decimal(array.as_primitive().clone()),
         DataType::List(_) => Column::List(array.as_list().clone()),
         _ => Column::Other(ArrayRef::clone(array)),
     })
@@ -92,6 +100,8 @@ impl Column {
             Self::Text(array) => array.is_null(row),
             Self::Time(array, _) => array.is_null(row),
             Self::Date(array) => array.is_null(row),
+            Self::Interval(array) => array.is_null(row),
+            Self::Decimal(array) => array.is_null(row),
             Self::List(array) => array.is_null(row),
             Self::Other(array) => array.is_null(row) || array.data_type() == &DataType::Null,
         }
@@ -149,6 +159,8 @@ impl Column {
                 }
             }
             Self::Date(array) => put_date(i64::from(array.value(row)), out),
+            Self::Interval(array) => put_interval(array.value(row), out),
+            Self::Decimal(array) => out.put_slice(array.value_as_string(row).as_bytes()),
             Self::List(array) => put_list(&array.value(row), out)?,
             Self::Other(array) => {
                 let options = FormatOptions::default();
@@ -177,13 +189,16 @@ impl Column {
             }
             Self::Date(array) => out.put_i32(array.value(row) - EPOCH_2000_DAYS),
             Self::Text(_) => self.text(row, out)?,
+            Self::Interval(array) => {
+                let interval = array.value(row);
+                out.put_i64(interval.nanoseconds.div_euclid(1_000));
+                out.put_i32(interval.days);
+                out.put_i32(interval.months);
+            }
+            Self::Decimal(array) => put_decimal(array.value(row), array.scale(), out),
             Self::List(array) => return binary_list(&array.value(row), out),
             Self::Other(array) => match array.data_type() {
                 DataType::Binary => out.put_slice(array.as_binary::<i32>().value(row)),
-                DataType::Interval(_) | DataType::Duration(_) | DataType::Decimal128(..) => {
-                    let message = format!("type {} in binary", array.data_type());
-                    return Err(query::Error::new("0A000", format!("{message} is not supported")));
-                }
                 // Sent as text, which is its own binary form.
                 _ => self.text(row, out)?,
             },
@@ -336,21 +351,78 @@ fn binary_list(items: &ArrayRef, out: &mut BytesMut) -> Result<(), query::Error>
     (0..items.len()).try_for_each(|row| column.put(row, FieldFormat::Binary, out))
 }
 
-/// Writes an unsigned number as NUMERIC: digits of base 10,000.
+/// Writes an unsigned number as NUMERIC.
 fn put_numeric(value: u64, out: &mut BytesMut) {
+    put_decimal(i128::from(value), 0, out);
+}
+
+/// Writes a number of so many digits behind the point as NUMERIC: digits of base 10,000, of which the
+/// first has the weight, and a sign.
+fn put_decimal(value: i128, scale: i8, out: &mut BytesMut) {
+    let negative = value < 0;
+    let behind = scale.max(0) as u32;
+    // A negative scale counts zeros before the point.
+    let mut rest =
+        value.unsigned_abs().saturating_mul(10_u128.pow(u32::from(scale.min(0).unsigned_abs())));
+    // The point stands between two digits.
+    let fraction_digits = behind.div_ceil(4);
     let mut digits = Vec::new();
-    let mut rest = value;
-    while rest > 0 {
+    let padding = 10_u128.pow(fraction_digits * 4 - behind);
+    let (mut whole, fraction) = (rest / 10_u128.pow(behind), rest % 10_u128.pow(behind));
+    rest = fraction.saturating_mul(padding);
+    for _ in 0..fraction_digits {
         digits.push((rest % 10_000) as i16);
         rest /= 10_000;
     }
-    let weight = digits.len() as i16 - 1;
+    while whole > 0 {
+        digits.push((whole % 10_000) as i16);
+        whole /= 10_000;
+    }
+    while digits.last() == Some(&0) {
+        digits.pop();
+    }
+    let weight = digits.len() as i16 - fraction_digits as i16 - 1;
     let kept = digits.iter().skip_while(|digit| **digit == 0).count();
     out.put_i16(kept as i16);
-    out.put_i16(weight.max(0));
-    out.put_i16(0);
-    out.put_i16(0);
+    out.put_i16(if kept == 0 { 0 } else { weight });
+    out.put_u16(if negative { 0x4000 } else { 0 });
+    out.put_i16(behind as i16);
     digits.iter().rev().take(kept).for_each(|digit| out.put_i16(*digit));
+}
+
+/// Writes a span of time as PostgreSQL's style `postgres` does: `1 year 2 mons -3 days +04:05:06`.
+fn put_interval(interval: IntervalMonthDayNano, out: &mut BytesMut) {
+    let start = out.len();
+    let mut before = false;
+    let parts =
+        [(interval.months / 12, "year"), (interval.months % 12, "mon"), (interval.days, "day")];
+    for (value, unit) in parts.into_iter().filter(|(value, _)| *value != 0) {
+        let blank = if out.len() == start { "" } else { " " };
+        let plus = if before && value > 0 { "+" } else { "" };
+        let plural = if value == 1 { "" } else { "s" };
+        out.put_slice(format!("{blank}{plus}{value} {unit}{plural}").as_bytes());
+        before = value < 0;
+    }
+    let ns = interval.nanoseconds;
+    if ns == 0 && out.len() > start {
+        return;
+    }
+    if out.len() > start {
+        out.put_u8(b' ');
+    }
+    if ns < 0 {
+        out.put_u8(b'-');
+    } else if before {
+        out.put_u8(b'+');
+    }
+    let (seconds, fraction) =
+        (ns.unsigned_abs() / 1_000_000_000, ns.unsigned_abs() % 1_000_000_000);
+    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+    out.put_slice(format!("{hours:02}:{minutes:02}:{:02}", seconds % 60).as_bytes());
+    if fraction > 0 {
+        let digits = format!(".{fraction:09}");
+        out.put_slice(digits.trim_end_matches('0').as_bytes());
+    }
 }
 
 #[cfg(test)]
@@ -407,5 +479,38 @@ mod tests {
         out.clear();
         put_numeric(0, &mut out);
         assert_eq!(out.to_vec(), [0; 8]);
+    }
+
+    #[test]
+    fn decimals_keep_their_scale_and_sign() {
+        let cases: [(i128, i8, &[i16]); 4] = [
+            (-12_345, 2, &[2, 0, 0x4000, 2, 123, 4_500]),
+            (5, 5, &[1, -2, 0, 5, 5_000]),
+            (10_000, 0, &[1, 1, 0, 0, 1]),
+            (100, 2, &[1, 0, 0, 2, 1]),
+        ];
+        for (value, scale, expected) in cases {
+            let mut out = BytesMut::new();
+            put_decimal(value, scale, &mut out);
+            let expected: Vec<u8> = expected.iter().flat_map(|n| n.to_be_bytes()).collect();
+            assert_eq!(out.to_vec(), expected, "{value} {scale}");
+        }
+    }
+
+    #[test]
+    fn intervals_are_written_as_postgresql_writes_them() {
+        let hour = 3_600_000_000_000;
+        let cases = [
+            ((0, 0, 0), "00:00:00"),
+            ((14, 3, hour), "1 year 2 mons 3 days 01:00:00"),
+            ((0, -1, 2 * hour), "-1 days +02:00:00"),
+            ((-1, 1, -hour), "-1 mons +1 day -01:00:00"),
+            ((0, 0, 90_061_500_000_000), "25:01:01.5"),
+            ((1, 0, 0), "1 mon"),
+        ];
+        for ((months, days, ns), expected) in cases {
+            let interval = IntervalMonthDayNano::new(months, days, ns);
+            assert_eq!(text(Arc::new(IntervalMonthDayNanoArray::from(vec![interval]))), expected);
+        }
     }
 }

@@ -1,16 +1,22 @@
-//! An analyzer rule: whole numbers that overflow are an error, and casts to them round, as in PostgreSQL;
-//! texts that are put together are measured first.
+//! An analyzer rule: whole numbers that overflow are an error, casts to them round and a division by zero
+//! is an error, as in PostgreSQL; texts that are put together are measured first; spans of time are
+//! compared by their length.
 //!
 //! DataFusion adds, subtracts and multiplies integers modulo 2^n and cuts the fraction off in casts. Both
-//! would be stored in silence. `||` would end the process where memory does. The rule runs after types were coerced, and puts functions in the places of
-//! these expressions; names stay as they were.
+//! would be stored in silence. `||` would end the process where memory does. Arrow compares intervals by
+//! months, then days, so that 48 hours would be less than a day. The rule runs after types were
+//! coerced, and puts functions in the places of these expressions; names stay as they were.
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Datum, Scalar};
+use datafusion::arrow::compute::cast;
 use datafusion::arrow::compute::kernels::concat_elements::concat_elements_utf8;
 use datafusion::arrow::compute::kernels::numeric;
-use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type};
+use datafusion::arrow::datatypes::{
+    DataType, Decimal128Type, DurationNanosecondType, Float32Type, Float64Type,
+    IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -63,13 +69,16 @@ fn rewrite_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
+fn call(function: Checked, args: Vec<Expr>) -> Expr {
+    let func = Arc::new(ScalarUDF::from(CheckedNumbers::new(function)));
+    Expr::ScalarFunction(ScalarFunction { func, args })
+}
+
 fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let is_integer = |expr: &Expr| expr.get_type(schema).is_ok_and(|found| found.is_integer());
-    let is_text = |expr: &Expr| expr.get_type(schema).is_ok_and(|found| found == DataType::Utf8);
-    let call = |function: Checked, args| {
-        let func = Arc::new(ScalarUDF::from(CheckedNumbers::new(function)));
-        Expr::ScalarFunction(ScalarFunction { func, args })
-    };
+    let type_of = |expr: &Expr| expr.get_type(schema).unwrap_or(DataType::Null);
+    let is_integer = |expr: &Expr| type_of(expr).is_integer();
+    let is_text = |expr: &Expr| type_of(expr) == DataType::Utf8;
+    let is_float = |expr: &Expr| type_of(expr).is_floating();
     Ok(match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right })
             if checked(op).is_some() && is_integer(&left) && is_integer(&right) =>
@@ -82,12 +91,25 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         {
             Transformed::yes(call(Checked::Concat, vec![*left, *right]))
         }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right })
+            if is_float(&left) && is_float(&right) =>
+        {
+            Transformed::yes(call(Checked::Divide, vec![*left, *right]))
+        }
+        Expr::BinaryExpr(binary) => rewrite_times(binary, &type_of),
+        Expr::ScalarFunction(ScalarFunction { func, args })
+            if func.name() == "round"
+                && args.len() == 1
+                && is_float(&args[0])
+                && !matches!(args[0], Expr::Literal(..)) =>
+        {
+            Transformed::yes(call(Checked::RoundDouble, args))
+        }
         Expr::Negative(inner) if is_integer(&inner) && !matches!(*inner, Expr::Literal(..)) => {
             Transformed::yes(call(Checked::Negate, vec![*inner]))
         }
         Expr::Cast(Cast { expr: inner, field })
-            if field.data_type().is_integer()
-                && inner.get_type(schema).is_ok_and(|found| found.is_floating()) =>
+            if field.data_type().is_integer() && is_float(&inner) =>
         {
             // A literal with a point is a numeric in PostgreSQL, whose halves go away from zero.
             let literal = matches!(*inner, Expr::Literal(..) | Expr::Negative(_));
@@ -97,6 +119,41 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Transformed::no(other),
     })
+}
+
+/// Rewrites what is done with instants and spans of time.
+fn rewrite_times(binary: BinaryExpr, type_of: &dyn Fn(&Expr) -> DataType) -> Transformed<Expr> {
+    let is_time = |expr: &Expr| matches!(type_of(expr), DataType::Timestamp(..));
+    let is_interval = |expr: &Expr| type_of(expr) == DataType::Interval(IntervalUnit::MonthDayNano);
+    // The planner makes seconds of a number that is added to a date, and these an interval.
+    let is_days = |expr: &Expr| {
+        matches!(expr, Expr::Cast(cast)
+            if type_of(&cast.expr) == DataType::Duration(TimeUnit::Second))
+    };
+    let BinaryExpr { left, op, right } = binary;
+    match op {
+        Operator::Minus if is_time(&left) && is_time(&right) => {
+            Transformed::yes(call(Checked::Since, vec![*left, *right]))
+        }
+        Operator::Plus | Operator::Minus
+            if type_of(&left) == DataType::Date32 && is_interval(&right) && !is_days(&right) =>
+        {
+            let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
+            let left = Box::new(Expr::Cast(Cast::new(left, time)));
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
+        }
+        op if is_comparison(op) && is_interval(&left) && is_interval(&right) => {
+            let length = |side: Expr| Box::new(call(Checked::Length, vec![side]));
+            let (left, right) = (length(*left), length(*right));
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
+        }
+        _ => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
+    }
+}
+
+fn is_comparison(op: Operator) -> bool {
+    use Operator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    [Eq, NotEq, Lt, LtEq, Gt, GtEq].contains(&op)
 }
 
 fn checked(op: Operator) -> Option<Checked> {
@@ -116,6 +173,12 @@ enum Checked {
     Multiply,
     Negate,
     Concat,
+    /// Not by zero.
+    Divide,
+    /// The days and the rest between two instants.
+    Since,
+    /// An interval as nanoseconds, a month having 30 days.
+    Length,
     /// Halves to the even neighbour, as PostgreSQL rounds double precision.
     RoundDouble,
     /// Halves away from zero, as PostgreSQL rounds numeric.
@@ -131,8 +194,13 @@ struct CheckedNumbers {
 impl CheckedNumbers {
     fn new(function: Checked) -> Self {
         let arity = match function {
-            Checked::Add | Checked::Subtract | Checked::Multiply | Checked::Concat => 2,
-            Checked::Negate | Checked::RoundDouble | Checked::RoundNumeric => 1,
+            Checked::Add
+            | Checked::Subtract
+            | Checked::Multiply
+            | Checked::Concat
+            | Checked::Divide
+            | Checked::Since => 2,
+            Checked::Length | Checked::Negate | Checked::RoundDouble | Checked::RoundNumeric => 1,
         };
         Self { function, signature: Signature::any(arity, Volatility::Immutable) }
     }
@@ -146,6 +214,9 @@ impl ScalarUDFImpl for CheckedNumbers {
             Checked::Multiply => "checked_multiply",
             Checked::Negate => "checked_negate",
             Checked::Concat => "checked_concat",
+            Checked::Divide => "checked_divide",
+            Checked::Since => "time_since",
+            Checked::Length => "interval_length",
             Checked::RoundDouble => "round_double",
             Checked::RoundNumeric => "round_numeric",
         }
@@ -156,7 +227,11 @@ impl ScalarUDFImpl for CheckedNumbers {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        Ok(arguments.first().cloned().unwrap_or(DataType::Int64))
+        Ok(match self.function {
+            Checked::Since => DataType::Interval(IntervalUnit::MonthDayNano),
+            Checked::Length => DataType::Decimal128(38, 0),
+            _ => arguments.first().cloned().unwrap_or(DataType::Int64),
+        })
     }
 
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -195,6 +270,8 @@ impl CheckedNumbers {
         match self.function {
             Checked::Add => numeric::add(left, right),
             Checked::Subtract => numeric::sub(left, right),
+            Checked::Divide => divide(left, right),
+            Checked::Since => since(left, right),
             Checked::Concat => {
                 let (left, right) = (left.get().0, right.get().0);
                 let (left, right) = (left.as_string::<i32>(), right.as_string::<i32>());
@@ -207,10 +284,50 @@ impl CheckedNumbers {
     fn one(&self, array: &dyn Array) -> Computed {
         match self.function {
             Checked::Negate => numeric::neg(array),
+            Checked::Length => {
+                let intervals = array.as_primitive::<IntervalMonthDayNanoType>();
+                let lengths = intervals.unary::<_, Decimal128Type>(length);
+                Ok(Arc::new(lengths.with_data_type(DataType::Decimal128(38, 0))))
+            }
             Checked::RoundNumeric => Ok(rounded(array, f64::round)),
             _ => Ok(rounded(array, f64::round_ties_even)),
         }
     }
+}
+
+fn divide(left: &dyn Datum, right: &dyn Datum) -> Computed {
+    let (divisors, is_scalar) = right.get();
+    let dividends = left.get().0;
+    let zero = |row: usize| match divisors.data_type() {
+        DataType::Float32 => divisors.as_primitive::<Float32Type>().value(row) == 0.0,
+        _ => divisors.as_primitive::<Float64Type>().value(row) == 0.0,
+    };
+    let zeros = (0..divisors.len()).filter(|row| divisors.is_valid(*row) && zero(*row));
+    for row in zeros {
+        // NULL by zero is NULL.
+        let any_divided = if is_scalar || dividends.len() != divisors.len() {
+            dividends.null_count() < dividends.len()
+        } else {
+            dividends.is_valid(row)
+        };
+        if any_divided {
+            return Err(ArrowError::DivideByZero);
+        }
+    }
+    numeric::div(left, right)
+}
+
+fn since(left: &dyn Datum, right: &dyn Datum) -> Computed {
+    let spans = numeric::sub(left, right)?;
+    let spans = cast(&spans, &DataType::Duration(TimeUnit::Nanosecond))?;
+    let spans = spans.as_primitive::<DurationNanosecondType>();
+    let spans = spans.unary::<_, IntervalMonthDayNanoType>(crate::functions::interval);
+    Ok(Arc::new(spans))
+}
+
+fn length(interval: IntervalMonthDayNano) -> i128 {
+    let days = i128::from(interval.months) * 30 + i128::from(interval.days);
+    days * 86_400_000_000_000 + i128::from(interval.nanoseconds)
 }
 
 /// Spreads scalars over all rows, unless there are only scalars.

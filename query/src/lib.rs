@@ -21,13 +21,18 @@
 //! | `exact_numbers` | a rule: integers overflow with an error, casts to them round             |
 //! | `last_rows` | a rule: read newest rows only, where no other matters                      |
 //! | `scan`     | the leaf of every plan                                                      |
-//! | `functions` | DataFusion's functions, the dangerous ones bounded                          |
+//! | `functions` | DataFusion's functions, the dangerous ones bounded; those of time series     |
+//! | `gap_fill` | rows for windows in which there was none                                     |
+//! | `as_of`    | joins by the nearest time                                                    |
+//! | `extensions` | physical nodes of our own logical ones                                     |
+//! | `sugar`    | spellings that stand for other SQL                                           |
 //! | `planning` | text to plan, with parameters                                               |
 //! | `settings` | SET, SHOW, RESET                                                            |
 //!
 //! Change a statement: also touch `access`, docs/guide/sql.md and sqllogictest/cases.
 
 mod access;
+mod as_of;
 mod catalog;
 mod change;
 mod copy;
@@ -36,7 +41,9 @@ mod database;
 mod ddl;
 mod error;
 mod exact_numbers;
+mod extensions;
 mod functions;
+mod gap_fill;
 mod ingest;
 mod insert;
 mod last_rows;
@@ -49,6 +56,7 @@ mod session;
 mod settings;
 mod show;
 mod sql;
+mod sugar;
 mod types;
 mod write;
 

@@ -26,6 +26,7 @@ use crate::insert::parameter_columns;
 use crate::session::Session;
 use crate::show;
 use crate::sql::{Statement, fold, parse_one};
+use crate::sugar;
 use crate::types::sql_type;
 
 /// The most parameters of a statement, as in PostgreSQL's protocol.
@@ -232,7 +233,7 @@ impl Session {
 
     async fn plan_in(&self, state: &SessionState, query: &DfStatement) -> Result<LogicalPlan> {
         refuse_misread(query)?;
-        let query = rewrite(query.clone());
+        let query = rewrite(query.clone())?;
         self.check_names(state, &query)?;
         let plan = state.statement_to_plan(query).await?;
         let options = SQLOptions::new();
@@ -426,20 +427,21 @@ fn refuse_misread_body(body: &ast::SetExpr) -> Result<()> {
     }
 }
 
-fn rewrite(query: DfStatement) -> DfStatement {
-    match query {
+fn rewrite(query: DfStatement) -> Result<DfStatement> {
+    Ok(match query {
         DfStatement::Statement(statement) => {
             let rewritten = mentions_catalog(&statement).map(Box::new);
             let mut statement = rewritten.unwrap_or(statement);
             tell_apart(&mut statement);
+            sugar::rewrite(&mut statement)?;
             DfStatement::Statement(statement)
         }
         DfStatement::Explain(explain) => {
-            let statement = Box::new(rewrite(*explain.statement));
+            let statement = Box::new(rewrite(*explain.statement)?);
             DfStatement::Explain(ExplainStatement { statement, ..explain })
         }
         other => other,
-    }
+    })
 }
 
 /// Gives columns of the answer that would have one name names of their own, which the planner wants.

@@ -2,6 +2,7 @@
 //! Invariant: statements are measured before they are parsed, as a deep tree cannot even be dropped.
 
 mod definitions;
+mod latest;
 mod limits;
 mod parser;
 mod template;

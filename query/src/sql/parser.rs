@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
-use super::{Compacted, Show, Statement, limits};
+use super::{Compacted, Show, Statement, latest, limits};
 use crate::catalog::catalog_replacement;
 use crate::error::{Error, Result};
 
@@ -69,7 +69,7 @@ fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
     let tokens = Tokenizer::new(&DIALECT, text).tokenize_with_location();
     let tokens = tokens.map_err(|error| Error::parser(&ParserError::from(error), text))?;
     limits::check(&tokens)?;
-    Ok(tokens)
+    latest::rewrite(tokens)
 }
 
 /// A failure of the parser, or an error of our own that needs no position.

@@ -149,6 +149,7 @@ fn text_of(data_type: &Type, bytes: &[u8]) -> String {
             date(days)
         }
         Type::NUMERIC => numeric(bytes),
+        Type::INTERVAL => interval(bytes),
         _ if matches!(data_type.kind(), Kind::Array(_)) => list(data_type, bytes),
         _ => String::from_utf8_lossy(bytes).into_owned(),
     }
@@ -204,11 +205,52 @@ fn time(bytes: &[u8]) -> String {
 
 fn numeric(bytes: &[u8]) -> String {
     let word = |at: usize| i16::from_be_bytes(array(&bytes[at * 2..at * 2 + 2]));
-    let (count, weight) = (word(0), word(1));
+    let (count, weight, behind) = (word(0), word(1), word(3) as usize);
     let digit = |at: i16| if (0..count).contains(&at) { word(4 + at as usize) } else { 0 };
-    let whole: String = (0..=weight).map(|at| format!("{:04}", digit(at))).collect();
-    let trimmed = whole.trim_start_matches('0');
-    if trimmed.is_empty() { "0".to_owned() } else { trimmed.to_owned() }
+    let digits = |from: i16, to: i16| -> String {
+        (from..to).map(|at| format!("{:04}", digit(at))).collect()
+    };
+    let whole = digits(0, weight + 1);
+    let whole = whole.trim_start_matches('0');
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let sign = if word(2) == 0x4000 { "-" } else { "" };
+    if behind == 0 {
+        return format!("{sign}{whole}");
+    }
+    let fraction = digits(weight + 1, weight + 1 + behind.div_ceil(4) as i16);
+    format!("{sign}{whole}.{}", &fraction[..behind])
+}
+
+/// Writes an interval as the simple protocol would.
+fn interval(bytes: &[u8]) -> String {
+    let us = i64::from_be_bytes(array(&bytes[..8]));
+    let days = i32::from_be_bytes(array(&bytes[8..12]));
+    let months = i32::from_be_bytes(array(&bytes[12..]));
+    let (mut words, mut before) = (Vec::new(), false);
+    for (value, unit) in [(months / 12, "year"), (months % 12, "mon"), (days, "day")] {
+        if value != 0 {
+            let plus = if before && value > 0 { "+" } else { "" };
+            words.push(format!("{plus}{value} {unit}{}", if value == 1 { "" } else { "s" }));
+            before = value < 0;
+        }
+    }
+    if us != 0 || words.is_empty() {
+        let sign = if us < 0 {
+            "-"
+        } else if before {
+            "+"
+        } else {
+            ""
+        };
+        let (seconds, fraction) = (us.abs() / 1_000_000, us.abs() % 1_000_000);
+        let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+        let mut time = format!("{sign}{hours:02}:{minutes:02}:{:02}", seconds % 60);
+        if fraction > 0 {
+            time.push_str(format!(".{fraction:06}").trim_end_matches('0'));
+        }
+        words.push(time);
+    }
+    words.join(" ")
 }
 
 fn list(data_type: &Type, bytes: &[u8]) -> String {

@@ -1,0 +1,293 @@
+//! Spellings that stand for other SQL: rewritten before a query is planned.
+//!
+//! | written                                   | planned                                             |
+//! |-------------------------------------------|-----------------------------------------------------|
+//! | `first(time, x)`, `last(time, x)`         | `first_value(x ORDER BY time)`, `last_value(…)`      |
+//! | `exact_count(x)`                          | `count(x)`, which is always exact                    |
+//! | `delta(time, x)`, `rate(time, x)`         | the aggregates, not the readers of `gauge_agg`       |
+//! | `topk(x, n)`, `bottom(x, n)`              | `x … ORDER BY x DESC LIMIT n`, or ascending          |
+//! | `value_fill(time, x, …)` and its like     | one row per pair of what it returns                  |
+//! | `extract(second FROM t)`                  | with its fraction, as `date_part('nanosecond', t) / 1e9` |
+//! | `a ASOF JOIN b MATCH_CONDITION (c) ON d`  | a left join that `as_of` recognizes                  |
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
+
+use crate::as_of::MATCH_FUNCTION;
+use crate::error::{Error, Result};
+use crate::sql::fold;
+
+/// Functions that make rows of a whole series.
+const REPAIRS: [&str; 3] = ["timestamp_repair", "value_fill", "value_repair"];
+/// The most rows of `topk` and `bottom`.
+const TOP_MAX: u64 = 255;
+
+/// Rewrites a statement.
+///
+/// # Errors
+/// A spelling that stands where it means nothing.
+pub(crate) fn rewrite(statement: &mut ast::Statement) -> Result<()> {
+    match statement.visit(&mut Sugar) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+struct Sugar;
+
+impl VisitorMut for Sugar {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Error> {
+        match top(query).and_then(|()| repair(query)).and_then(|()| as_of(query)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
+        match expr {
+            ast::Expr::Function(function) => rename(function),
+            ast::Expr::Extract { field, expr: inner, .. } => {
+                let scale = match field.to_string().to_ascii_lowercase().as_str() {
+                    "second" | "seconds" => "1e9",
+                    "millisecond" | "milliseconds" => "1e6",
+                    "microsecond" | "microseconds" => "1e3",
+                    _ => return ControlFlow::Continue(()),
+                };
+                *expr = fraction(inner.as_ref().clone(), scale);
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Returns the name of a function and its plain arguments.
+fn call(function: &ast::Function) -> Option<(String, Vec<&ast::Expr>)> {
+    let [name] = function.name.0.as_slice() else { return None };
+    let ast::FunctionArguments::List(list) = &function.args else { return None };
+    let plain = |arg: &ast::FunctionArg| -> Option<*const ast::Expr> {
+        match arg {
+            ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr),
+            _ => None,
+        }
+    };
+    let all_plain = list.args.iter().all(|arg| plain(arg).is_some()) && list.clauses.is_empty();
+    let args = list.args.iter().filter_map(|arg| match arg {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    });
+    all_plain.then(|| (name.as_ident().map(fold).unwrap_or_default(), args.collect()))
+}
+
+fn rename(function: &mut ast::Function) {
+    let Some((name, args)) = call(function) else {
+        // count(*) has an argument that is no expression.
+        if function.name.to_string().eq_ignore_ascii_case("exact_count") {
+            function.name = ast::ObjectName::from(vec![ast::Ident::new("count")]);
+        }
+        return;
+    };
+    let renamed = match (name.as_str(), args.len()) {
+        ("first", 2) => "first_value",
+        ("last", 2) => "last_value",
+        ("exact_count", _) => "count",
+        ("delta", 2) => "gauge_delta",
+        ("rate", 2) => "counter_rate",
+        _ => return,
+    };
+    if renamed.ends_with("_value") {
+        let order = ast::OrderByExpr {
+            expr: args[0].clone(),
+            options: ast::OrderByOptions { asc: None, nulls_first: None },
+            with_fill: None,
+        };
+        let value = args[1].clone();
+        let value = ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(value));
+        if let ast::FunctionArguments::List(list) = &mut function.args {
+            list.args = vec![value];
+            list.clauses = vec![ast::FunctionArgumentClause::OrderBy(vec![order])];
+        }
+    }
+    function.name = ast::ObjectName::from(vec![ast::Ident::new(renamed)]);
+}
+
+fn expression(item: &ast::SelectItem) -> Option<&ast::Expr> {
+    match item {
+        ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } => {
+            Some(expr)
+        }
+        _ => None,
+    }
+}
+
+fn expression_mut(item: &mut ast::SelectItem) -> Option<&mut ast::Expr> {
+    match item {
+        ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } => {
+            Some(expr)
+        }
+        _ => None,
+    }
+}
+
+/// Finds the one item of a select list that calls one of some functions.
+fn item_calling(select: &ast::Select, names: &[&str]) -> Option<(usize, String, Vec<ast::Expr>)> {
+    select.projection.iter().enumerate().find_map(|(at, item)| {
+        let ast::Expr::Function(function) = expression(item)? else { return None };
+        let (name, args) = call(function)?;
+        let known = names.contains(&name.as_str());
+        known.then(|| (at, name, args.into_iter().cloned().collect()))
+    })
+}
+
+fn top(query: &mut ast::Query) -> Result<()> {
+    let ast::SetExpr::Select(select) = query.body.as_mut() else { return Ok(()) };
+    let Some((at, name, args)) = item_calling(select, &["topk", "bottom"]) else { return Ok(()) };
+    let count = match args.as_slice() {
+        [_, ast::Expr::Value(value)] => match &value.value {
+            ast::Value::Number(text, _) => text.parse::<u64>().ok(),
+            _ => None,
+        },
+        _ => None,
+    };
+    let Some(count) = count.filter(|count| (1..=TOP_MAX).contains(count)) else {
+        let message = format!("write {name}(column, n), n between 1 and {TOP_MAX}");
+        return Err(Error::new("22023", message));
+    };
+    if query.order_by.is_some() || query.limit_clause.is_some() {
+        return Err(Error::unsupported(format!("{name} with ORDER BY or LIMIT")));
+    }
+    if let Some(expr) = expression_mut(&mut select.projection[at]) {
+        *expr = args[0].clone();
+    }
+    let options = ast::OrderByOptions { asc: Some(name == "bottom"), nulls_first: Some(false) };
+    let order = ast::OrderByExpr { expr: args[0].clone(), options, with_fill: None };
+    query.order_by =
+        Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(vec![order]), interpolate: None });
+    query.limit_clause = Some(ast::LimitClause::LimitOffset {
+        limit: Some(number(count)),
+        offset: None,
+        limit_by: Vec::new(),
+    });
+    Ok(())
+}
+
+fn number(count: u64) -> ast::Expr {
+    ast::Expr::Value(ast::Value::Number(count.to_string(), false).with_empty_span())
+}
+
+/// Makes rows of what a repairing function returns: `SELECT r.time, r.value FROM (SELECT unnest(…))`.
+fn repair(query: &mut ast::Query) -> Result<()> {
+    let ast::SetExpr::Select(select) = query.body.as_mut() else { return Ok(()) };
+    let Some((_, name, _)) = item_calling(select, &REPAIRS) else { return Ok(()) };
+    if select.projection.len() > 1 {
+        let message = format!("{name} beside other columns: it makes rows of its own");
+        return Err(Error::unsupported(message));
+    }
+    let alias = ast::Ident::new("__repaired");
+    let inner = expression(&select.projection[0]).cloned();
+    let inner = inner.ok_or_else(|| Error::internal("a call was just found"))?;
+    let mut made = select.as_ref().clone();
+    made.projection = vec![ast::SelectItem::ExprWithAlias {
+        expr: function("unnest", vec![inner]),
+        alias: alias.clone(),
+    }];
+    // It is a call of another function now: the visitor does not find it again.
+    let subquery = ast::Query {
+        with: None,
+        body: Box::new(ast::SetExpr::Select(Box::new(made))),
+        order_by: None,
+        limit_clause: None,
+        ..query.clone()
+    };
+    let ast::SetExpr::Select(select) = query.body.as_mut() else { return Ok(()) };
+    let field = |name: &str| {
+        let column = ast::Expr::Identifier(alias.clone());
+        let text = ast::Value::SingleQuotedString(name.to_owned()).with_empty_span();
+        let expr = function("get_field", vec![column, ast::Expr::Value(text)]);
+        ast::SelectItem::ExprWithAlias { expr, alias: ast::Ident::new(name) }
+    };
+    select.projection = vec![field("time"), field("value")];
+    select.selection = None;
+    select.group_by = ast::GroupByExpr::Expressions(Vec::new(), Vec::new());
+    select.having = None;
+    select.from = vec![ast::TableWithJoins {
+        relation: ast::TableFactor::Derived {
+            lateral: false,
+            subquery: Box::new(subquery),
+            alias: Some(ast::TableAlias {
+                explicit: true,
+                name: ast::Ident::new("__repair"),
+                columns: Vec::new(),
+                at: None,
+            }),
+            sample: None,
+        },
+        joins: Vec::new(),
+    }];
+    Ok(())
+}
+
+/// Makes a part of an instant that keeps its fraction.
+fn fraction(of: ast::Expr, scale: &str) -> ast::Expr {
+    let part = ast::Value::SingleQuotedString("nanosecond".to_owned()).with_empty_span();
+    let scale = ast::Value::Number(scale.to_owned(), false).with_empty_span();
+    let ns = ast::Expr::Cast {
+        kind: ast::CastKind::Cast,
+        expr: Box::new(function("date_part", vec![ast::Expr::Value(part), of])),
+        data_type: ast::DataType::DoublePrecision,
+        array: false,
+        format: None,
+    };
+    ast::Expr::Nested(Box::new(ast::Expr::BinaryOp {
+        left: Box::new(ns),
+        op: ast::BinaryOperator::Divide,
+        right: Box::new(ast::Expr::Value(scale)),
+    }))
+}
+
+/// Makes a call of a function.
+fn function(name: &str, args: Vec<ast::Expr>) -> ast::Expr {
+    let unnamed = |expr| ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr));
+    ast::Expr::Function(ast::Function {
+        name: ast::ObjectName::from(vec![ast::Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: ast::FunctionArguments::None,
+        args: ast::FunctionArguments::List(ast::FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args.into_iter().map(unnamed).collect(),
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+/// Writes ASOF joins as left joins whose condition says what they are.
+fn as_of(query: &mut ast::Query) -> Result<()> {
+    let ast::SetExpr::Select(select) = query.body.as_mut() else { return Ok(()) };
+    for join in select.from.iter_mut().flat_map(|from| &mut from.joins) {
+        let ast::JoinOperator::AsOf { match_condition, constraint } = &join.join_operator else {
+            continue;
+        };
+        let marked = function(MATCH_FUNCTION, vec![match_condition.clone()]);
+        let on = match constraint {
+            ast::JoinConstraint::On(on) => ast::Expr::BinaryOp {
+                left: Box::new(ast::Expr::Nested(Box::new(on.clone()))),
+                op: ast::BinaryOperator::And,
+                right: Box::new(marked),
+            },
+            ast::JoinConstraint::None => marked,
+            _ => {
+                let hint = "write ON a.tag = b.tag";
+                return Err(Error::unsupported("ASOF JOIN ... USING").hint(hint));
+            }
+        };
+        join.join_operator = ast::JoinOperator::LeftOuter(ast::JoinConstraint::On(on));
+    }
+    Ok(())
+}
