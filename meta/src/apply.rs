@@ -1,8 +1,9 @@
 //! The pure state machine: what a command changes in the catalog, and what it answers.
-//! `nodes` holds what concerns nodes and the vnodes on them.
+//! `nodes` holds what concerns nodes and the vnodes on them, `roles` what members of a tenant may do.
 //! Invariant: either all changes of a command are returned, or a refusal and none.
 
 mod nodes;
+mod roles;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ use model::{
 
 use crate::catalog::{
     Bucket, Catalog, Change, Counters, Database, DatabaseOptions, Entity, Key, Precision,
-    ReplicaSet, Tenant, User, VnodePlace, VnodeState,
+    ReplicaSet, Role, Tenant, User, VnodePlace, VnodeState,
 };
 use crate::command::{
     AlterTable, Command, DatabaseChange, NewColumn, NewUser, Reply, TenantChange, UserChange,
@@ -27,6 +28,7 @@ use nodes::{
     add_vnode, alter_node, leave_vnode, prefer_vnode, register_node, remove_node, remove_vnode,
     vnode_joined,
 };
+use roles::change_roles;
 
 /// The tenant, database and user that every installation begins with.
 pub(crate) const FIRST_TENANT: &str = "cnosdb";
@@ -181,7 +183,13 @@ fn bootstrap(catalog: &Catalog, verifier: Option<String>, changes: &mut Changes)
     let comment = "system admin".to_owned();
     create_user(
         catalog,
-        NewUser { name: FIRST_USER.to_owned(), verifier, admin: true, comment },
+        NewUser {
+            name: FIRST_USER.to_owned(),
+            verifier,
+            admin: true,
+            comment,
+            must_change_password: false,
+        },
         changes,
     )
 }
@@ -189,7 +197,13 @@ fn bootstrap(catalog: &Catalog, verifier: Option<String>, changes: &mut Changes)
 fn new_tenant(name: String, comment: String, changes: &mut Changes) -> TenantId {
     changes.counters.tenant += 1;
     let id = TenantId(changes.counters.tenant);
-    changes.put(Entity::Tenant(Tenant { id, name, comment, members: BTreeMap::new() }));
+    changes.put(Entity::Tenant(Tenant {
+        id,
+        name,
+        comment,
+        members: BTreeMap::new(),
+        roles: BTreeMap::new(),
+    }));
     id
 }
 
@@ -209,8 +223,16 @@ fn alter_tenant(
         TenantChange::Comment(comment) => tenant.comment = comment,
         TenantChange::AddMember(user, role) => {
             user_of(catalog, user)?;
+            if let Role::Custom(name) = &role
+                && !tenant.roles.contains_key(name)
+            {
+                return Err(Error::not_found("role", name));
+            }
             tenant.members.insert(user, role);
         }
+        change @ (TenantChange::AddRole(..)
+        | TenantChange::DropRole(_)
+        | TenantChange::Grant(..)) => change_roles(&mut tenant, change)?,
         TenantChange::RemoveMember(user) => {
             if tenant.members.remove(&user).is_none() {
                 let name = user_of(catalog, user)?.name.clone();
@@ -242,8 +264,9 @@ fn create_user(catalog: &Catalog, user: NewUser, changes: &mut Changes) -> Resul
     }
     changes.counters.user += 1;
     let id = UserId(changes.counters.user);
-    let NewUser { name, verifier, admin, comment } = user;
-    changes.put(Entity::User(User { id, name, verifier, admin, comment }));
+    let NewUser { name, verifier, admin, comment, must_change_password } = user;
+    let user = User { id, name, verifier, admin, comment, must_change_password };
+    changes.put(Entity::User(user));
     Ok(())
 }
 
@@ -275,6 +298,7 @@ fn alter_user(
         UserChange::Admin(_) if is_first => return Err(protected()),
         UserChange::Admin(admin) => user.admin = admin,
         UserChange::Comment(comment) => user.comment = comment,
+        UserChange::MustChangePassword(must) => user.must_change_password = must,
     }
     changes.put(Entity::User(user));
     Ok(())

@@ -21,15 +21,99 @@ pub struct Tenant {
     pub comment: String,
     /// Who may enter, and as what.
     pub members: BTreeMap<UserId, Role>,
+    /// Its own roles, by name.
+    #[serde(default)]
+    pub roles: BTreeMap<String, CustomRole>,
 }
 
 /// What a member of a tenant may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// Everything in the tenant.
     Owner,
     /// Enter, and see what there is.
     Member,
+    /// What the tenant's role of that name may.
+    Custom(String),
+}
+
+/// A role every tenant has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SystemRole {
+    /// Everything in the tenant.
+    Owner,
+    /// Enter, and see what there is.
+    Member,
+}
+
+impl SystemRole {
+    /// Returns the name SQL gives it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Member => "member",
+        }
+    }
+}
+
+impl Role {
+    /// Returns the name SQL gives it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Owner => SystemRole::Owner.name(),
+            Self::Member => SystemRole::Member.name(),
+            Self::Custom(name) => name,
+        }
+    }
+}
+
+/// A role of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomRole {
+    /// What it may do at least.
+    pub inherits: SystemRole,
+    /// What it may do beyond, one for each object.
+    pub grants: Vec<Grant>,
+}
+
+/// What a role may do with an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// With what.
+    pub object: GrantObject,
+    /// What.
+    pub level: Level,
+}
+
+/// What is granted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GrantObject {
+    /// A database with all its tables.
+    Database(DatabaseId),
+    /// A table.
+    Table(TableId),
+}
+
+/// What may be done with an object; each level is one more than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Level {
+    /// Read rows.
+    Read,
+    /// Write and delete rows.
+    Write,
+    /// Change the object itself.
+    All,
+}
+
+impl Level {
+    /// Returns the word SQL has for it.
+    pub fn sql(self) -> &'static str {
+        match self {
+            Self::Read => "READ",
+            Self::Write => "WRITE",
+            Self::All => "ALL",
+        }
+    }
 }
 
 /// A user of the whole installation.
@@ -45,6 +129,9 @@ pub struct User {
     pub admin: bool,
     /// What people say of it.
     pub comment: String,
+    /// Whether it may do nothing before it has another password.
+    #[serde(default)]
+    pub must_change_password: bool,
 }
 
 /// The unit that integer times of INSERT are in.

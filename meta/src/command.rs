@@ -6,7 +6,7 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{DatabaseOptions, NodeRoles, NodeState, Role};
+use crate::catalog::{DatabaseOptions, GrantObject, Level, NodeRoles, NodeState, Role, SystemRole};
 use crate::error::{Error, Result};
 
 const VERSION: u8 = 1;
@@ -196,6 +196,9 @@ pub struct NewUser {
     pub admin: bool,
     /// What people say of it.
     pub comment: String,
+    /// Whether it may do nothing before it has another password.
+    #[serde(default)]
+    pub must_change_password: bool,
 }
 
 /// A change of a tenant.
@@ -207,6 +210,23 @@ pub enum TenantChange {
     AddMember(UserId, Role),
     /// One member less.
     RemoveMember(UserId),
+    /// One role more, and what it inherits.
+    AddRole(String, SystemRole),
+    /// One role less; nobody may have it.
+    DropRole(String),
+    /// What a role may do.
+    Grant(String, GrantChange),
+}
+
+/// A change of what a role may do with an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantChange {
+    /// With what.
+    pub object: GrantObject,
+    /// What is granted, or taken.
+    pub level: Level,
+    /// Whether it is taken.
+    pub revoke: bool,
 }
 
 /// A change of a user.
@@ -220,6 +240,8 @@ pub enum UserChange {
     Admin(bool),
     /// Another comment.
     Comment(String),
+    /// Whether it may do nothing before it has another password.
+    MustChangePassword(bool),
 }
 
 /// A change of a database's options.

@@ -28,13 +28,14 @@ mod store;
 
 pub use apply::cluster_number;
 pub use catalog::{
-    Bucket, Catalog, Database, DatabaseOptions, Node, NodeRoles, NodeState, Precision, ReplicaSet,
-    Role, Table, Tenant, User, VnodePlace, VnodeState,
+    Bucket, Catalog, CustomRole, Database, DatabaseOptions, Grant, GrantObject, Level, Node,
+    NodeRoles, NodeState, Precision, ReplicaSet, Role, SystemRole, Table, Tenant, User, VnodePlace,
+    VnodeState,
 };
 pub use client::MetaClient;
 pub use command::{
-    AlterTable, Command, DatabaseChange, NewColumn, NewNode, NewUser, NodeChange, Reply,
-    TenantChange, UserChange,
+    AlterTable, Command, DatabaseChange, GrantChange, NewColumn, NewNode, NewUser, NodeChange,
+    Reply, TenantChange, UserChange,
 };
 pub use error::{Error, Result};
 pub use machine::MetaMachine;

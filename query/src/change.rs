@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use model::{ColumnKind, Points, TableSchema, TimeRange};
 
-use crate::access::Need;
+use crate::access::{Need, Object};
 use crate::error::{Error, LOCK_LOST, Result};
 use crate::ingest::Target;
 use crate::insert::{SELECTED_BYTES_MAX, SELECTED_ROWS_MAX, convert, in_column};
@@ -67,8 +67,8 @@ impl Session {
 
     /// Runs a DELETE. Returns the number of rows.
     async fn delete(self: &Arc<Self>, delete: &ast::Delete, params: &[ScalarValue]) -> Result<u64> {
-        self.check(Need::Write)?;
         let changed = self.delete_target(delete)?;
+        self.check(Need::Write(changed.object()))?;
         let plan = self.physical_plan(&changed.rows(&[]), params.to_vec()).await?;
         let Some(request) = storage_answers(&plan).cloned() else {
             return self.delete_rows(&changed, params).await;
@@ -102,8 +102,8 @@ impl Session {
 
     /// Runs an UPDATE. Returns the number of rows.
     async fn update(self: &Arc<Self>, update: &ast::Update, params: &[ScalarValue]) -> Result<u64> {
-        self.check(Need::Write)?;
         let changed = self.update_target(update)?;
+        self.check(Need::Write(changed.object()))?;
         let assignments = changed.assignments(&update.assignments)?;
         if assignments.tags {
             return self.update_tags(&changed, &assignments, params).await;
@@ -197,12 +197,12 @@ impl Session {
 
     /// Runs a TRUNCATE.
     async fn truncate(self: &Arc<Self>, truncate: &ast::Truncate) -> Result<()> {
-        self.check(Need::Write)?;
         for target in &truncate.table_names {
             let (database, table) = match self.user_table(&parts(&target.name)?) {
                 Err(error) if truncate.if_exists && error.sqlstate == "42P01" => continue,
                 found => found?,
             };
+            self.check(Need::Write(Object::table(database.id, table.id)))?;
             let cluster = self.database().cluster();
             let lock = cluster.lock_for_change(database.id, TimeRange::ALL).await?;
             let everything = cluster::SeriesFilter::default();
@@ -316,6 +316,10 @@ impl Session {
 }
 
 impl<'a> Changed<'a> {
+    fn object(&self) -> Object {
+        Object::table(self.database.id, self.table.id)
+    }
+
     fn copy(&self) -> Self {
         Self {
             relation: self.relation,

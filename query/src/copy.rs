@@ -188,10 +188,10 @@ impl Session {
         let ast::CopySource::Table { table_name, columns } = source else {
             return Err(Error::syntax("COPY of a query can only go TO STDOUT"));
         };
-        self.check(Need::Write)?;
         let (database, table) = self.user_table(&crate::planning::parts(table_name)?)?;
         let names: Vec<String> = columns.iter().map(crate::sql::fold).collect();
         let target = Target::new(database, table, &names)?;
+        self.check(Need::Write(target.object()))?;
         let decoder = Decoder::new(format, target.columns.clone());
         self.note_write();
         Ok(Output::CopyIn(Box::new(CopyIn {

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use meta::{
     AlterTable, Catalog, Command, DatabaseChange, DatabaseOptions, NewColumn, NewUser, Precision,
-    Role, TenantChange, User, UserChange,
+    TenantChange, User, UserChange,
 };
 use model::time::Span;
 use model::{ColumnKind, UserId};
 
-use crate::access::Need;
+use crate::access::{Need, Object};
 use crate::error::{Error, Result};
 use crate::output::{Notice, Output};
+use crate::roles::role_named;
 use crate::scram::make_verifier;
 use crate::session::Session;
 use crate::sql::{
@@ -33,12 +34,20 @@ impl Session {
             Def::CreateUser { .. } | Def::AlterUser { .. } | Def::DropUser { .. } => {
                 self.define_user(definition).await
             }
+            Def::CreateRole { name, if_not_exists, inherits } => {
+                self.create_role(name, *if_not_exists, *inherits).await
+            }
+            Def::DropRole { name, .. } if self.has_role(name) => self.drop_role(name).await,
+            Def::DropRole { name, if_exists } => {
+                let (name, if_exists) = (name.clone(), *if_exists);
+                self.define_user(&Def::DropUser { name, if_exists }).await
+            }
+            Def::Grant(statement) => self.grant(statement).await,
+            Def::Membership(membership) => self.change_membership(membership).await,
             Def::CreateDatabase { .. } | Def::AlterDatabase { .. } | Def::DropDatabase { .. } => {
-                self.check(Need::Define)?;
                 self.define_database(definition).await
             }
             Def::CreateTable { .. } | Def::AlterTable { .. } | Def::DropTable { .. } => {
-                self.check(Need::Define)?;
                 self.define_table(definition).await
             }
         }
@@ -50,7 +59,7 @@ impl Session {
     }
 
     /// Does nothing, and says so.
-    fn skip(&self, what: &str, name: &str, because: &str, tag: &'static str) -> Output {
+    pub(crate) fn skip(&self, what: &str, name: &str, because: &str, tag: &'static str) -> Output {
         self.notice(Notice::plain(format!("{what} \"{name}\" {because}, skipping")));
         Output::Done(tag)
     }
@@ -70,17 +79,18 @@ impl Session {
                 let tenant =
                     catalog.tenant(name).filter(|tenant| tenant.id == self.identity().tenant);
                 // An owner changes its own tenant, an administrator any.
-                self.check(if tenant.is_some() { Need::Define } else { Need::Administer })?;
-                let tenant = catalog.tenant(name).ok_or_else(|| missing("tenant", name))?.id;
+                self.check(if tenant.is_some() { Need::Govern } else { Need::Administer })?;
+                let tenant = catalog.tenant(name).ok_or_else(|| missing("tenant", name))?;
                 let change = match action {
                     TenantAction::Comment(comment) => TenantChange::Comment(comment.clone()),
                     TenantAction::AddUser(user, role) => {
-                        TenantChange::AddMember(self.user_id(user)?, role_of(role)?)
+                        TenantChange::AddMember(self.user_id(user)?, role_named(tenant, role)?)
                     }
                     TenantAction::RemoveUser(user) => {
                         TenantChange::RemoveMember(self.user_id(user)?)
                     }
                 };
+                let tenant = tenant.id;
                 self.submit(Command::AlterTenant { tenant, change }, "ALTER TENANT").await
             }
             Definition::DropTenant { name, if_exists } => {
@@ -99,7 +109,7 @@ impl Session {
         }
     }
 
-    fn user_id(&self, name: &str) -> Result<UserId> {
+    pub(crate) fn user_id(&self, name: &str) -> Result<UserId> {
         let catalog = self.database().catalog();
         catalog.user(name).map(|user| user.id).ok_or_else(|| missing("user", name))
     }
@@ -112,12 +122,13 @@ impl Session {
                 if *if_not_exists && catalog.user(name).is_some() {
                     return Ok(self.skip("user", name, "already exists", "CREATE ROLE"));
                 }
-                let verifier = options.password.as_deref().map(make_verifier).transpose()?;
+                let verifier = verifier_of(options)?;
                 let user = NewUser {
                     name: name.clone(),
                     verifier,
                     admin: options.admin.unwrap_or(false),
                     comment: options.comment.clone().unwrap_or_default(),
+                    must_change_password: options.must_change_password.unwrap_or(false),
                 };
                 self.submit(Command::CreateUser(user), "CREATE ROLE").await
             }
@@ -126,7 +137,9 @@ impl Session {
                 let own = user.as_ref().is_ok_and(|user| user.id == self.identity().user);
                 // Everyone may change the own password, nothing else of the own.
                 let only_password = matches!(action, UserAction::Set(options)
-                    if options.admin.is_none() && options.comment.is_none());
+                    if options.admin.is_none()
+                        && options.comment.is_none()
+                        && options.must_change_password.is_none());
                 if !(own && only_password) {
                     self.check(Need::Administer)?;
                 }
@@ -152,11 +165,15 @@ impl Session {
         let mut changes = Vec::new();
         match action {
             UserAction::Rename(name) => changes.push(UserChange::Rename(name.clone())),
-            UserAction::Set(UserOptions { password, comment, admin }) => {
-                let verifier = password.as_deref().map(make_verifier).transpose()?;
+            UserAction::Set(options) => {
+                let verifier = verifier_of(options)?;
+                if verifier.is_some() && user.must_change_password {
+                    changes.push(UserChange::MustChangePassword(false));
+                }
                 changes.extend(verifier.map(|verifier| UserChange::Verifier(Some(verifier))));
-                changes.extend(comment.clone().map(UserChange::Comment));
-                changes.extend(admin.map(UserChange::Admin));
+                changes.extend(options.comment.clone().map(UserChange::Comment));
+                changes.extend(options.admin.map(UserChange::Admin));
+                changes.extend(options.must_change_password.map(UserChange::MustChangePassword));
             }
         }
         for change in changes {
@@ -170,6 +187,7 @@ impl Session {
         let tenant = self.identity().tenant;
         match definition {
             Definition::CreateDatabase { name, if_not_exists, options } => {
+                self.check(Need::Govern)?;
                 if *if_not_exists && catalog.database(tenant, name).is_some() {
                     return Ok(self.skip("database", name, "already exists", "CREATE DATABASE"));
                 }
@@ -181,6 +199,7 @@ impl Session {
             }
             Definition::AlterDatabase { name, option } => {
                 let database = self.user_database(name)?.id;
+                self.check(Need::Define(Object::database(database)))?;
                 let change = match *option {
                     AlterDatabaseOption::Ttl(ttl) => DatabaseChange::Ttl(ttl),
                     AlterDatabaseOption::Shard(shards) => DatabaseChange::Shards(shards),
@@ -201,6 +220,7 @@ impl Session {
             Definition::DropDatabase { name, if_exists } => match self.user_database(name) {
                 Ok(database) => {
                     let database = database.id;
+                    self.check(Need::Define(Object::database(database)))?;
                     self.submit(Command::DropDatabase { database }, "DROP DATABASE").await
                 }
                 Err(_) if *if_exists => {
@@ -217,6 +237,7 @@ impl Session {
             Definition::CreateTable { name, if_not_exists, columns } => {
                 let (database, table) = self.split_table(name)?;
                 let database = self.user_database(&database)?.id;
+                self.check(Need::Define(Object::database(database)))?;
                 let exists = self.database().catalog().table(database, table).is_some();
                 if *if_not_exists && exists {
                     return Ok(self.skip("relation", table, "already exists", "CREATE TABLE"));
@@ -226,7 +247,8 @@ impl Session {
                 self.submit(Command::CreateTable { database, name, columns }, "CREATE TABLE").await
             }
             Definition::AlterTable { name, action } => {
-                let (_, table) = self.user_table(name)?;
+                let (database, table) = self.user_table(name)?;
+                self.check(Need::Define(Object::table(database.id, table.id)))?;
                 let change = match action {
                     AlterTableAction::Add(column) => {
                         self.note_widening(column);
@@ -243,7 +265,8 @@ impl Session {
             Definition::DropTable { names, if_exists } => {
                 for name in names {
                     match self.user_table(name) {
-                        Ok((_, table)) => {
+                        Ok((database, table)) => {
+                            self.check(Need::Define(Object::table(database.id, table.id)))?;
                             let dropped = Command::DropTable { table: table.id };
                             self.database().meta().submit(&dropped).await?;
                         }
@@ -272,17 +295,22 @@ impl Session {
     }
 }
 
+/// Returns the verifier of a new password, or the one that is given.
+fn verifier_of(options: &UserOptions) -> Result<Option<String>> {
+    match (&options.password, &options.verifier) {
+        (Some(_), Some(_)) => Err(Error::syntax("password and hash_password exclude each other")),
+        (Some(password), None) => make_verifier(password).map(Some),
+        (None, Some(verifier)) => match crate::scram::Verifier::parse(verifier) {
+            Some(_) => Ok(Some(verifier.clone())),
+            None => Err(Error::new("22023", "hash_password is no SCRAM-SHA-256 verifier")),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
 fn missing(what: &str, name: &str) -> Error {
     let sqlstate = if what == "tenant" { "3D000" } else { "42704" };
     Error::new(sqlstate, format!("{what} \"{name}\" does not exist"))
-}
-
-fn role_of(name: &str) -> Result<Role> {
-    match name {
-        "owner" => Ok(Role::Owner),
-        "member" => Ok(Role::Member),
-        other => Err(missing("role", other).hint("roles are owner and member")),
-    }
 }
 
 fn new_column(column: &ColumnDefinition) -> NewColumn {

@@ -15,6 +15,7 @@ use model::series_key::TAG_VALUE_BYTES_MAX;
 use model::time::Span;
 use model::{Column, ColumnKind, Points, SeriesKey, TableSchema, ValueType};
 
+use crate::access::Object;
 use crate::database::Database;
 use crate::error::{Error, Result, nearest};
 
@@ -62,6 +63,11 @@ enum CellBuilder {
 }
 
 impl Target {
+    /// Returns the table, as privileges name it.
+    pub(crate) fn object(&self) -> Object {
+        Object::table(self.database.id, self.table.id)
+    }
+
     /// Names columns of a table, all of them where `names` is empty.
     pub(crate) fn new(
         database: Arc<meta::Database>,

@@ -33,8 +33,8 @@ impl Session {
         insert: &ast::Insert,
         params: &[ScalarValue],
     ) -> Result<u64> {
-        self.check(Need::Write)?;
         let target = self.insert_target(insert)?;
+        self.check(Need::Write(target.object()))?;
         let source = insert.source.as_ref().ok_or_else(|| Error::unsupported("DEFAULT VALUES"))?;
         let literal = match source.body.as_ref() {
             ast::SetExpr::Values(values) if is_plain(source) => {

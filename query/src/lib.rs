@@ -10,6 +10,7 @@
 //! | `sql`      | our grammar in front of DataFusion's, and the limits on statements           |
 //! | `access`   | who may do what: the only place that decides                                |
 //! | `ddl`      | definitions: tenants, users, databases, tables                              |
+//! | `roles`    | roles of a tenant, their members and grants                                  |
 //! | `show`     | SHOW and DESCRIBE                                                           |
 //! | `ingest`   | columns of rows to points, and points to the cluster                        |
 //! | `write`    | rows front ends decoded themselves; schemas grow as these need               |
@@ -50,6 +51,7 @@ mod last_rows;
 mod nodes;
 mod output;
 mod planning;
+mod roles;
 mod scan;
 mod scram;
 mod session;

@@ -20,7 +20,7 @@ use crate::database::Database;
 use crate::error::{Error, Result, nearest};
 use crate::output::{Notice, Output};
 use crate::settings::Settings;
-use crate::sql::Statement;
+use crate::sql::{Definition, Statement, UserAction};
 
 /// A connected client.
 pub struct Session {
@@ -192,6 +192,7 @@ impl Session {
         statement: &Statement,
         params: &[ScalarValue],
     ) -> Result<Output> {
+        self.check_password_changed(statement)?;
         match statement {
             Statement::Query(_) => {
                 self.check(Need::See)?;
@@ -259,6 +260,22 @@ impl Session {
                 Ok(Output::End("ROLLBACK"))
             }
             Statement::Discard(tag) => Ok(Output::Done(tag)),
+        }
+    }
+
+    /// Refuses everything but a new password to a user who must change it.
+    fn check_password_changed(&self, statement: &Statement) -> Result<()> {
+        let catalog = self.database.catalog();
+        let must = catalog.user_by_id(self.identity.user).is_some_and(|u| u.must_change_password);
+        let own_password = |definition: &Definition| {
+            matches!(definition, Definition::AlterUser { name, action: UserAction::Set(options) }
+                if *name == self.user && options.password.is_some())
+        };
+        match statement {
+            Statement::Definition(definition) if own_password(definition) => Ok(()),
+            _ if !must => Ok(()),
+            _ => Err(Error::new("28P01", "the password must be changed first")
+                .hint(format!("ALTER USER {} PASSWORD '…'", self.user))),
         }
     }
 

@@ -6,7 +6,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use model::ColumnKind;
 use model::time::{Span, span_in_words};
 
-use crate::access::Need;
+use crate::access::{Need, Object};
 use crate::error::{Error, Result};
 use crate::nodes;
 use crate::output::Output;
@@ -143,11 +143,12 @@ impl Session {
 
     /// Runs a COMPACT: flushes what is in memory and makes one sorted run of each vnode.
     pub(crate) async fn compact(&self, what: &Compacted) -> Result<Output> {
-        self.check(Need::Define)?;
         let cluster = self.database().cluster();
         match what {
             Compacted::Database(name) => {
-                cluster.compact(self.user_database(name)?.id, None).await?;
+                let database = self.user_database(name)?.id;
+                self.check(Need::Define(Object::database(database)))?;
+                cluster.compact(database, None).await?;
             }
             Compacted::Vnodes(vnodes) => {
                 let catalog = self.database().catalog();
@@ -162,6 +163,7 @@ impl Session {
                     });
                     let missing = || Error::new("42704", format!("vnode {vnode} does not exist"));
                     let database = database.ok_or_else(missing)?.id;
+                    self.check(Need::Define(Object::database(database)))?;
                     cluster.compact(database, Some(model::VnodeId(*vnode))).await?;
                 }
             }

@@ -8,8 +8,8 @@ mod parser;
 mod template;
 
 pub(crate) use definitions::{
-    AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind,
-    TenantAction, UserAction, UserOptions,
+    AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, GrantStatement, GrantedOn,
+    Membership, NewColumnKind, TenantAction, UserAction, UserOptions,
 };
 pub use parser::parse;
 pub(crate) use parser::{fold, parse_one};

@@ -9,7 +9,7 @@ use model::points::{POINTS_ROWS_MAX, PointsColumn, SeriesDictionary};
 use model::series_key::TAG_VALUE_BYTES_MAX;
 use model::{Column, ColumnKind, Points, SeriesKey, TableSchema, ValueType};
 
-use crate::access::Need;
+use crate::access::{Need, Object};
 use crate::error::{Error, Result};
 use crate::ingest::{Target, null_value};
 use crate::session::Session;
@@ -39,8 +39,11 @@ impl Session {
     /// # Errors
     /// 42804 for values of another type than their column's; what INSERT would say.
     pub async fn write(&self, batch: RowBatch) -> Result<()> {
-        self.check(Need::Write)?;
         let database = self.user_database(&self.database_name())?;
+        let catalog = self.database().catalog();
+        let table = catalog.table(database.id, &batch.table).map(|table| table.id);
+        // Who may write to the database may have a table made by its rows.
+        self.check(Need::Write(Object { database: database.id, table }))?;
         let table = self.grown_table(&database, &batch).await?;
         let target = Target::whole(database, table);
         target.check_alive(&batch.times, self.now_ns())?;

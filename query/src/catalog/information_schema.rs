@@ -9,10 +9,23 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::common::Result;
 
+use model::time::{Span, span_in_words};
+
 use super::{INFORMATION_SCHEMA, PG_CATALOG, SessionCatalogs};
 use crate::types::pg_name;
 
-const TABLES: [&str; 5] = ["schemata", "tables", "columns", "views", "table_constraints"];
+const TABLES: [&str; 10] = [
+    "schemata",
+    "tables",
+    "columns",
+    "views",
+    "table_constraints",
+    "databases",
+    "roles",
+    "enabled_roles",
+    "members",
+    "database_privileges",
+];
 
 /// The schema of that name.
 #[derive(Debug)]
@@ -29,6 +42,11 @@ impl SchemaProvider for InformationSchema {
             "schemata" => self.schemata(),
             "tables" => self.tables(),
             "columns" => self.columns(),
+            "databases" => self.databases(),
+            "roles" => self.roles(),
+            "enabled_roles" => texts(&["role_name"], &self.enabled_roles()),
+            "members" => self.members(),
+            "database_privileges" => self.database_privileges(),
             "views" => {
                 texts(&["table_catalog", "table_schema", "table_name", "view_definition"], &[])
             }
@@ -94,6 +112,80 @@ impl InformationSchema {
         }
         TABLES.iter().for_each(|table| add(INFORMATION_SCHEMA, table, "VIEW"));
         texts(&["table_catalog", "table_schema", "table_name", "table_type"], &rows)
+    }
+
+    fn databases(&self) -> Result<RecordBatch> {
+        let catalog = self.0.database.catalog();
+        let row = |database: &Arc<meta::Database>| {
+            let options = &database.options;
+            vec![
+                self.tenant_name(),
+                database.name.clone(),
+                span_in_words(options.ttl),
+                options.shards.to_string(),
+                span_in_words(Span::Ns(options.vnode_duration_ns)),
+                options.replicas.to_string(),
+                options.precision.sql().to_owned(),
+            ]
+        };
+        let rows: Vec<Vec<String>> = catalog.databases(self.0.identity.tenant).map(row).collect();
+        let names = [
+            "tenant_name",
+            "database_name",
+            "ttl",
+            "shard",
+            "vnode_duration",
+            "replica",
+            "precision",
+        ];
+        texts(&names, &rows)
+    }
+
+    fn tenant(&self) -> Option<Arc<meta::Tenant>> {
+        self.0.database.catalog().tenant_by_id(self.0.identity.tenant).cloned()
+    }
+
+    fn roles(&self) -> Result<RecordBatch> {
+        let row = |name: &str, kind: &str, inherits: &str| {
+            [name, kind, inherits].map(str::to_owned).to_vec()
+        };
+        let mut rows = vec![row("owner", "system", ""), row("member", "system", "")];
+        if let Some(tenant) = self.tenant() {
+            let custom = tenant.roles.iter();
+            rows.extend(custom.map(|(name, role)| row(name, "custom", role.inherits.name())));
+        }
+        texts(&["role_name", "role_type", "inherit_role"], &rows)
+    }
+
+    /// The role of who asks; an administrator who is no member has none.
+    fn enabled_roles(&self) -> Vec<Vec<String>> {
+        let tenant = self.tenant();
+        let role = tenant.as_ref().and_then(|one| one.members.get(&self.0.identity.user));
+        role.map(|role| vec![role.name().to_owned()]).into_iter().collect()
+    }
+
+    fn members(&self) -> Result<RecordBatch> {
+        let catalog = self.0.database.catalog();
+        let mut rows = Vec::new();
+        for (user, role) in self.tenant().iter().flat_map(|tenant| &tenant.members) {
+            if let Some(user) = catalog.user_by_id(*user) {
+                rows.push(vec![user.name.clone(), role.name().to_owned()]);
+            }
+        }
+        texts(&["user_name", "role_name"], &rows)
+    }
+
+    fn database_privileges(&self) -> Result<RecordBatch> {
+        let catalog = self.0.database.catalog();
+        let grants = self.tenant().map(|tenant| crate::roles::grants(&catalog, &tenant));
+        let row =
+            |(database, table, level, role): (String, Option<String>, meta::Level, String)| {
+                let table = table.unwrap_or_default();
+                vec![self.tenant_name(), database, table, level.sql().to_owned(), role]
+            };
+        let rows: Vec<Vec<String>> = grants.unwrap_or_default().into_iter().map(row).collect();
+        let names = ["tenant_name", "database_name", "table_name", "privilege_type", "role_name"];
+        texts(&names, &rows)
     }
 
     fn columns(&self) -> Result<RecordBatch> {

@@ -15,7 +15,7 @@ use model::time::Span;
 use model::{ColumnId, ColumnKind, TableSchema, TimeRange};
 
 use super::SessionCatalogs;
-use crate::access::{Need, check};
+use crate::access::{Need, Object, check};
 use crate::error::Error;
 use crate::scan::{ScanOptions, TskvScanExec};
 
@@ -36,7 +36,8 @@ impl SchemaProvider for DatabaseSchema {
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let catalog = self.catalogs.database.catalog();
         if let Some(table) = catalog.table(self.database.id, name) {
-            check(&catalog, self.catalogs.identity, Need::Read)?;
+            let object = Object::table(self.database.id, table.id);
+            check(&catalog, self.catalogs.identity, Need::Read(object))?;
             return Ok(Some(Arc::new(TskvTable {
                 database: Arc::clone(&self.database),
                 table: Arc::clone(table),

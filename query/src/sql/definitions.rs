@@ -6,18 +6,93 @@ use model::time::Span;
 /// A statement that changes the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Definition {
-    CreateTenant { name: String, if_not_exists: bool, comment: String },
-    AlterTenant { name: String, action: TenantAction },
-    DropTenant { name: String, if_exists: bool },
-    CreateUser { name: String, if_not_exists: bool, options: UserOptions },
-    AlterUser { name: String, action: UserAction },
-    DropUser { name: String, if_exists: bool },
-    CreateDatabase { name: String, if_not_exists: bool, options: Vec<AlterDatabaseOption> },
-    AlterDatabase { name: String, option: AlterDatabaseOption },
-    DropDatabase { name: String, if_exists: bool },
-    CreateTable { name: Vec<String>, if_not_exists: bool, columns: Vec<ColumnDefinition> },
-    AlterTable { name: Vec<String>, action: AlterTableAction },
-    DropTable { names: Vec<Vec<String>>, if_exists: bool },
+    CreateTenant {
+        name: String,
+        if_not_exists: bool,
+        comment: String,
+    },
+    AlterTenant {
+        name: String,
+        action: TenantAction,
+    },
+    DropTenant {
+        name: String,
+        if_exists: bool,
+    },
+    CreateUser {
+        name: String,
+        if_not_exists: bool,
+        options: UserOptions,
+    },
+    AlterUser {
+        name: String,
+        action: UserAction,
+    },
+    DropUser {
+        name: String,
+        if_exists: bool,
+    },
+    CreateRole {
+        name: String,
+        if_not_exists: bool,
+        inherits: meta::SystemRole,
+    },
+    /// A role of the tenant, else a user, as PostgreSQL calls both.
+    DropRole {
+        name: String,
+        if_exists: bool,
+    },
+    Grant(GrantStatement),
+    Membership(Membership),
+    CreateDatabase {
+        name: String,
+        if_not_exists: bool,
+        options: Vec<AlterDatabaseOption>,
+    },
+    AlterDatabase {
+        name: String,
+        option: AlterDatabaseOption,
+    },
+    DropDatabase {
+        name: String,
+        if_exists: bool,
+    },
+    CreateTable {
+        name: Vec<String>,
+        if_not_exists: bool,
+        columns: Vec<ColumnDefinition>,
+    },
+    AlterTable {
+        name: Vec<String>,
+        action: AlterTableAction,
+    },
+    DropTable {
+        names: Vec<Vec<String>>,
+        if_exists: bool,
+    },
+}
+
+/// What roles may do from now on, or no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantStatement {
+    pub grants: Vec<(meta::Level, GrantedOn)>,
+    pub roles: Vec<String>,
+    pub revoke: bool,
+}
+
+/// What is granted on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrantedOn {
+    Database(String),
+    Table(Vec<String>),
+}
+
+/// Who has a role of the tenant from now on, or no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    pub role: String,
+    pub users: Vec<String>,
+    pub revoke: bool,
 }
 
 /// A change of a tenant.
@@ -39,8 +114,11 @@ pub enum UserAction {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct UserOptions {
     pub password: Option<String>,
+    /// A verifier in PostgreSQL's form, as a dump has it.
+    pub verifier: Option<String>,
     pub comment: Option<String>,
     pub admin: Option<bool>,
+    pub must_change_password: Option<bool>,
 }
 
 impl std::fmt::Debug for UserOptions {
@@ -48,8 +126,10 @@ impl std::fmt::Debug for UserOptions {
         // The password must reach no log.
         f.debug_struct("UserOptions")
             .field("password", &self.password.as_ref().map(|_| "***"))
+            .field("verifier", &self.verifier.as_ref().map(|_| "***"))
             .field("comment", &self.comment)
             .field("admin", &self.admin)
+            .field("must_change_password", &self.must_change_password)
             .finish()
     }
 }

@@ -3,6 +3,7 @@
 mod definition;
 mod kept;
 mod nodes;
+mod roles;
 
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast;
@@ -202,6 +203,7 @@ fn statement(parser: &mut DFParser<'_>) -> Parsed<Statement> {
         ("MOVE" | "COPY" | "DROP", "VNODE") => nodes::vnode(p),
         ("REPLICA", _) => nodes::replica(p),
         ("CHECKSUM", _) => nodes::checksum(p),
+        ("GRANT" | "REVOKE", _) => roles::grant(p),
         ("ALTER", _) => definition::alter(p),
         ("DROP", _) => definition::drop_object(p),
         ("SHOW", _) => show(p),

@@ -9,6 +9,7 @@
     reason = "tests say what they want, and stop where they do not get it"
 )]
 
+mod access;
 mod clients;
 mod cluster;
 mod http;

@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use meta::Precision;
+use meta::{Precision, SystemRole};
 use model::time::{Span, parse_span};
 
 use super::{Failure, Parsed, count, expect, name, object_name, skip, take, take_all, word};
@@ -49,16 +49,13 @@ pub(super) fn create(p: &mut Parser<'_>) -> Parsed<Statement> {
             let comment = tenant_options(p)?.unwrap_or_default();
             definition(Definition::CreateTenant { name, if_not_exists, comment })
         }
-        "USER" | "ROLE" => {
+        "USER" => {
             let if_not_exists = if_not_exists(p);
             let name = name(p)?;
             let options = user_options(p)?;
-            if what == "ROLE" && options.password.is_none() {
-                let hint = "CREATE ROLE ... LOGIN PASSWORD '...' makes a user";
-                return Err(Error::unsupported("CREATE ROLE without LOGIN").hint(hint).into());
-            }
             definition(Definition::CreateUser { name, if_not_exists, options })
         }
+        "ROLE" => create_role(p),
         "DATABASE" | "SCHEMA" => {
             let if_not_exists = if_not_exists(p);
             let name = name(p)?;
@@ -69,6 +66,29 @@ pub(super) fn create(p: &mut Parser<'_>) -> Parsed<Statement> {
         "TEMP" | "TEMPORARY" => Err(Error::unsupported("CREATE TEMP TABLE").into()),
         other => Err(Error::unsupported(format!("CREATE {other}")).into()),
     }
+}
+
+/// Reads CREATE ROLE: a role of the tenant, or a user where it says LOGIN or gives a password.
+fn create_role(p: &mut Parser<'_>) -> Parsed<Statement> {
+    let if_not_exists = if_not_exists(p);
+    let name = name(p)?;
+    take(p, "NOLOGIN");
+    let inherits = if take(p, "INHERIT") {
+        match word(p, 0).as_str() {
+            "OWNER" => SystemRole::Owner,
+            "MEMBER" | "" => SystemRole::Member,
+            _ => return Err(p.expected::<()>("owner or member", p.peek_token()).into()),
+        }
+    } else if matches!(p.peek_token_ref().token, Token::EOF | Token::SemiColon) {
+        SystemRole::Member
+    } else {
+        let options = user_options(p)?;
+        return definition(Definition::CreateUser { name, if_not_exists, options });
+    };
+    if !matches!(p.peek_token_ref().token, Token::EOF | Token::SemiColon) {
+        p.advance_token();
+    }
+    definition(Definition::CreateRole { name, if_not_exists, inherits })
 }
 
 fn tenant_options(p: &mut Parser<'_>) -> Parsed<Option<String>> {
@@ -103,6 +123,8 @@ fn user_options(p: &mut Parser<'_>) -> Parsed<UserOptions> {
                 return Err(Error::unsupported("PASSWORD NULL").into());
             }
             "PASSWORD" => options.password = Some(p.parse_literal_string()?),
+            "HASH_PASSWORD" => options.verifier = Some(p.parse_literal_string()?),
+            "MUST_CHANGE_PASSWORD" => options.must_change_password = Some(boolean(p)?),
             "ENCRYPTED" | "LOGIN" => {}
             "COMMENT" => options.comment = Some(p.parse_literal_string()?),
             "SUPERUSER" => options.admin = Some(true),
@@ -401,7 +423,8 @@ pub(super) fn drop_object(p: &mut Parser<'_>) -> Parsed<Statement> {
     let if_exists = if_exists(p);
     let dropped = match what.as_str() {
         "TENANT" => Definition::DropTenant { name: name(p)?, if_exists },
-        "USER" | "ROLE" => Definition::DropUser { name: name(p)?, if_exists },
+        "USER" => Definition::DropUser { name: name(p)?, if_exists },
+        "ROLE" => Definition::DropRole { name: name(p)?, if_exists },
         "DATABASE" | "SCHEMA" => Definition::DropDatabase { name: name(p)?, if_exists },
         "TABLE" => {
             let mut names = vec![object_name(p)?];
