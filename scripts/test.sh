@@ -8,6 +8,11 @@ if ! command -v psql >/dev/null || ! command -v openssl >/dev/null || [ ! -f /us
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql-client libpostgresql-jdbc-java openssl >/dev/null
 fi
+if ! command -v prometheus >/dev/null; then
+  echo "Installing Prometheus…"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >/dev/null
+fi
 # psycopg lives in a folder of its own: the machine's Python is left as it is.
 clients=$HOME/.cache/cnosdb/clients
 if [ ! -x "$clients/bin/python" ] || ! "$clients/bin/python" -c 'import psycopg' 2>/dev/null; then

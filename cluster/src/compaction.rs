@@ -152,7 +152,7 @@ impl Cluster {
     }
 
     /// Returns what is known of the files of the vnodes open on this node.
-    pub(crate) async fn files_here(&self) -> Vec<VnodeFiles> {
+    pub async fn files_here(&self) -> Vec<VnodeFiles> {
         let catalog = self.meta.catalog();
         let open = self.vnodes.open_now().await;
         let files = open.iter().filter_map(|(member, hosted)| {

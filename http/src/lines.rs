@@ -65,7 +65,7 @@ impl Precision {
         })
     }
 
-    fn ns(self) -> i64 {
+    pub(crate) fn ns(self) -> i64 {
         match self {
             Self::Ns => 1,
             Self::Us => 1_000,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::connect_info::Connected;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use axum::serve::{IncomingStream, Listener};
 use query::Database;
@@ -23,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Doorkeeper;
 use crate::body::BODY_BYTES_MAX;
-use crate::{sql, write};
+use crate::metrics::Metrics;
+use crate::{metrics, opentsdb, prometheus, sql, write};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +48,8 @@ pub struct HttpConfig {
 /// What all requests share.
 pub(crate) struct Shared {
     pub(crate) doorkeeper: Doorkeeper,
+    pub(crate) database: Arc<Database>,
+    pub(crate) metrics: Metrics,
 }
 
 /// The running front end.
@@ -57,15 +61,24 @@ pub struct HttpServer {
 impl HttpServer {
     /// Serves clients of `listener` until it is closed.
     pub fn start(listener: TcpListener, database: Arc<Database>, config: HttpConfig) -> Self {
-        let shared = Arc::new(Shared { doorkeeper: Doorkeeper::new(database) });
+        let metrics = Metrics::default();
+        let doorkeeper = Doorkeeper::new(Arc::clone(&database));
+        let shared = Arc::new(Shared { doorkeeper, database, metrics: metrics.clone() });
         let routes = Router::new()
             .route("/api/v1/write", post(write::write))
             .route("/write", post(write::influx_write))
             .route("/api/v2/write", post(write::influx_write))
+            .route("/api/v1/prom/write", post(prometheus::write))
+            .route("/api/v1/prom/read", post(prometheus::read))
+            .route("/api/v1/opentsdb/write", post(opentsdb::lines))
+            .route("/api/v1/opentsdb/put", post(opentsdb::put))
+            .route("/api/put", post(opentsdb::put))
             .route("/api/v1/sql", post(sql::run))
+            .route("/metrics", get(metrics::scrape))
             .route("/api/v1/ping", get(sql::ping))
             .route("/ping", get(sql::influx_ping))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .layer(from_fn_with_state(metrics, metrics::count))
             .with_state(shared);
         let stop = CancellationToken::new();
         let listener = Sockets::new(listener, config, stop.clone());

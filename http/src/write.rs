@@ -65,6 +65,7 @@ pub(crate) async fn write(
             Err(error) => failed.push((error, lines)),
         }
     }
+    shared.metrics.rows_in("lines", kept);
     let parsed = Parsed { batches: Vec::new(), bad, bad_count, good_count };
     if parsed.bad_count == 0 && failed.is_empty() {
         return Ok(());

@@ -140,6 +140,7 @@ mod tests {
             Statement::Update(_) => "update",
             Statement::Truncate(_) => "truncate",
             Statement::Compact(_) => "compact",
+            Statement::Kill(_) => "kill",
             Statement::Nodes(_) => "nodes",
             Statement::Copy(_) => "copy",
             Statement::Definition(definition) => defined(definition),
@@ -182,7 +183,7 @@ mod tests {
     }
 
     /// As many as the two functions above name.
-    const KINDS: usize = 38;
+    const KINDS: usize = 39;
 
     #[test]
     fn every_kind_of_statement_has_a_row_in_the_table_of_privileges() {

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 
 use crate::access::{Identity, may_enter};
 use crate::error::{Error, Result};
+use crate::running::AllRunning;
 use crate::scram::Verifier;
 use crate::session::{Entry, Session};
 
@@ -46,6 +47,7 @@ pub struct Database {
     clock: Arc<dyn Clock>,
     template: SessionState,
     threads: Handle,
+    running: Arc<AllRunning>,
 }
 
 impl Database {
@@ -61,7 +63,12 @@ impl Database {
         threads: Handle,
     ) -> Result<Arc<Self>> {
         let template = template(config)?;
-        Ok(Arc::new(Self { meta, cluster, clock, template, threads }))
+        let running = Arc::default();
+        Ok(Arc::new(Self { meta, cluster, clock, template, threads, running }))
+    }
+
+    pub(crate) fn running(&self) -> &Arc<AllRunning> {
+        &self.running
     }
 
     pub(crate) fn query_threads(&self) -> &Handle {

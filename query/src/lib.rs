@@ -11,6 +11,9 @@
 //! | `access`   | who may do what: the only place that decides                                |
 //! | `ddl`      | definitions: tenants, users, databases, tables                              |
 //! | `roles`    | roles of a tenant, their members and grants                                  |
+//! | `measures` | what can be measured at any moment                                          |
+//! | `running`  | the statements that run now; KILL                                            |
+//! | `series`   | SHOW SERIES, TAG VALUES, TAG KEYS, FIELD KEYS                               |
 //! | `show`     | SHOW and DESCRIBE                                                           |
 //! | `ingest`   | columns of rows to points, and points to the cluster                        |
 //! | `write`    | rows front ends decoded themselves; schemas grow as these need               |
@@ -48,12 +51,15 @@ mod gap_fill;
 mod ingest;
 mod insert;
 mod last_rows;
+mod measures;
 mod nodes;
 mod output;
 mod planning;
 mod roles;
+mod running;
 mod scan;
 mod scram;
+mod series;
 mod session;
 mod settings;
 mod show;
@@ -66,6 +72,7 @@ pub use copy::{CopyFormat, CopyIn, CopyOut, CopyRow};
 pub use database::{Database, DatabaseConfig};
 pub use datafusion::common::ScalarValue;
 pub use error::{Error, Result};
+pub use measures::Measure;
 pub use output::{Notice, Output};
 pub use planning::Prepared;
 pub use scram::{Remembered, Verifier, make_verifier};

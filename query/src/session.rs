@@ -19,6 +19,7 @@ use crate::cursors::Kept;
 use crate::database::Database;
 use crate::error::{Error, Result, nearest};
 use crate::output::{Notice, Output};
+use crate::running::Running;
 use crate::settings::Settings;
 use crate::sql::{Definition, Statement, UserAction};
 
@@ -158,6 +159,7 @@ impl Session {
     ) -> Result<Output> {
         let token = CancellationToken::new();
         *self.running.lock() = token.clone();
+        let running = self.note_running(statement, &token);
         let timeout = self.settings.lock().statement_timeout();
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         // On the heap and without its type: it is deeper than front ends could hold.
@@ -177,10 +179,10 @@ impl Session {
             () = sleep_until(deadline) => return Err(timed_out()),
         };
         Ok(match output {
-            Output::Rows(rows) => Output::Rows(guarded(rows, token, deadline)),
-            Output::Fetched(rows) => Output::Fetched(guarded(rows, token, deadline)),
+            Output::Rows(rows) => Output::Rows(guarded(rows, (token, running), deadline)),
+            Output::Fetched(rows) => Output::Fetched(guarded(rows, (token, running), deadline)),
             Output::CopyOut(mut copy) => {
-                copy.rows = guarded(copy.rows, token, deadline);
+                copy.rows = guarded(copy.rows, (token, running), deadline);
                 Output::CopyOut(copy)
             }
             other => other,
@@ -214,8 +216,9 @@ impl Session {
                 Ok(Output::Done("TRUNCATE TABLE"))
             }
             Statement::Compact(what) => self.compact(what).await,
+            Statement::Kill(id) => self.kill(*id),
             Statement::Nodes(statement) => Box::pin(self.change_nodes(statement)).await,
-            Statement::Show(shown) => self.show(shown).await,
+            Statement::Show(shown) => Box::pin(self.show(shown)).await,
             Statement::Prepare(name, types, statement) => {
                 self.keep_prepared(name, types, statement).await
             }
@@ -242,10 +245,7 @@ impl Session {
                 Ok(Output::Done("RESET"))
             }
             Statement::Begin(tag) => {
-                if self.in_block.swap(true, Ordering::AcqRel) {
-                    let message = "there is already a transaction in progress";
-                    self.notice(Notice::warning("25001", message));
-                }
+                self.begin_block();
                 Ok(Output::Begin(tag))
             }
             Statement::Commit => {
@@ -283,6 +283,13 @@ impl Session {
         self.in_block.load(Ordering::Acquire)
     }
 
+    fn begin_block(&self) {
+        if self.in_block.swap(true, Ordering::AcqRel) {
+            let message = "there is already a transaction in progress";
+            self.notice(Notice::warning("25001", message));
+        }
+    }
+
     /// Ends a block of statements. Returns whether something was written in it.
     fn end_block(&self) -> bool {
         if !self.in_block.swap(false, Ordering::AcqRel) {
@@ -309,6 +316,10 @@ impl Session {
     /// Returns the database's clock, nanoseconds since the epoch.
     pub fn now_ns(&self) -> i64 {
         self.database.now_ns()
+    }
+
+    pub(crate) fn user_name(&self) -> &str {
+        &self.user
     }
 
     pub(crate) fn tenant_name(&self) -> String {
@@ -409,22 +420,22 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// Ends a stream when it is cancelled or out of time.
+/// Ends a stream when it is cancelled or out of time; until then its statement runs.
 fn guarded(
     rows: SendableRecordBatchStream,
-    token: CancellationToken,
+    (token, running): (CancellationToken, Arc<Running>),
     deadline: Option<Instant>,
 ) -> SendableRecordBatchStream {
     let schema = rows.schema();
-    let stream = futures::stream::unfold(Some((rows, token)), move |state| async move {
-        let (mut rows, token) = state?;
+    let stream = futures::stream::unfold(Some((rows, token, running)), move |state| async move {
+        let (mut rows, token, running) = state?;
         let next = tokio::select! {
             biased;
             () = token.cancelled() => Err(canceled()),
             next = next_before(&mut rows, deadline) => next,
         };
         match next {
-            Ok(Some(batch)) => Some((batch, Some((rows, token)))),
+            Ok(Some(batch)) => Some((batch, Some((rows, token, running)))),
             Ok(None) => None,
             Err(error) => Some((Err(error.into()), None)),
         }

@@ -10,6 +10,7 @@ use crate::access::{Need, Object};
 use crate::error::{Error, Result};
 use crate::nodes;
 use crate::output::Output;
+use crate::running;
 use crate::session::Session;
 use crate::sql::{Compacted, Show};
 
@@ -34,6 +35,11 @@ pub(crate) fn schema(shown: &Show) -> SchemaRef {
             "compactions",
             "write_amplification",
         ],
+        Show::Queries => &running::COLUMNS,
+        Show::Series(_) => &["key"],
+        Show::TagValues(..) => &["key", "value"],
+        Show::TagKeys(..) => &["table_name", "key"],
+        Show::FieldKeys(..) => &["table_name", "key", "data_type"],
         Show::Nodes => &nodes::NODES,
         Show::Replicas => &nodes::REPLICAS,
         Show::Vnodes => &nodes::VNODES,
@@ -47,8 +53,12 @@ pub(crate) fn schema(shown: &Show) -> SchemaRef {
 
 impl Session {
     /// Shows what was asked for.
-    pub(crate) async fn show(&self, shown: &Show) -> Result<Output> {
+    pub(crate) async fn show(self: &Arc<Self>, shown: &Show) -> Result<Output> {
         let lines = match shown {
+            Show::Series(series) => return self.show_series(series).await,
+            Show::TagValues(series, keys) => return self.show_tag_values(series, keys).await,
+            Show::TagKeys(..) | Show::FieldKeys(..) => self.key_lines(shown)?,
+            Show::Queries => self.query_lines()?,
             Show::Compactions => self.compaction_lines().await?,
             Show::Nodes => self.node_lines().await?,
             Show::Replicas => self.replica_lines().await?,
@@ -63,7 +73,15 @@ impl Session {
     fn lines(&self, shown: &Show) -> Result<Vec<Vec<String>>> {
         let catalog = self.database().catalog();
         Ok(match shown {
-            Show::Compactions | Show::Nodes | Show::Replicas | Show::Vnodes => Vec::new(),
+            Show::Compactions
+            | Show::Nodes
+            | Show::Replicas
+            | Show::Vnodes
+            | Show::Queries
+            | Show::Series(_)
+            | Show::TagValues(..)
+            | Show::TagKeys(..)
+            | Show::FieldKeys(..) => Vec::new(),
             Show::Setting(name) => vec![vec![self.setting(name)?]],
             Show::Settings => {
                 self.settings().into_iter().map(|(name, value)| vec![name, value]).collect()

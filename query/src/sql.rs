@@ -33,6 +33,8 @@ pub enum Statement {
     Truncate(Box<ast::Truncate>),
     /// Compacts files.
     Compact(Compacted),
+    /// Stops a statement.
+    Kill(u64),
     /// Changes nodes, and which of them hold what.
     Nodes(NodeStatement),
     /// Moves rows in or out.
@@ -114,6 +116,23 @@ pub enum FetchCount {
     Backward,
 }
 
+/// Which series are to be shown; conditions as SQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeriesShown {
+    pub(crate) database: Option<String>,
+    pub(crate) table: Vec<String>,
+    pub(crate) selection: Option<String>,
+    /// ORDER BY, LIMIT and OFFSET.
+    pub(crate) tail: String,
+}
+
+/// Which tags are meant: those named, or all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagKeys {
+    pub(crate) names: Vec<String>,
+    pub(crate) others: bool,
+}
+
 /// What is to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Show {
@@ -129,6 +148,16 @@ pub enum Show {
     Database(String),
     /// A table's columns.
     Table(Vec<String>),
+    /// Statements that run.
+    Queries,
+    /// The series of a table.
+    Series(SeriesShown),
+    /// The values of some tags of a table.
+    TagValues(SeriesShown, TagKeys),
+    /// The tags of the tables of a database, or of one.
+    TagKeys(Option<String>, Option<Vec<String>>),
+    /// The fields of the tables of a database, or of one.
+    FieldKeys(Option<String>, Option<Vec<String>>),
     /// Files and compactions of the tenant's vnodes.
     Compactions,
     /// Nodes of the cluster.

@@ -12,9 +12,10 @@ use datafusion::common::Result;
 use model::time::{Span, span_in_words};
 
 use super::{INFORMATION_SCHEMA, PG_CATALOG, SessionCatalogs};
+use crate::running;
 use crate::types::pg_name;
 
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "schemata",
     "tables",
     "columns",
@@ -25,6 +26,7 @@ const TABLES: [&str; 10] = [
     "enabled_roles",
     "members",
     "database_privileges",
+    "queries",
 ];
 
 /// The schema of that name.
@@ -46,6 +48,10 @@ impl SchemaProvider for InformationSchema {
             "roles" => self.roles(),
             "enabled_roles" => texts(&["role_name"], &self.enabled_roles()),
             "members" => self.members(),
+            "queries" => {
+                let lines = running::lines(&self.0.database, self.0.identity);
+                texts(&running::COLUMNS, &lines)
+            }
             "database_privileges" => self.database_privileges(),
             "views" => {
                 texts(&["table_catalog", "table_schema", "table_name", "view_definition"], &[])

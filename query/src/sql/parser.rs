@@ -4,6 +4,7 @@ mod definition;
 mod kept;
 mod nodes;
 mod roles;
+mod series;
 
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast;
@@ -214,6 +215,11 @@ fn statement(parser: &mut DFParser<'_>) -> Parsed<Statement> {
         }
         ("INSERT", _) => insert(p),
         ("COMPACT", _) => compact(p),
+        ("KILL", _) => {
+            p.advance_token();
+            take(p, "QUERY");
+            Ok(Statement::Kill(u64::from(count(p, "KILL")?)))
+        }
         ("EXECUTE", _) => kept::execute(p),
         ("DECLARE", _) => kept::declare(p),
         ("FETCH", _) => kept::fetch(p),
@@ -348,6 +354,9 @@ fn show(p: &mut Parser<'_>) -> Parsed<Statement> {
             let on = ["ON", "FROM", "IN"].iter().any(|keyword| take(p, keyword));
             Show::Tables(if on { Some(name(p)?) } else { None })
         }
+        "SERIES" => series::series(p)?,
+        "TAG" | "FIELD" => series::keys(p, &what)?,
+        "QUERIES" => Show::Queries,
         "TENANTS" => Show::Tenants,
         "COMPACTIONS" => Show::Compactions,
         "NODES" | "DATANODES" => Show::Nodes,

@@ -119,3 +119,83 @@ fn hostile_bytes_are_answered_or_cut_off_and_others_are_served() {
     assert_eq!(invalid.unwrap().status, 400);
     assert_eq!(sql(&server, "SELECT 1 AS one"), "one\n1\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_of_opentsdb_become_tables_and_bad_points_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let post = |route: &str, body: &str| {
+        http(server.http_port, &format!("POST {route}"), &[], body.as_bytes()).unwrap()
+    };
+    let lines = "put sys.cpu 1700000000 1.5 host=a dc=x\nsys.cpu 1700000001500 2 host=b\nrubbish\n";
+    let answer = post("/api/v1/opentsdb/write", lines);
+    assert_eq!(answer.status, 400, "{}", answer.body);
+    assert!(answer.body.contains("\"line\":3"), "{}", answer.body);
+    let points = r#"[{"metric":"sys.cpu","timestamp":1700000002,"value":"3","tags":{"host":"a"}},
+        {"metric":"sys.mem","timestamp":1700000002,"value":7.5}]"#;
+    assert_eq!(post("/api/v1/opentsdb/put", points).status, 204);
+    assert_eq!(post("/api/put", r#"{"metric":"sys.mem","timestamp":1,"value":1}"#).status, 204);
+    assert_eq!(post("/api/put", "{}").status, 400);
+    let rows = post("/api/v1/sql", "SELECT host, dc, value FROM \"sys.cpu\" ORDER BY time");
+    assert!(rows.body.contains("a,x,1.5\nb,,2.0\na,,3.0\n"), "{}", rows.body);
+    let count = post("/api/v1/sql", "SELECT count(*) AS n FROM \"sys.mem\"");
+    assert!(count.body.contains("\n2\n"), "{}", count.body);
+}
+
+/// Writes a field of a protocol buffer that holds bytes.
+fn bytes_field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
+}
+
+/// Packs bytes as snappy does, without finding anything to compress.
+fn snappy(bytes: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(bytes.len()).unwrap();
+    assert!(len < 128);
+    [&[len, 60 << 2, len - 1], bytes].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_writes_and_reads_back_and_a_scrape_counts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let label = |name: &str, value: &str| {
+        let pair = [bytes_field(1, name.as_bytes()), bytes_field(2, value.as_bytes())].concat();
+        bytes_field(1, &pair)
+    };
+    let sample = |value: f64, ms: u8| {
+        let sample = [&[1 << 3 | 1][..], &value.to_le_bytes(), &[2 << 3, ms]].concat();
+        bytes_field(2, &sample)
+    };
+    let series =
+        [label("__name__", "up"), label("job", "x"), sample(1.5, 10), sample(2.5, 20)].concat();
+    let written = snappy(&bytes_field(1, &series));
+    let post = |route: &str, body: &[u8]| {
+        http(server.http_port, &format!("POST {route}"), &[], body).unwrap()
+    };
+    assert_eq!(post("/api/v1/prom/write", &written).status, 204);
+    assert_eq!(post("/api/v1/prom/write", b"rubbish").status, 400);
+    let rows = post("/api/v1/sql", b"SELECT job, value FROM up ORDER BY time");
+    assert!(rows.body.contains("x,1.5\nx,2.5\n"), "{}", rows.body);
+    let matcher = |kind: u8, name: &str, value: &str| {
+        let name = [bytes_field(2, name.as_bytes()), bytes_field(3, value.as_bytes())].concat();
+        bytes_field(3, &[&[1 << 3, kind][..], &name].concat())
+    };
+    let read = |matchers: &[Vec<u8>]| {
+        let query = [vec![1 << 3, 0, 2 << 3, 15], matchers.concat()].concat();
+        post("/api/v1/prom/read", &snappy(&bytes_field(1, &query)))
+    };
+    // Of both samples only the first lies within the times.
+    let found = read(&[matcher(0, "__name__", "up"), matcher(2, "job", "x|y")]);
+    assert_eq!(found.status, 200);
+    assert!(found.body.contains("job") && found.body.contains("up"), "{}", found.body);
+    let none = read(&[matcher(0, "__name__", "up"), matcher(1, "job", "x")]);
+    assert_eq!(none.status, 200);
+    assert!(!none.body.contains("job"), "{}", none.body);
+    let metrics = http(server.http_port, "GET /metrics", &[], b"").unwrap();
+    assert_eq!(metrics.status, 200);
+    let counted = |line: &str| assert!(metrics.body.contains(line), "{line}\n{}", metrics.body);
+    counted("cnosdb_http_in_rows_total{protocol=\"prometheus\"} 2");
+    counted("cnosdb_http_requests_total{path=\"/api/v1/prom/write\",status=\"400\"} 1");
+    counted("cnosdb_series{tenant=\"cnosdb\",database=\"public\"} 1");
+    counted("# EOF");
+}

@@ -1,0 +1,144 @@
+//! What was done over HTTP, counted; and `/metrics`, which gives it with what the database measures of
+//! itself, as text for Prometheus (OpenMetrics 1.0).
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use query::{Database, Measure};
+use tokio::time::Instant;
+
+use crate::auth::Parameters;
+use crate::failure::Failure;
+use crate::server::{PeerAddr, Shared};
+
+/// Every name begins with it.
+const PREFIX: &str = "cnosdb";
+/// Buckets of durations: from 1 ms, each twice the one before, to 16 s.
+const BUCKETS: u16 = 15;
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Counters of the front end.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    requests: Family<Labels, Counter>,
+    seconds: Family<Labels, Histogram>,
+    bytes: Family<Labels, Counter>,
+    rows: Family<Labels, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let histogram = || Histogram::new(exponential_buckets(0.001, 2.0, BUCKETS));
+        Self {
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(histogram),
+            bytes: Family::default(),
+            rows: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts rows that were stored.
+    pub(crate) fn rows_in(&self, protocol: &str, rows: usize) {
+        let labels = vec![("protocol", protocol.to_owned())];
+        self.rows.get_or_create(&labels).inc_by(rows as u64);
+    }
+
+    /// Writes all numbers as text.
+    fn text(&self, measures: Vec<Measure>) -> Result<String, std::fmt::Error> {
+        let mut registry = Registry::with_prefix(PREFIX);
+        registry.register("http_requests", "Requests over HTTP", self.requests.clone());
+        registry.register("http_request_seconds", "How long they took", self.seconds.clone());
+        registry.register("http_in_bytes", "Bytes of their bodies, as sent", self.bytes.clone());
+        registry.register("http_in_rows", "Rows stored over HTTP", self.rows.clone());
+        let mut name = None;
+        let mut family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
+        for measure in measures {
+            if name != Some(measure.name) {
+                name = Some(measure.name);
+                family = Family::default();
+                registry.register(measure.name, measure.help, family.clone());
+            }
+            family.get_or_create(&measure.labels).set(measure.value);
+        }
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+/// Counts a request; paths that are no route are one.
+pub(crate) async fn count(
+    State(metrics): State<Metrics>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    let length = request.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    let status = response.status();
+    let path = if status == StatusCode::NOT_FOUND && !path.starts_with("/api/v1/") {
+        "other".to_owned()
+    } else {
+        path
+    };
+    let labels = vec![("path", path.clone()), ("status", status.as_u16().to_string())];
+    metrics.requests.get_or_create(&labels).inc();
+    let labels = vec![("path", path)];
+    metrics.seconds.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
+    metrics.bytes.get_or_create(&labels).inc_by(length.unwrap_or(0));
+    response
+}
+
+/// Answers a scrape, of administrators alone: the numbers name tenants.
+pub(crate) async fn scrape(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
+    Query(parameters): Query<Parameters>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
+    session.check_watches()?;
+    let mut measures = measures_of_process();
+    measures.extend(measured(&shared.database).await);
+    let text = shared.metrics.text(measures);
+    let text = text.map_err(|_| Failure::bad_request("the numbers could not be written"))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// Returns the measures of the database, those of one name beside each other.
+async fn measured(database: &Arc<Database>) -> Vec<Measure> {
+    let mut measures = database.measures().await;
+    measures.sort_by_key(|measure| measure.name);
+    measures
+}
+
+/// Returns what the system knows of this process; nothing where it does not say.
+fn measures_of_process() -> Vec<Measure> {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok());
+    let bytes = pages.map(|pages| Measure {
+        name: "process_resident_bytes",
+        help: "Memory of this process",
+        labels: Vec::new(),
+        // Linux gives it in pages of 4 KiB.
+        value: pages * 4_096.0,
+    });
+    bytes.into_iter().collect()
+}

@@ -1,0 +1,183 @@
+//! OpenTSDB's ways in: lines `metric time value tag=value …`, and JSON of `/api/put`.
+//!
+//! A time of more than ten digits is in milliseconds, else in seconds, unless `precision` says what it is in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::auth::Parameters;
+use crate::body::unpack;
+use crate::failure::Failure;
+use crate::lines::Precision;
+use crate::samples::{Samples, tag_of};
+use crate::server::{PeerAddr, Shared};
+
+/// The most points the answer names one by one.
+const REPORTED_MAX: usize = 100;
+/// A time of this and more is in milliseconds.
+const MILLISECONDS_FROM: i64 = 10_000_000_000;
+
+/// A point, as JSON has it.
+#[derive(Debug, Deserialize)]
+struct Point {
+    metric: String,
+    timestamp: i64,
+    value: Value,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+}
+
+/// A number, which may stand as a text.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Value {
+    Number(f64),
+    Text(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Points {
+    One(Point),
+    Many(Vec<Point>),
+}
+
+/// Takes lines; `put` before one is passed over.
+pub(crate) async fn lines(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
+    Query(parameters): Query<Parameters>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Failure> {
+    let unit = unit(&parameters)?;
+    let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
+    let body = unpack(&headers, body)?;
+    let text = std::str::from_utf8(&body);
+    let text = text.map_err(|_| Failure::bad_request("the lines are not UTF-8"))?;
+    let (mut samples, mut bad) = (Samples::default(), Vec::new());
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        match read_line(line) {
+            Ok(point) => match add(&mut samples, point, unit) {
+                Ok(()) => {}
+                Err(reason) => bad.push((at + 1, reason)),
+            },
+            Err(reason) => bad.push((at + 1, reason)),
+        }
+    }
+    finish(&shared, &session, samples, bad).await
+}
+
+/// Takes JSON: a point, or a list of points.
+pub(crate) async fn put(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
+    Query(parameters): Query<Parameters>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Failure> {
+    let unit = unit(&parameters)?;
+    let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
+    let body = unpack(&headers, body)?;
+    let points: Points = serde_json::from_slice(&body)
+        .map_err(|error| Failure::bad_request(format!("the points are not OpenTSDB's: {error}")))?;
+    let points = match points {
+        Points::One(point) => vec![point],
+        Points::Many(points) => points,
+    };
+    let (mut samples, mut bad) = (Samples::default(), Vec::new());
+    for (at, point) in points.into_iter().enumerate() {
+        if let Err(reason) = add(&mut samples, point, unit) {
+            bad.push((at + 1, reason));
+        }
+    }
+    finish(&shared, &session, samples, bad).await
+}
+
+/// Returns nanoseconds per unit where one is named.
+fn unit(parameters: &Parameters) -> Result<Option<i64>, Failure> {
+    let Some(named) = parameters.precision.as_deref() else { return Ok(None) };
+    match Precision::named(named) {
+        Some(precision) => Ok(Some(precision.ns())),
+        None => {
+            let message = format!("precision \"{named}\" is none of ns, us, ms, s");
+            Err(Failure::bad_request(message))
+        }
+    }
+}
+
+fn read_line(line: &str) -> Result<Point, String> {
+    let mut words = line.split_ascii_whitespace().peekable();
+    if words.peek() == Some(&"put") {
+        words.next();
+    }
+    let (Some(metric), Some(time), Some(value)) = (words.next(), words.next(), words.next()) else {
+        return Err("a line is: metric time value tag=value …".to_owned());
+    };
+    let timestamp = time.parse().map_err(|_| format!("\"{time}\" is no time"))?;
+    let tag = |word: &str| match word.split_once('=') {
+        Some((tag, value)) if !tag.is_empty() => Ok((tag.to_owned(), value.to_owned())),
+        _ => Err(format!("\"{word}\" is no tag=value")),
+    };
+    let tags = words.map(tag).collect::<Result<_, _>>()?;
+    Ok(Point { metric: metric.to_owned(), timestamp, value: Value::Text(value.to_owned()), tags })
+}
+
+fn add(samples: &mut Samples, point: Point, unit: Option<i64>) -> Result<(), String> {
+    let value = match point.value {
+        Value::Number(number) => number,
+        Value::Text(text) => text.parse().map_err(|_| format!("\"{text}\" is no number"))?,
+    };
+    if point.metric.is_empty() {
+        return Err("a point without a metric".to_owned());
+    }
+    let default = if point.timestamp < MILLISECONDS_FROM { 1_000_000_000 } else { 1_000_000 };
+    let time = point.timestamp.checked_mul(unit.unwrap_or(default));
+    let time = time.ok_or_else(|| format!("time {} is out of range", point.timestamp))?;
+    let tags = point.tags.into_iter().map(|(tag, value)| (tag_of(&tag), value)).collect();
+    samples.add(&point.metric, tags, std::iter::once((time, value)));
+    Ok(())
+}
+
+/// Stores what could be read; names what could not.
+async fn finish(
+    shared: &Shared,
+    session: &query::Session,
+    samples: Samples,
+    bad: Vec<(usize, String)>,
+) -> Result<StatusCode, Failure> {
+    let stored = samples.store(session).await?;
+    shared.metrics.rows_in("opentsdb", stored);
+    if bad.is_empty() {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let message = format!("partial write: {} points were not taken, {stored} were", bad.len());
+    let lines = bad.into_iter().take(REPORTED_MAX);
+    let lines = lines.map(|(line, reason)| json!({ "line": line, "reason": reason })).collect();
+    Err(Failure::new(StatusCode::BAD_REQUEST, "22P02", message).with_lines(lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_with_and_without_put() {
+        let point = read_line("put sys.cpu 1700000000 1.5 host=a dc=x=y").unwrap();
+        assert_eq!(point.metric, "sys.cpu");
+        assert_eq!(point.tags["dc"], "x=y");
+        assert!(read_line("sys.cpu 1700000000").is_err());
+        assert!(read_line("sys.cpu now 1").is_err());
+        assert!(read_line("sys.cpu 1 1 host").is_err());
+    }
+}

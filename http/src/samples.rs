@@ -1,0 +1,114 @@
+//! Samples of metrics, gathered into batches: one table per metric, a tag per label, the field `value`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array};
+use query::{RowBatch, Session};
+
+/// The field that holds a sample.
+pub(crate) const VALUE: &str = "value";
+/// Columns every table has; a label of that name gets an underscore before it.
+const TAKEN: [&str; 2] = ["time", VALUE];
+
+/// Samples of several metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Samples {
+    tables: HashMap<String, Table>,
+}
+
+type Tags = Vec<(String, String)>;
+
+#[derive(Debug, Default)]
+struct Table {
+    series: Vec<Tags>,
+    numbers: HashMap<Tags, u32>,
+    row_series: Vec<u32>,
+    times: Vec<i64>,
+    values: Vec<f64>,
+}
+
+/// Returns the tag a label is kept as.
+pub(crate) fn tag_of(label: &str) -> String {
+    if TAKEN.contains(&label.trim_start_matches('_')) {
+        return format!("_{label}");
+    }
+    label.to_owned()
+}
+
+/// Returns the label a tag was.
+pub(crate) fn label_of(tag: &str) -> &str {
+    match tag.strip_prefix('_') {
+        Some(label) if TAKEN.contains(&label.trim_start_matches('_')) => label,
+        _ => tag,
+    }
+}
+
+impl Samples {
+    /// Adds samples of one series: times in nanoseconds.
+    pub(crate) fn add(
+        &mut self,
+        metric: &str,
+        mut tags: Tags,
+        samples: impl Iterator<Item = (i64, f64)>,
+    ) {
+        tags.retain(|(_, value)| !value.is_empty());
+        tags.sort();
+        let table = match self.tables.get_mut(metric) {
+            Some(table) => table,
+            None => self.tables.entry(metric.to_owned()).or_default(),
+        };
+        let number = match table.numbers.get(&tags) {
+            Some(number) => *number,
+            None => {
+                let number = table.series.len() as u32;
+                table.series.push(tags.clone());
+                table.numbers.insert(tags, number);
+                number
+            }
+        };
+        for (time, value) in samples {
+            table.row_series.push(number);
+            table.times.push(time);
+            table.values.push(value);
+        }
+    }
+
+    /// Stores all samples; returns how many.
+    ///
+    /// # Errors
+    /// What a session says; tables before that one are stored.
+    pub(crate) async fn store(self, session: &Session) -> Result<usize, query::Error> {
+        let mut stored = 0;
+        for (name, table) in self.tables {
+            if table.times.is_empty() {
+                continue;
+            }
+            let rows = table.times.len();
+            let values: ArrayRef = Arc::new(Float64Array::from(table.values));
+            let batch = RowBatch {
+                table: name,
+                series: table.series,
+                row_series: table.row_series,
+                times: table.times,
+                fields: vec![(VALUE.to_owned(), values)],
+            };
+            session.write(batch).await?;
+            stored += rows;
+        }
+        Ok(stored)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_that_are_columns_come_back_as_they_were() {
+        for label in ["value", "time", "_value", "le", "__name"] {
+            assert_eq!(label_of(&tag_of(label)), label);
+            assert!(!TAKEN.contains(&tag_of(label).as_str()));
+        }
+    }
+}

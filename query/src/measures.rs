@@ -1,0 +1,118 @@
+//! What can be measured of the database at any moment, for those who watch it.
+
+use std::collections::BTreeMap;
+
+use crate::access::Need;
+use crate::database::Database;
+use crate::error::Result;
+use crate::session::Session;
+
+/// A number, what it is called and of what it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measure {
+    /// Its name, unit last.
+    pub name: &'static str,
+    /// One sentence on it.
+    pub help: &'static str,
+    /// Names and values that tell it from others of its name.
+    pub labels: Vec<(&'static str, String)>,
+    /// Its value now.
+    pub value: f64,
+}
+
+fn plain(name: &'static str, help: &'static str, value: f64) -> Measure {
+    Measure { name, help, labels: Vec::new(), value }
+}
+
+/// What the vnodes of one database on this node add up to.
+#[derive(Default)]
+struct Files {
+    vnodes: f64,
+    files: f64,
+    bytes: f64,
+    tombstones: f64,
+    series: f64,
+    memcache: f64,
+    flushed: f64,
+    compacted: f64,
+    compactions: f64,
+}
+
+impl Session {
+    /// Refuses who may not watch the whole installation.
+    ///
+    /// # Errors
+    /// 42501.
+    pub fn check_watches(&self) -> Result<()> {
+        self.check(Need::Administer)
+    }
+}
+
+impl Database {
+    /// Measures this node.
+    pub async fn measures(&self) -> Vec<Measure> {
+        let catalog = self.catalog();
+        let count = |kind: &str, count: usize| Measure {
+            name: "catalog_objects",
+            help: "Objects of the catalog",
+            labels: vec![("kind", kind.to_owned())],
+            value: count as f64,
+        };
+        let databases: Vec<_> = catalog.all_databases().cloned().collect();
+        let tables = databases.iter().map(|database| catalog.tables(database.id).count()).sum();
+        let pool = &self.template().runtime_env().memory_pool;
+        let mut measures = vec![
+            count("tenant", catalog.tenants().count()),
+            count("user", catalog.users().count()),
+            count("database", databases.len()),
+            count("table", tables),
+            count("bucket", catalog.all_buckets().count()),
+            count("node", catalog.nodes().count()),
+            plain("running_statements", "Statements that run now", self.running().count() as f64),
+            plain("query_memory_bytes", "Memory that queries hold", pool.reserved() as f64),
+        ];
+        measures.extend(self.vnode_measures().await);
+        measures
+    }
+
+    async fn vnode_measures(&self) -> Vec<Measure> {
+        let catalog = self.catalog();
+        let mut sums: BTreeMap<(String, String), Files> = BTreeMap::new();
+        for one in self.cluster().files_here().await {
+            let Some(database) = catalog.database_by_id(one.database) else { continue };
+            let tenant = catalog.tenant_by_id(database.tenant).map(|tenant| tenant.name.clone());
+            let key = (tenant.unwrap_or_default(), database.name.clone());
+            let sum = sums.entry(key).or_default();
+            sum.vnodes += 1.0;
+            sum.files += one.size.files as f64;
+            sum.bytes += one.size.file_bytes as f64;
+            sum.tombstones += one.size.tombstones as f64;
+            sum.series += one.size.series as f64;
+            sum.memcache += one.size.memcache_bytes as f64;
+            sum.flushed += one.flushed_bytes as f64;
+            sum.compacted += one.compacted_bytes as f64;
+            sum.compactions += one.compactions as f64;
+        }
+        let mut measures = Vec::new();
+        for ((tenant, database), sum) in sums {
+            let of = |name, help, value| Measure {
+                name,
+                help,
+                labels: vec![("tenant", tenant.clone()), ("database", database.clone())],
+                value,
+            };
+            measures.extend([
+                of("vnodes_open", "Vnodes open on this node", sum.vnodes),
+                of("tsm_files", "TSM files of open vnodes", sum.files),
+                of("tsm_bytes", "Bytes of the TSM files of open vnodes", sum.bytes),
+                of("tombstones", "Tombstones of open vnodes", sum.tombstones),
+                of("series", "Series of open vnodes", sum.series),
+                of("memcache_bytes", "Bytes of rows not yet in a file", sum.memcache),
+                of("flushed_bytes", "Bytes flushed since vnodes were opened", sum.flushed),
+                of("compacted_bytes", "Bytes compacted since vnodes were opened", sum.compacted),
+                of("compactions", "Compactions since vnodes were opened", sum.compactions),
+            ]);
+        }
+        measures
+    }
+}

@@ -1,0 +1,166 @@
+//! The statements that run now: who runs what since when, and how to stop them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use model::{TenantId, UserId};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::{Identity, Need, check};
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::output::Output;
+use crate::session::Session;
+use crate::sql::Statement;
+
+/// The longest text that is kept of a statement.
+const TEXT_BYTES_MAX: usize = 4_096;
+
+/// A statement that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    id: u64,
+    text: String,
+    kind: &'static str,
+    who: Identity,
+    user: String,
+    tenant: String,
+    database: String,
+    since: Instant,
+    token: CancellationToken,
+    all: Weak<AllRunning>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(all) = self.all.upgrade() {
+            all.statements.lock().remove(&self.id);
+        }
+    }
+}
+
+/// All statements that run on this node.
+#[derive(Debug, Default)]
+pub(crate) struct AllRunning {
+    next: AtomicU64,
+    statements: Mutex<BTreeMap<u64, Weak<Running>>>,
+}
+
+impl AllRunning {
+    /// Returns how many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.statements.lock().len()
+    }
+
+    /// Returns those of a tenant, the oldest first.
+    fn of(&self, tenant: TenantId, user: Option<UserId>) -> Vec<Arc<Running>> {
+        let statements = self.statements.lock();
+        let all = statements.values().filter_map(Weak::upgrade);
+        let own = |one: &Arc<Running>| {
+            one.who.tenant == tenant && user.is_none_or(|user| one.who.user == user)
+        };
+        all.filter(own).collect()
+    }
+}
+
+/// Returns what people may see of a statement; never a definition, which may hold a password.
+fn text_of(statement: &Statement) -> (&'static str, String) {
+    let (kind, mut text) = match statement {
+        Statement::Query(query) => ("SELECT", query.to_string()),
+        Statement::Insert(insert) => ("INSERT", format!("INSERT INTO {} …", insert.table)),
+        Statement::Delete(delete) => ("DELETE", delete.to_string()),
+        Statement::Update(update) => ("UPDATE", update.to_string()),
+        Statement::Truncate(truncate) => ("TRUNCATE", truncate.to_string()),
+        Statement::Copy(copy) => ("COPY", copy.to_string()),
+        Statement::Compact(_) => ("COMPACT", "COMPACT …".to_owned()),
+        Statement::Execute(name, _) => ("EXECUTE", format!("EXECUTE {name}")),
+        Statement::Definition(_) => ("DEFINITION", "…".to_owned()),
+        _ => ("OTHER", "…".to_owned()),
+    };
+    if text.len() > TEXT_BYTES_MAX {
+        let end = (0..=TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    (kind, text)
+}
+
+impl Session {
+    /// Notes that a statement runs, until what is returned is dropped.
+    pub(crate) fn note_running(
+        &self,
+        statement: &Statement,
+        token: &CancellationToken,
+    ) -> Arc<Running> {
+        let all = self.database().running();
+        let id = all.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let (kind, text) = text_of(statement);
+        let running = Arc::new(Running {
+            id,
+            text,
+            kind,
+            who: self.identity(),
+            user: self.user_name().to_owned(),
+            tenant: self.tenant_name(),
+            database: self.database_name(),
+            since: Instant::now(),
+            token: token.clone(),
+            all: Arc::downgrade(all),
+        });
+        all.statements.lock().insert(id, Arc::downgrade(&running));
+        running
+    }
+
+    /// Lists the statements that run.
+    pub(crate) fn query_lines(&self) -> Result<Vec<Vec<String>>> {
+        self.check(Need::See)?;
+        Ok(lines(self.database(), self.identity()))
+    }
+
+    /// Stops a statement: it ends with 57014.
+    pub(crate) fn kill(&self, id: u64) -> Result<Output> {
+        self.check(Need::See)?;
+        let found = visible(self.database(), self.identity()).into_iter().find(|one| one.id == id);
+        let missing = || Error::new("42704", format!("query {id} does not run"));
+        found.ok_or_else(missing)?.token.cancel();
+        Ok(Output::Done("KILL"))
+    }
+}
+
+/// What is shown of each statement.
+pub(crate) const COLUMNS: [&str; 8] = [
+    "query_id",
+    "query_type",
+    "query_text",
+    "user_name",
+    "tenant_name",
+    "database_name",
+    "state",
+    "duration",
+];
+
+/// Returns the statements of the tenant that a user may see and stop: an owner all, others their own.
+fn visible(database: &Database, who: Identity) -> Vec<Arc<Running>> {
+    let governs = check(&database.catalog(), who, Need::Govern).is_ok();
+    database.running().of(who.tenant, (!governs).then_some(who.user))
+}
+
+/// Lists the statements a user may see.
+pub(crate) fn lines(database: &Database, who: Identity) -> Vec<Vec<String>> {
+    let line = |one: Arc<Running>| {
+        vec![
+            one.id.to_string(),
+            one.kind.to_owned(),
+            one.text.clone(),
+            one.user.clone(),
+            one.tenant.clone(),
+            one.database.clone(),
+            if one.token.is_cancelled() { "canceled" } else { "running" }.to_owned(),
+            format!("{:.3}", one.since.elapsed().as_secs_f64()),
+        ]
+    };
+    visible(database, who).into_iter().map(line).collect()
+}
