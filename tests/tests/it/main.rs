@@ -17,6 +17,7 @@ mod kill9;
 mod linear;
 mod nodes;
 mod power_cut;
+mod prometheus;
 mod start;
 mod weather;
 mod writers;
