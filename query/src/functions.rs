@@ -14,6 +14,7 @@
 //! | `repair`      | `timestamp_repair`, `value_fill`, `value_repair`                              |
 //! | `selectors`   | `mode`, `sample`                                                              |
 //! | `histogram`   | `histogram_quantile`                                                          |
+//! | `postgres`    | functions of PostgreSQL that DataFusion lacks                                 |
 //! | `windows`     | `time_window`                                                                 |
 //!
 //! Add a function: also touch docs/guide/functions.md and sqllogictest/cases.
@@ -26,6 +27,7 @@ mod counters;
 mod downsample;
 mod histogram;
 mod moments;
+mod postgres;
 mod quality;
 mod repair;
 mod selectors;
@@ -52,6 +54,7 @@ pub(crate) fn scalar() -> Vec<Arc<ScalarUDF>> {
     all.extend(candlestick::accessors());
     all.extend(moments::accessors());
     all.extend(windows::scalar());
+    all.extend(postgres::scalar());
     all.push(Arc::new(crate::as_of::marker()));
     all
 }

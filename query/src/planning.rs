@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use crate::catalog::mentions_catalog;
 use crate::error::{Error, Result, nearest};
 use crate::insert::parameter_columns;
-use crate::session::Session;
+use crate::session::{Session, caught};
 use crate::show;
 use crate::sql::{Statement, fold, parse_one};
 use crate::sugar;
@@ -65,7 +65,7 @@ impl Session {
         let Some(statement) = parse_one(text)? else {
             return Ok(Prepared { statement: None, parameters: Vec::new(), columns: None });
         };
-        let prepare = |statement| self.prepare_statement(statement, declared).boxed();
+        let prepare = |statement| caught(self.prepare_statement(statement, declared)).boxed();
         match prepare(statement.clone()).await {
             Err(error) if error.names_unknown() && self.database().meta().refresh().await => {
                 prepare(statement).await

@@ -1,5 +1,6 @@
 //! One client's state: who it is, where it is, what it set; and the running of its statements.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -172,7 +173,7 @@ impl Session {
                 other => other,
             }
         };
-        let run: BoxFuture<'_, Result<Output>> = run.boxed();
+        let run: BoxFuture<'_, Result<Output>> = caught(run).boxed();
         let output = tokio::select! {
             output = run => output?,
             () = token.cancelled() => return Err(canceled()),
@@ -413,6 +414,12 @@ impl Session {
     }
 }
 
+/// Makes an error of a panic: a fault in one statement ends that statement, not the connection.
+pub(crate) async fn caught<T>(run: impl Future<Output = Result<T>>) -> Result<T> {
+    let caught = AssertUnwindSafe(run).catch_unwind().await;
+    caught.unwrap_or_else(|_| Err(Error::internal("a statement panicked; the log says where")))
+}
+
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -432,7 +439,7 @@ fn guarded(
         let next = tokio::select! {
             biased;
             () = token.cancelled() => Err(canceled()),
-            next = next_before(&mut rows, deadline) => next,
+            next = caught(next_before(&mut rows, deadline)) => next,
         };
         match next {
             Ok(Some(batch)) => Some((batch, Some((rows, token, running)))),

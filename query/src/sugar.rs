@@ -7,6 +7,8 @@
 //! | `delta(time, x)`, `rate(time, x)`         | the aggregates, not the readers of `gauge_agg`       |
 //! | `topk(x, n)`, `bottom(x, n)`              | `x … ORDER BY x DESC LIMIT n`, or ascending          |
 //! | `value_fill(time, x, …)` and its like     | one row per pair of what it returns                  |
+//! | `ceiling`, `sign`, `variance`, `every` … | what DataFusion calls them                          |
+//! | `mod(a, b)`                               | `a % b`                                             |
 //! | `extract(second FROM t)`                  | with its fraction, as `date_part('nanosecond', t) / 1e9` |
 //! | `a ASOF JOIN b MATCH_CONDITION (c) ON d`  | a left join that `as_of` recognizes                  |
 
@@ -48,7 +50,10 @@ impl VisitorMut for Sugar {
 
     fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
         match expr {
-            ast::Expr::Function(function) => rename(function),
+            ast::Expr::Function(function) => match remainder(function) {
+                Some(remainder) => *expr = remainder,
+                None => rename(function),
+            },
             ast::Expr::Extract { field, expr: inner, .. } => {
                 let scale = match field.to_string().to_ascii_lowercase().as_str() {
                     "second" | "seconds" => "1e9",
@@ -82,6 +87,16 @@ fn call(function: &ast::Function) -> Option<(String, Vec<&ast::Expr>)> {
     all_plain.then(|| (name.as_ident().map(fold).unwrap_or_default(), args.collect()))
 }
 
+/// Writes `mod(a, b)` as an operator.
+fn remainder(function: &ast::Function) -> Option<ast::Expr> {
+    let (name, args) = call(function)?;
+    let ("mod", [left, right]) = (name.as_str(), args.as_slice()) else { return None };
+    let nested = |expr: &ast::Expr| Box::new(ast::Expr::Nested(Box::new(expr.clone())));
+    let (left, right) = (nested(left), nested(right));
+    let modulo = ast::Expr::BinaryOp { left, op: ast::BinaryOperator::Modulo, right };
+    Some(ast::Expr::Nested(Box::new(modulo)))
+}
+
 fn rename(function: &mut ast::Function) {
     let Some((name, args)) = call(function) else {
         // count(*) has an argument that is no expression.
@@ -96,6 +111,12 @@ fn rename(function: &mut ast::Function) {
         ("exact_count", _) => "count",
         ("delta", 2) => "gauge_delta",
         ("rate", 2) => "counter_rate",
+        ("ceiling", 1) => "ceil",
+        ("sign", 1) => "signum",
+        ("variance", 1) => "var_samp",
+        ("every", 1) => "bool_and",
+        ("clock_timestamp" | "statement_timestamp" | "transaction_timestamp", 0) => "now",
+        ("gen_random_uuid", 0) => "uuid",
         _ => return,
     };
     if renamed.ends_with("_value") {

@@ -31,7 +31,8 @@ const BOUNDED: [&str; 11] = [
     "range",
     "generate_series",
 ];
-/// `to_char` takes other patterns than PostgreSQL's and would answer them with nonsense.
+/// `to_char` takes other patterns than PostgreSQL's and would answer them with nonsense: `postgres` has
+/// another.
 const LEFT_OUT: [&str; 1] = ["to_char"];
 
 /// Returns DataFusion's scalar functions.
