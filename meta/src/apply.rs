@@ -4,6 +4,7 @@
 
 mod nodes;
 mod roles;
+mod views;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,7 @@ use nodes::{
     vnode_joined,
 };
 use roles::change_roles;
+use views::{NewView, create_view, drop_views};
 
 /// The tenant, database and user that every installation begins with.
 pub(crate) const FIRST_TENANT: &str = "cnosdb";
@@ -115,6 +117,11 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
             let table = table_of(catalog, table)?;
             changes.delete(Key::Table(table.id));
         }
+        Command::CreateView { database, name, columns, definition, replace } => {
+            let view = NewView { database, name, columns, definition };
+            create_view(catalog, view, replace, changes)?;
+        }
+        Command::DropView { view } => changes.delete(Key::View(view)),
         Command::CreateBucket { database, time, nodes, now } => {
             return create_bucket(catalog, database, (time, now), &nodes, changes);
         }
@@ -367,6 +374,7 @@ fn remove_database(catalog: &Catalog, database: &Database, changes: &mut Changes
     for table in catalog.tables(database.id) {
         changes.delete(Key::Table(table.id));
     }
+    drop_views(catalog, database.id, changes);
     for bucket in catalog.buckets(database.id, TimeRange::ALL) {
         changes.delete(Key::Bucket(bucket.id));
     }
@@ -382,7 +390,7 @@ fn create_table(
 ) -> Result<()> {
     check_name("table", &name)?;
     database_of(catalog, database)?;
-    if catalog.table(database, &name).is_some() {
+    if catalog.table(database, &name).is_some() || catalog.view(database, &name).is_some() {
         return Err(Error::exists("table", &name));
     }
     changes.counters.table += 1;

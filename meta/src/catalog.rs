@@ -198,6 +198,21 @@ pub struct Database {
 /// A table, with its schema.
 pub type Table = TableSchema;
 
+/// A query that reads as a table does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Its id, out of those of tables.
+    pub id: TableId,
+    /// Its database.
+    pub database: DatabaseId,
+    /// Its name, which no table and no other view of the database has.
+    pub name: String,
+    /// Names and Arrow types of its columns.
+    pub columns: Vec<(String, String)>,
+    /// The query; tables are named with their databases.
+    pub definition: String,
+}
+
 /// A time slice of a database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
@@ -340,6 +355,7 @@ pub(crate) enum Entity {
     Bucket(Bucket),
     Counters(Counters),
     Node(Node),
+    View(View),
 }
 
 /// The key of a row.
@@ -352,6 +368,7 @@ pub(crate) enum Key {
     Table(TableId),
     Bucket(BucketId),
     Node(NodeId),
+    View(TableId),
 }
 
 /// A change of the catalog.
@@ -371,6 +388,7 @@ pub struct Catalog {
     tables: BTreeMap<TableId, Arc<Table>>,
     buckets: BTreeMap<BucketId, Arc<Bucket>>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
+    views: BTreeMap<TableId, Arc<View>>,
     database_names: BTreeMap<(TenantId, String), DatabaseId>,
     table_names: BTreeMap<(DatabaseId, String), TableId>,
     /// Buckets of a database by their last instant, so that the one of a time is found by a search.
@@ -467,6 +485,16 @@ impl Catalog {
         names.filter_map(|(_, id)| self.tables.get(id))
     }
 
+    /// Returns a view of a database by name.
+    pub fn view(&self, database: DatabaseId, name: &str) -> Option<&Arc<View>> {
+        self.views(database).find(|view| view.name == name)
+    }
+
+    /// Returns the views of a database.
+    pub fn views(&self, database: DatabaseId) -> impl Iterator<Item = &Arc<View>> {
+        self.views.values().filter(move |view| view.database == database)
+    }
+
     /// Returns the bucket that holds a time, if it was made.
     pub fn bucket_of(&self, database: DatabaseId, time: i64) -> Option<&Arc<Bucket>> {
         let ((of, _), id) = self.bucket_ends.range((database, time)..).next()?;
@@ -548,6 +576,9 @@ impl Catalog {
             Entity::Node(node) => {
                 self.nodes.insert(node.id, Arc::new(node));
             }
+            Entity::View(view) => {
+                self.views.insert(view.id, Arc::new(view));
+            }
         }
     }
 
@@ -578,6 +609,7 @@ impl Catalog {
                 }
             }
             Key::Node(id) => drop(self.nodes.remove(&id)),
+            Key::View(id) => drop(self.views.remove(&id)),
         }
     }
 }
@@ -592,6 +624,7 @@ impl Entity {
             Self::Table(table) => Key::Table(table.id),
             Self::Bucket(bucket) => Key::Bucket(bucket.id),
             Self::Node(node) => Key::Node(node.id),
+            Self::View(view) => Key::View(view.id),
         }
     }
 }
@@ -608,6 +641,7 @@ impl Key {
             Self::Table(id) => (4, id.0),
             Self::Bucket(id) => (5, id.0),
             Self::Node(id) => (6, u32::try_from(id.0).unwrap_or(u32::MAX)),
+            Self::View(id) => (7, id.0),
         };
         let mut bytes = vec![kind];
         bytes.extend_from_slice(&u32::to_be_bytes(id));
@@ -626,6 +660,7 @@ impl Key {
             4 => Self::Table(TableId(id)),
             5 => Self::Bucket(BucketId(id)),
             6 => Self::Node(NodeId(u64::from(id))),
+            7 => Self::View(TableId(id)),
             _ => return None,
         })
     }

@@ -96,6 +96,24 @@ pub enum Command {
         /// Which.
         table: TableId,
     },
+    /// Makes a view.
+    CreateView {
+        /// In which database.
+        database: DatabaseId,
+        /// Its name.
+        name: String,
+        /// Names and Arrow types of its columns.
+        columns: Vec<(String, String)>,
+        /// The query.
+        definition: String,
+        /// Whether it may take the place of a view of that name.
+        replace: bool,
+    },
+    /// Removes a view.
+    DropView {
+        /// Which.
+        view: TableId,
+    },
     /// Makes the bucket that holds a time, if it is not there.
     CreateBucket {
         /// Of which database.

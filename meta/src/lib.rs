@@ -29,8 +29,8 @@ mod store;
 pub use apply::cluster_number;
 pub use catalog::{
     Bucket, Catalog, CustomRole, Database, DatabaseOptions, Grant, GrantObject, Level, Node,
-    NodeRoles, NodeState, Precision, ReplicaSet, Role, SystemRole, Table, Tenant, User, VnodePlace,
-    VnodeState,
+    NodeRoles, NodeState, Precision, ReplicaSet, Role, SystemRole, Table, Tenant, User, View,
+    VnodePlace, VnodeState,
 };
 pub use client::MetaClient;
 pub use command::{

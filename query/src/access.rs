@@ -141,6 +141,7 @@ mod tests {
             Statement::Truncate(_) => "truncate",
             Statement::Compact(_) => "compact",
             Statement::Kill(_) => "kill",
+            Statement::CreateTableAs(_) => "create table as",
             Statement::Nodes(_) => "nodes",
             Statement::Copy(_) => "copy",
             Statement::Definition(definition) => defined(definition),
@@ -176,6 +177,8 @@ mod tests {
             Definition::CreateDatabase { .. } => "create database",
             Definition::AlterDatabase { .. } => "alter database",
             Definition::DropDatabase { .. } => "drop database",
+            Definition::CreateView { .. } => "create view",
+            Definition::DropView { .. } => "drop view",
             Definition::CreateTable { .. } => "create table",
             Definition::AlterTable { .. } => "alter table",
             Definition::DropTable { .. } => "drop table",
@@ -183,7 +186,7 @@ mod tests {
     }
 
     /// As many as the two functions above name.
-    const KINDS: usize = 39;
+    const KINDS: usize = 42;
 
     #[test]
     fn every_kind_of_statement_has_a_row_in_the_table_of_privileges() {

@@ -42,6 +42,10 @@ impl Session {
                 let (name, if_exists) = (name.clone(), *if_exists);
                 self.define_user(&Def::DropUser { name, if_exists }).await
             }
+            Def::CreateView { name, columns, replace, query } => {
+                self.create_view((name, columns), *replace, query).await
+            }
+            Def::DropView { names, if_exists } => self.drop_views(names, *if_exists).await,
             Def::Grant(statement) => self.grant(statement).await,
             Def::Membership(membership) => self.change_membership(membership).await,
             Def::CreateDatabase { .. } | Def::AlterDatabase { .. } | Def::DropDatabase { .. } => {

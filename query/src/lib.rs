@@ -12,6 +12,7 @@
 //! | `ddl`      | definitions: tenants, users, databases, tables                              |
 //! | `roles`    | roles of a tenant, their members and grants                                  |
 //! | `measures` | what can be measured at any moment                                          |
+//! | `views`    | views, and tables made of a query's rows                                     |
 //! | `running`  | the statements that run now; KILL                                            |
 //! | `series`   | SHOW SERIES, TAG VALUES, TAG KEYS, FIELD KEYS                               |
 //! | `show`     | SHOW and DESCRIBE                                                           |
@@ -66,6 +67,7 @@ mod show;
 mod sql;
 mod sugar;
 mod types;
+mod views;
 mod write;
 
 pub use copy::{CopyFormat, CopyIn, CopyOut, CopyRow};

@@ -233,7 +233,9 @@ impl Session {
 
     async fn plan_in(&self, state: &SessionState, query: &DfStatement) -> Result<LogicalPlan> {
         refuse_misread(query)?;
-        let query = rewrite(query.clone())?;
+        let mut query = query.clone();
+        self.expand_all(&mut query)?;
+        let query = rewrite(query)?;
         self.check_names(state, &query)?;
         let plan = state.statement_to_plan(query).await?;
         let options = SQLOptions::new();
@@ -241,6 +243,14 @@ impl Session {
             options.with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         options.verify_plan(&plan)?;
         Ok(plan)
+    }
+
+    fn expand_all(&self, query: &mut DfStatement) -> Result<()> {
+        match query {
+            DfStatement::Statement(statement) => self.expand_views(statement),
+            DfStatement::Explain(explain) => self.expand_all(&mut explain.statement),
+            _ => Ok(()),
+        }
     }
 
     /// Gives a missing tenant, database or table its own error: the planner would only say that the

@@ -205,7 +205,7 @@ impl Session {
                 Ok(Output::Affected("INSERT", self.insert(insert, params).await?))
             }
             Statement::Copy(copy) => self.copy(copy, params).await,
-            Statement::Definition(definition) => self.define(definition).await,
+            Statement::Definition(definition) => Box::pin(self.define(definition)).await,
             Statement::Delete(_) => {
                 Ok(Output::Affected("DELETE", self.change(statement, params).await?))
             }
@@ -216,6 +216,7 @@ impl Session {
                 self.change(statement, params).await?;
                 Ok(Output::Done("TRUNCATE TABLE"))
             }
+            Statement::CreateTableAs(table) => Box::pin(self.create_table_as(table)).await,
             Statement::Compact(what) => self.compact(what).await,
             Statement::Kill(id) => self.kill(*id),
             Statement::Nodes(statement) => Box::pin(self.change_nodes(statement)).await,

@@ -41,6 +41,8 @@ pub enum Statement {
     Copy(Box<ast::Statement>),
     /// Changes the catalog.
     Definition(Box<Definition>),
+    /// Makes a table of a query's rows.
+    CreateTableAs(Box<TableAs>),
     /// Shows the catalog.
     Show(Show),
     /// Changes a setting; `None` is its default.
@@ -69,6 +71,16 @@ pub enum Statement {
     DiscardAll,
     /// UNLISTEN and the like, which change nothing here: its tag.
     Discard(&'static str),
+}
+
+/// A table to be made of a query's rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableAs {
+    pub(crate) name: Vec<String>,
+    pub(crate) if_not_exists: bool,
+    /// Which of its columns become tags.
+    pub(crate) tags: Vec<String>,
+    pub(crate) query: Box<ast::Query>,
 }
 
 /// What is to be compacted.

@@ -14,6 +14,7 @@ use model::time::{Span, span_in_words};
 use super::{INFORMATION_SCHEMA, PG_CATALOG, SessionCatalogs};
 use crate::running;
 use crate::types::pg_name;
+use crate::views::view_schema;
 
 const TABLES: [&str; 11] = [
     "schemata",
@@ -53,9 +54,7 @@ impl SchemaProvider for InformationSchema {
                 texts(&running::COLUMNS, &lines)
             }
             "database_privileges" => self.database_privileges(),
-            "views" => {
-                texts(&["table_catalog", "table_schema", "table_name", "view_definition"], &[])
-            }
+            "views" => self.views(),
             "table_constraints" => texts(
                 &[
                     "constraint_catalog",
@@ -115,9 +114,24 @@ impl InformationSchema {
             for table in catalog.tables(database.id) {
                 add(&database.name, &table.name, "BASE TABLE");
             }
+            for view in catalog.views(database.id) {
+                add(&database.name, &view.name, "VIEW");
+            }
         }
         TABLES.iter().for_each(|table| add(INFORMATION_SCHEMA, table, "VIEW"));
         texts(&["table_catalog", "table_schema", "table_name", "table_type"], &rows)
+    }
+
+    fn views(&self) -> Result<RecordBatch> {
+        let catalog = self.0.database.catalog();
+        let mut rows = Vec::new();
+        for database in catalog.databases(self.0.identity.tenant) {
+            for view in catalog.views(database.id) {
+                let row = [&self.tenant_name(), &database.name, &view.name, &view.definition];
+                rows.push(row.iter().map(|part| (*part).clone()).collect());
+            }
+        }
+        texts(&["table_catalog", "table_schema", "table_name", "view_definition"], &rows)
     }
 
     fn databases(&self) -> Result<RecordBatch> {
@@ -210,6 +224,16 @@ impl InformationSchema {
                     let name = [&self.tenant_name(), &database.name, &table.name, &column.name];
                     let mut row: Vec<String> = name.iter().map(|part| (*part).clone()).collect();
                     let rest = [pg_name(field.data_type()), nullable, kind, "DEFAULT"];
+                    row.extend(rest.iter().map(|part| (*part).to_owned()));
+                    rows.push(row);
+                    positions.push(at as i64 + 1);
+                }
+            }
+            for view in catalog.views(database.id) {
+                for (at, field) in view_schema(view).fields().iter().enumerate() {
+                    let name = [&self.tenant_name(), &database.name, &view.name, field.name()];
+                    let mut row: Vec<String> = name.iter().map(|part| (*part).clone()).collect();
+                    let rest = [pg_name(field.data_type()), "YES", "FIELD", "DEFAULT"];
                     row.extend(rest.iter().map(|part| (*part).to_owned()));
                     rows.push(row);
                     positions.push(at as i64 + 1);

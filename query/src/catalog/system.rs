@@ -24,6 +24,7 @@ use model::TenantId;
 use super::PG_CATALOG;
 use crate::database::Database;
 use crate::error::Error;
+use crate::views::view_schema;
 
 type Statics = std::result::Result<Arc<PgCatalogStaticTables>, String>;
 
@@ -66,19 +67,27 @@ impl CatalogInfo for TenantObjects {
     async fn table_names(&self, _: &str, schema: &str) -> Result<Option<Vec<String>>> {
         let catalog = self.database.catalog();
         let database = catalog.database(self.tenant, schema);
-        let tables = database.map(|database| catalog.tables(database.id));
-        Ok(Some(tables.into_iter().flatten().map(|table| table.name.clone()).collect()))
+        let Some(database) = database else { return Ok(Some(Vec::new())) };
+        let tables = catalog.tables(database.id).map(|table| table.name.clone());
+        let views = catalog.views(database.id).map(|view| view.name.clone());
+        Ok(Some(tables.chain(views).collect()))
     }
 
     async fn table_schema(&self, _: &str, schema: &str, table: &str) -> Result<Option<SchemaRef>> {
         let catalog = self.database.catalog();
         let database = catalog.database(self.tenant, schema);
-        let table = database.and_then(|database| catalog.table(database.id, table));
-        Ok(table.map(|table| table.arrow()))
+        let Some(database) = database else { return Ok(None) };
+        Ok(match catalog.table(database.id, table) {
+            Some(table) => Some(table.arrow()),
+            None => catalog.view(database.id, table).map(|view| view_schema(view)),
+        })
     }
 
-    async fn table_type(&self, _: &str, _: &str, _: &str) -> Result<Option<TableType>> {
-        Ok(Some(TableType::Base))
+    async fn table_type(&self, _: &str, schema: &str, table: &str) -> Result<Option<TableType>> {
+        let catalog = self.database.catalog();
+        let database = catalog.database(self.tenant, schema);
+        let view = database.and_then(|database| catalog.view(database.id, table));
+        Ok(Some(if view.is_some() { TableType::View } else { TableType::Base }))
     }
 }
 

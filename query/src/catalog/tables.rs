@@ -18,6 +18,7 @@ use super::SessionCatalogs;
 use crate::access::{Need, Object, check};
 use crate::error::Error;
 use crate::scan::{ScanOptions, TskvScanExec};
+use crate::views::ViewShape;
 
 /// A database, as a schema.
 #[derive(Debug)]
@@ -30,7 +31,9 @@ pub(super) struct DatabaseSchema {
 impl SchemaProvider for DatabaseSchema {
     fn table_names(&self) -> Vec<String> {
         let catalog = self.catalogs.database.catalog();
-        catalog.tables(self.database.id).map(|table| table.name.clone()).collect()
+        let tables = catalog.tables(self.database.id).map(|table| table.name.clone());
+        let views = catalog.views(self.database.id).map(|view| view.name.clone());
+        tables.chain(views).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -45,6 +48,9 @@ impl SchemaProvider for DatabaseSchema {
                 shared: Arc::clone(&self.catalogs.database),
             })));
         }
+        if let Some(view) = catalog.view(self.database.id, name) {
+            return Ok(Some(Arc::new(ViewShape::of(view))));
+        }
         if name.starts_with("pg_") {
             // As PostgreSQL does: pg_catalog is searched, whatever the search path says.
             return self.catalogs.system.table(name).await;
@@ -53,12 +59,17 @@ impl SchemaProvider for DatabaseSchema {
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
+        let catalog = self.catalogs.database.catalog();
+        if catalog.view(self.database.id, name).is_some() {
+            return Ok(Some(TableType::View));
+        }
         Ok(self.table_exist(name).then_some(TableType::Base))
     }
 
     fn table_exist(&self, name: &str) -> bool {
         let catalog = self.catalogs.database.catalog();
         catalog.table(self.database.id, name).is_some()
+            || catalog.view(self.database.id, name).is_some()
             || (name.starts_with("pg_") && self.catalogs.system.table_exist(name))
     }
 }

@@ -1,5 +1,6 @@
 //! Statements that change the catalog, as parsed.
 
+use datafusion::sql::sqlparser::ast;
 use model::ValueType;
 use model::time::Span;
 
@@ -40,6 +41,16 @@ pub enum Definition {
     /// A role of the tenant, else a user, as PostgreSQL calls both.
     DropRole {
         name: String,
+        if_exists: bool,
+    },
+    CreateView {
+        name: Vec<String>,
+        columns: Vec<String>,
+        replace: bool,
+        query: Box<ast::Query>,
+    },
+    DropView {
+        names: Vec<Vec<String>>,
         if_exists: bool,
     },
     Grant(GrantStatement),

@@ -52,6 +52,7 @@ async fn set_up(server: &Server) -> Client {
         "CREATE TABLE d.a (v DOUBLE, TAGS(k))",
         "CREATE TABLE d.b (v DOUBLE, TAGS(k))",
         "CREATE TABLE d.empty (v DOUBLE)",
+        "CREATE VIEW d.the_view AS SELECT v FROM d.b",
         "INSERT INTO d.b (time, k, v) VALUES (1, 'x', 1)",
         "CREATE ROLE definer",
         "CREATE ROLE writer INHERIT member",
@@ -70,7 +71,10 @@ async fn set_up(server: &Server) -> Client {
         run(&owner, sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
     for letter in USERS.iter().map(|user| user.1).chain(['g']) {
-        let table = format!("CREATE TABLE d.old_{letter} (v DOUBLE); CREATE DATABASE old_{letter}");
+        let table = format!(
+            "CREATE TABLE d.old_{letter} (v DOUBLE); CREATE DATABASE old_{letter}; \
+             CREATE VIEW d.old_view_{letter} AS SELECT 1 AS one"
+        );
         run(&owner, &table).await.unwrap();
     }
     root

@@ -7,11 +7,11 @@ use model::time::{Span, parse_span};
 
 use super::{Failure, Parsed, count, expect, name, object_name, skip, take, take_all, word};
 use crate::error::{Error, nearest};
-use crate::sql::Statement;
 use crate::sql::definitions::{
     AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind,
     TenantAction, UserAction, UserOptions,
 };
+use crate::sql::{Statement, TableAs};
 use crate::types::{ColumnType, column_type};
 
 /// Options whose machinery does not exist yet: named, so that nobody believes they work.
@@ -63,6 +63,8 @@ pub(super) fn create(p: &mut Parser<'_>) -> Parsed<Statement> {
             definition(Definition::CreateDatabase { name, if_not_exists, options })
         }
         "TABLE" => create_table(p),
+        "VIEW" => create_view(p, false),
+        "OR" if take_all(p, &["REPLACE", "VIEW"]) => create_view(p, true),
         "TEMP" | "TEMPORARY" => Err(Error::unsupported("CREATE TEMP TABLE").into()),
         other => Err(Error::unsupported(format!("CREATE {other}")).into()),
     }
@@ -211,8 +213,15 @@ fn span(p: &mut Parser<'_>) -> Parsed<Span> {
 fn create_table(p: &mut Parser<'_>) -> Parsed<Statement> {
     let if_not_exists = if_not_exists(p);
     let name = object_name(p)?;
-    if word(p, 0) == "AS" {
-        return Err(Error::unsupported("CREATE TABLE AS").into());
+    let tags = if take(p, "TAGS") { names(p)? } else { Vec::new() };
+    if take(p, "AS") {
+        let query = p.parse_query()?;
+        return Ok(Statement::CreateTableAs(Box::new(TableAs {
+            name,
+            if_not_exists,
+            tags,
+            query,
+        })));
     }
     let mut columns = Vec::new();
     let mut key: Vec<String> = Vec::new();
@@ -246,6 +255,14 @@ fn create_table(p: &mut Parser<'_>) -> Parsed<Statement> {
     p.expect_token(&Token::RParen)?;
     let columns = apply_key(columns, &key)?;
     definition(Definition::CreateTable { name, if_not_exists, columns })
+}
+
+/// Reads `name [(column, …)] AS query`.
+fn create_view(p: &mut Parser<'_>, replace: bool) -> Parsed<Statement> {
+    let name = object_name(p)?;
+    let columns = if p.peek_token_ref().token == Token::LParen { names(p)? } else { Vec::new() };
+    expect(p, "AS")?;
+    definition(Definition::CreateView { name, columns, replace, query: p.parse_query()? })
 }
 
 fn names(p: &mut Parser<'_>) -> Parsed<Vec<String>> {
@@ -426,12 +443,16 @@ pub(super) fn drop_object(p: &mut Parser<'_>) -> Parsed<Statement> {
         "USER" => Definition::DropUser { name: name(p)?, if_exists },
         "ROLE" => Definition::DropRole { name: name(p)?, if_exists },
         "DATABASE" | "SCHEMA" => Definition::DropDatabase { name: name(p)?, if_exists },
-        "TABLE" => {
+        "TABLE" | "VIEW" => {
             let mut names = vec![object_name(p)?];
             while p.consume_token(&Token::Comma) {
                 names.push(object_name(p)?);
             }
-            Definition::DropTable { names, if_exists }
+            if what == "VIEW" {
+                Definition::DropView { names, if_exists }
+            } else {
+                Definition::DropTable { names, if_exists }
+            }
         }
         other => return Err(Error::unsupported(format!("DROP {other}")).into()),
     };
