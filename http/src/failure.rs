@@ -30,6 +30,11 @@ impl Failure {
         self
     }
 
+    /// Returns whether who asks may not do it.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.sqlstate == "42501"
+    }
+
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "08P01", message)
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::encoding::text::encode;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::auth::Parameters;
 use crate::failure::Failure;
-use crate::server::{PeerAddr, Shared};
+use crate::server::{PeerAddr, ROUTES, Shared};
 
 /// Every name begins with it.
 const PREFIX: &str = "cnosdb";
@@ -92,11 +92,9 @@ pub(crate) async fn count(
     let begun = Instant::now();
     let response = next.run(request).await;
     let status = response.status();
-    let path = if status == StatusCode::NOT_FOUND && !path.starts_with("/api/v1/") {
-        "other".to_owned()
-    } else {
-        path
-    };
+    // Only what is a route is a label: whoever asks must not make numbers without end.
+    let path = ROUTES.iter().find(|route| **route == path).map_or("other", |route| *route);
+    let path = path.to_owned();
     let labels = vec![("path", path.clone()), ("status", status.as_u16().to_string())];
     metrics.requests.get_or_create(&labels).inc();
     let labels = vec![("path", path)];

@@ -154,12 +154,15 @@ async fn finish(
     shared: &Shared,
     session: &query::Session,
     samples: Samples,
-    bad: Vec<(usize, String)>,
+    mut bad: Vec<(usize, String)>,
 ) -> Result<StatusCode, Failure> {
-    let stored = samples.store(session).await?;
+    let (stored, failed) = samples.store(session).await;
     shared.metrics.rows_in("opentsdb", stored);
-    if bad.is_empty() {
-        return Ok(StatusCode::NO_CONTENT);
+    match failed {
+        Some(error) if bad.is_empty() => return Err(error.into()),
+        Some(error) => bad.push((0, error.message)),
+        None if bad.is_empty() => return Ok(StatusCode::NO_CONTENT),
+        None => {}
     }
     let message = format!("partial write: {} points were not taken, {stored} were", bad.len());
     let lines = bad.into_iter().take(REPORTED_MAX);

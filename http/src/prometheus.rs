@@ -23,10 +23,14 @@ use crate::server::{PeerAddr, Shared};
 
 const NAME: &str = "__name__";
 const MS_NS: i64 = 1_000_000;
-/// The most bytes of a message once unpacked.
-const UNPACKED_BYTES_MAX: usize = 256 << 20;
-/// The most samples a read returns.
-const SAMPLES_MAX: usize = 50_000_000;
+/// The most bytes of a write once unpacked; Prometheus sends some hundred KiB.
+const WRITE_BYTES_MAX: usize = 32 << 20;
+/// The most bytes of what a read asks, once unpacked.
+const READ_BYTES_MAX: usize = 1 << 20;
+/// The most bytes a read answers with: 16 for a sample, the labels of a series and 64 more.
+const ANSWER_BYTES_MAX: usize = 512 << 20;
+const SAMPLE_BYTES: usize = 16;
+const SERIES_BYTES: usize = 64;
 
 #[derive(Clone, PartialEq, Message)]
 struct WriteRequest {
@@ -98,11 +102,11 @@ struct QueryResult {
     timeseries: Vec<TimeSeries>,
 }
 
-fn unpacked<T: Message + Default>(body: &[u8]) -> Result<T, Failure> {
+fn unpacked<T: Message + Default>(body: &[u8], bytes_max: usize) -> Result<T, Failure> {
     let rubbish = |error: String| Failure::bad_request(format!("not a remote message: {error}"));
     let len = snap::raw::decompress_len(body).map_err(|error| rubbish(error.to_string()))?;
-    if len > UNPACKED_BYTES_MAX {
-        let message = format!("the message unpacks to more than {UNPACKED_BYTES_MAX} bytes");
+    if len > bytes_max {
+        let message = format!("the message unpacks to more than {bytes_max} bytes");
         return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "54000", message));
     }
     let bytes = snap::raw::Decoder::new().decompress_vec(body);
@@ -119,7 +123,13 @@ pub(crate) async fn write(
     body: Bytes,
 ) -> Result<StatusCode, Failure> {
     let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
-    let request: WriteRequest = unpacked(&body)?;
+    // A message of version 2 would be read as one without series.
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.contains("proto=") && !kind.contains("proto=prometheus.WriteRequest") {
+        let message = format!("{kind} is not spoken here, but prometheus.WriteRequest");
+        return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "0A000", message));
+    }
+    let request: WriteRequest = unpacked(&body, WRITE_BYTES_MAX)?;
     let mut samples = Samples::default();
     for series in request.timeseries {
         let (mut metric, mut tags) = (None, Vec::with_capacity(series.labels.len()));
@@ -140,9 +150,12 @@ pub(crate) async fn write(
         }
         samples.add(&metric, tags, all.into_iter());
     }
-    let stored = samples.store(&session).await?;
+    let (stored, failed) = samples.store(&session).await;
     shared.metrics.rows_in("prometheus", stored);
-    Ok(StatusCode::NO_CONTENT)
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(StatusCode::NO_CONTENT),
+    }
 }
 
 /// Answers a remote read.
@@ -154,12 +167,17 @@ pub(crate) async fn read(
     body: Bytes,
 ) -> Result<Response, Failure> {
     let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
-    let request: ReadRequest = unpacked(&body)?;
-    let (mut results, mut left) = (Vec::new(), SAMPLES_MAX);
+    let request: ReadRequest = unpacked(&body, READ_BYTES_MAX)?;
+    let (mut results, mut left) = (Vec::new(), ANSWER_BYTES_MAX);
     for query in &request.queries {
         let mut timeseries = Vec::new();
         for table in tables(&session, query).await? {
-            timeseries.extend(read_table(&session, &table, query, &mut left).await?);
+            match read_table(&session, &table, query, &mut left).await {
+                Ok(found) => timeseries.extend(found),
+                // What may not be read is not there, unless it was asked for by its name.
+                Err(failure) if failure.is_denied() && !names(query, &table) => {}
+                Err(failure) => return Err(failure),
+            }
         }
         results.push(QueryResult { timeseries });
     }
@@ -284,10 +302,7 @@ async fn read_table(
     let mut found: Vec<TimeSeries> = Vec::new();
     let mut current: Option<Vec<Option<String>>> = None;
     rows(session, &sql, |batch| {
-        *left = left.checked_sub(batch.num_rows()).ok_or_else(|| {
-            let message = format!("a read of more than {SAMPLES_MAX} samples");
-            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "54000", message)
-        })?;
+        take(left, batch.num_rows() * SAMPLE_BYTES)?;
         let values = batch.column(0).as_primitive::<Float64Type>();
         let times = batch.column(tags.len() + 1).as_primitive::<TimestampNanosecondType>();
         let texts: Vec<_> =
@@ -300,7 +315,10 @@ async fn read_table(
             if !same {
                 let set: Vec<Option<String>> =
                     (0..tags.len()).map(|at| value(at).map(str::to_owned)).collect();
-                found.push(TimeSeries { labels: labels(table, &tags, &set), samples: Vec::new() });
+                let labels = labels(table, &tags, &set);
+                let bytes: usize = labels.iter().map(|one| one.name.len() + one.value.len()).sum();
+                take(left, bytes + SERIES_BYTES)?;
+                found.push(TimeSeries { labels, samples: Vec::new() });
                 current = Some(set);
             }
             let sample =
@@ -313,6 +331,19 @@ async fn read_table(
     })
     .await?;
     Ok(found)
+}
+
+fn take(left: &mut usize, bytes: usize) -> Result<(), Failure> {
+    *left = left.checked_sub(bytes).ok_or_else(|| {
+        let message = format!("a read of more than {ANSWER_BYTES_MAX} bytes");
+        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "54000", message)
+    })?;
+    Ok(())
+}
+
+/// Returns whether a query asks for one metric by its name.
+fn names(query: &ReadQuery, table: &str) -> bool {
+    query.matchers.iter().any(|one| one.kind == 0 && one.name == NAME && one.value == table)
 }
 
 /// Returns the labels of a series, sorted, as Prometheus wants them.

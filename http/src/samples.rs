@@ -74,12 +74,10 @@ impl Samples {
         }
     }
 
-    /// Stores all samples; returns how many.
-    ///
-    /// # Errors
-    /// What a session says; tables before that one are stored.
-    pub(crate) async fn store(self, session: &Session) -> Result<usize, query::Error> {
-        let mut stored = 0;
+    /// Stores all samples, each metric by itself; returns how many, and what the first that was not taken
+    /// failed with. One that may be taken another time goes before others, so that senders repeat.
+    pub(crate) async fn store(self, session: &Session) -> (usize, Option<query::Error>) {
+        let (mut stored, mut failed) = (0, None::<query::Error>);
         for (name, table) in self.tables {
             if table.times.is_empty() {
                 continue;
@@ -93,10 +91,15 @@ impl Samples {
                 times: table.times,
                 fields: vec![(VALUE.to_owned(), values)],
             };
-            session.write(batch).await?;
-            stored += rows;
+            match session.write(batch).await {
+                Ok(()) => stored += rows,
+                Err(error) if failed.is_none() || error.sqlstate.starts_with('5') => {
+                    failed = Some(error);
+                }
+                Err(_) => {}
+            }
         }
-        Ok(stored)
+        (stored, failed)
     }
 }
 

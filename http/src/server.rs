@@ -36,6 +36,23 @@ const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long to wait when the system gives no socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// All paths that are served.
+pub(crate) const ROUTES: [&str; 13] = [
+    "/api/v1/write",
+    "/write",
+    "/api/v2/write",
+    "/api/v1/prom/write",
+    "/api/v1/prom/read",
+    "/api/v1/opentsdb/write",
+    "/api/v1/opentsdb/put",
+    "/api/put",
+    "/api/v1/sql",
+    "/metrics",
+    "/api/v1/ping",
+    "/ping",
+    "/",
+];
+
 /// Settings of the front end.
 #[derive(Clone)]
 pub struct HttpConfig {

@@ -17,8 +17,8 @@ use model::{
 };
 
 use crate::catalog::{
-    Bucket, Catalog, Change, Counters, Database, DatabaseOptions, Entity, Key, Precision,
-    ReplicaSet, Role, Tenant, User, VnodePlace, VnodeState,
+    Bucket, Catalog, Change, Counters, Database, DatabaseOptions, Entity, GrantObject, Key,
+    Precision, ReplicaSet, Role, Tenant, User, VnodePlace, VnodeState,
 };
 use crate::command::{
     AlterTable, Command, DatabaseChange, NewColumn, NewUser, Reply, TenantChange, UserChange,
@@ -29,7 +29,7 @@ use nodes::{
     add_vnode, alter_node, leave_vnode, prefer_vnode, register_node, remove_node, remove_vnode,
     vnode_joined,
 };
-use roles::change_roles;
+use roles::{change_roles, forget_object};
 use views::{NewView, create_view, drop_views};
 
 /// The tenant, database and user that every installation begins with.
@@ -108,7 +108,10 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
         Command::AlterDatabase { database, change } => {
             alter_database(catalog, database, &change, changes)?;
         }
-        Command::DropDatabase { database } => drop_database(catalog, database, changes)?,
+        Command::DropDatabase { database } => {
+            drop_database(catalog, database, changes)?;
+            forget_object(catalog, GrantObject::Database(database), changes);
+        }
         Command::CreateTable { database, name, columns } => {
             create_table(catalog, database, name, &columns, changes)?;
         }
@@ -116,6 +119,7 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
         Command::DropTable { table } => {
             let table = table_of(catalog, table)?;
             changes.delete(Key::Table(table.id));
+            forget_object(catalog, GrantObject::Table(table.id), changes);
         }
         Command::CreateView { database, name, columns, definition, replace } => {
             let view = NewView { database, name, columns, definition };

@@ -359,35 +359,26 @@ fn put_numeric(value: u64, out: &mut BytesMut) {
 /// Writes a number of so many digits behind the point as NUMERIC: digits of base 10,000, of which the
 /// first has the weight, and a sign.
 fn put_decimal(value: i128, scale: i8, out: &mut BytesMut) {
-    let negative = value < 0;
-    let behind = scale.max(0) as u32;
-    // A negative scale counts zeros before the point.
-    let mut rest =
-        value.unsigned_abs().saturating_mul(10_u128.pow(u32::from(scale.min(0).unsigned_abs())));
-    // The point stands between two digits.
-    let fraction_digits = behind.div_ceil(4);
-    let mut digits = Vec::new();
-    let padding = 10_u128.pow(fraction_digits * 4 - behind);
-    let (mut whole, fraction) = (rest / 10_u128.pow(behind), rest % 10_u128.pow(behind));
-    rest = fraction.saturating_mul(padding);
-    for _ in 0..fraction_digits {
-        digits.push((rest % 10_000) as i16);
-        rest /= 10_000;
-    }
-    while whole > 0 {
-        digits.push((whole % 10_000) as i16);
-        whole /= 10_000;
-    }
-    while digits.last() == Some(&0) {
-        digits.pop();
-    }
-    let weight = digits.len() as i16 - fraction_digits as i16 - 1;
-    let kept = digits.iter().skip_while(|digit| **digit == 0).count();
+    let behind = usize::from(scale.max(0).unsigned_abs());
+    // As text first: no power of ten overflows there. A negative scale counts zeros before the point.
+    let zeros = usize::from(scale.min(0).unsigned_abs());
+    let text = format!("{}{}", value.unsigned_abs(), "0".repeat(zeros));
+    let text = format!("{text:0>width$}", width = behind + 1);
+    let (whole, fraction) = text.split_at(text.len() - behind);
+    // The point stands between two digits of base 10,000.
+    let whole = format!("{whole:0>width$}", width = whole.len().next_multiple_of(4));
+    let fraction = format!("{fraction:0<width$}", width = behind.next_multiple_of(4));
+    let all = [whole.as_bytes(), fraction.as_bytes()].concat();
+    let digit = |four: &[u8]| four.iter().fold(0, |all, one| all * 10 + i16::from(one - b'0'));
+    let digits: Vec<i16> = all.chunks(4).map(digit).collect();
+    let leading = digits.iter().take_while(|digit| **digit == 0).count();
+    let kept = digits[leading..].iter().rposition(|digit| *digit != 0).map_or(0, |last| last + 1);
+    let weight = (whole.len() / 4) as i16 - 1 - leading as i16;
     out.put_i16(kept as i16);
     out.put_i16(if kept == 0 { 0 } else { weight });
-    out.put_u16(if negative { 0x4000 } else { 0 });
+    out.put_u16(if value < 0 { 0x4000 } else { 0 });
     out.put_i16(behind as i16);
-    digits.iter().rev().take(kept).for_each(|digit| out.put_i16(*digit));
+    digits[leading..leading + kept].iter().for_each(|digit| out.put_i16(*digit));
 }
 
 /// Writes a span of time as PostgreSQL's style `postgres` does: `1 year 2 mons -3 days +04:05:06`.
@@ -483,7 +474,8 @@ mod tests {
 
     #[test]
     fn decimals_keep_their_scale_and_sign() {
-        let cases: [(i128, i8, &[i16]); 4] = [
+        let cases: [(i128, i8, &[i16]); 5] = [
+            (5 * 10_i128.pow(37), 38, &[1, -1, 0, 38, 5_000]),
             (-12_345, 2, &[2, 0, 0x4000, 2, 123, 4_500]),
             (5, 5, &[1, -2, 0, 5, 5_000]),
             (10_000, 0, &[1, 1, 0, 0, 1]),

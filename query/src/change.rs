@@ -24,6 +24,7 @@ use crate::planning::parts;
 use crate::scan::TskvScanExec;
 use crate::session::Session;
 use crate::sql::{Statement, fold, select_from};
+use crate::sugar::makes_rows;
 
 /// A table, as a statement that changes rows names it, and which of its rows.
 struct Changed<'a> {
@@ -384,6 +385,9 @@ impl<'a> Changed<'a> {
             let name = parts(name)?.pop().unwrap_or_default();
             if matches!(&assignment.value, ast::Expr::Identifier(i) if fold(i) == "default") {
                 return Err(Error::unsupported("DEFAULT"));
+            }
+            if matches!(&assignment.value, ast::Expr::Function(call) if makes_rows(call)) {
+                return Err(Error::unsupported("a function that chooses rows, in UPDATE"));
             }
             if all.iter().any(|(other, _)| *other == name) {
                 let message = format!("multiple assignments to same column \"{name}\"");

@@ -171,10 +171,9 @@ impl Session {
             UserAction::Rename(name) => changes.push(UserChange::Rename(name.clone())),
             UserAction::Set(options) => {
                 let verifier = verifier_of(options)?;
-                if verifier.is_some() && user.must_change_password {
-                    changes.push(UserChange::MustChangePassword(false));
-                }
+                let done = verifier.is_some() && user.must_change_password;
                 changes.extend(verifier.map(|verifier| UserChange::Verifier(Some(verifier))));
+                changes.extend(done.then_some(UserChange::MustChangePassword(false)));
                 changes.extend(options.comment.clone().map(UserChange::Comment));
                 changes.extend(options.admin.map(UserChange::Admin));
                 changes.extend(options.must_change_password.map(UserChange::MustChangePassword));

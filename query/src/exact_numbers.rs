@@ -21,7 +21,7 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::{Cast, ScalarFunction};
+use datafusion::logical_expr::expr::{Between, Cast, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
@@ -57,9 +57,17 @@ fn rewrite_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         )?);
     }
     let names = NamePreserver::new(&plan);
+    // Of `y <> 0 AND x / y > 1` both sides are computed of all rows: no error may come of the second.
+    let chooses =
+        matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::TableScan(_));
     let rewritten = plan.map_expressions(|expr| {
         let name = names.save(&expr);
-        let rewritten = expr.transform_up(|expr| rewrite_expr(expr, &schema))?;
+        let rewritten = expr.transform_up(|expr| match expr {
+            Expr::BinaryExpr(BinaryExpr { op: Operator::Divide, .. }) if chooses => {
+                Ok(Transformed::no(expr))
+            }
+            expr => rewrite_expr(expr, &schema),
+        })?;
         Ok(rewritten.update_data(|expr| name.restore(expr)))
     })?;
     if rewritten.transformed {
@@ -79,6 +87,7 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let is_integer = |expr: &Expr| type_of(expr).is_integer();
     let is_text = |expr: &Expr| type_of(expr) == DataType::Utf8;
     let is_float = |expr: &Expr| type_of(expr).is_floating();
+    let is_interval = |expr: &Expr| type_of(expr) == DataType::Interval(IntervalUnit::MonthDayNano);
     Ok(match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right })
             if checked(op).is_some() && is_integer(&left) && is_integer(&right) =>
@@ -97,6 +106,16 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Transformed::yes(call(Checked::Divide, vec![*left, *right]))
         }
         Expr::BinaryExpr(binary) => rewrite_times(binary, &type_of),
+        Expr::Between(Between { expr, negated, low, high }) if is_interval(&expr) => {
+            let length = |side: Box<Expr>| Box::new(call(Checked::Length, vec![*side]));
+            let (expr, low, high) = (length(expr), length(low), length(high));
+            Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+        }
+        Expr::InList(InList { expr, list, negated }) if is_interval(&expr) => {
+            let length = |side: Expr| call(Checked::Length, vec![side]);
+            let (expr, list) = (Box::new(length(*expr)), list.into_iter().map(length).collect());
+            Transformed::yes(Expr::InList(InList { expr, list, negated }))
+        }
         Expr::ScalarFunction(ScalarFunction { func, args })
             if func.name() == "round"
                 && args.len() == 1

@@ -43,6 +43,7 @@ use datafusion::common::Result;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use model::schema::TIME_ZONE;
+pub(crate) use postgres::NS_OF_MINUTE;
 
 use crate::error::Error;
 

@@ -229,7 +229,8 @@ fn bounds(plan: &LogicalPlan, column: &Column) -> Vec<Bound> {
         LogicalPlan::Filter(filter) => {
             let mut found = below(&filter.input, at);
             let conjuncts = split_conjunction(&filter.predicate);
-            found.extend(conjuncts.into_iter().flat_map(|one| bounds_in(one, column)));
+            let column = Column::from(plan.schema().qualified_field(at));
+            found.extend(conjuncts.into_iter().flat_map(|one| bounds_in(one, &column)));
             found
         }
         LogicalPlan::SubqueryAlias(alias) => below(&alias.input, at),
@@ -246,8 +247,24 @@ fn bounds(plan: &LogicalPlan, column: &Column) -> Vec<Bound> {
 }
 
 fn bounds_in(predicate: &Expr, column: &Column) -> Vec<Bound> {
-    let is_time = |expr: &Expr| matches!(expr, Expr::Column(found) if found.name == column.name);
-    let fixed = |expr: &Expr| expr.column_refs().is_empty() && !expr.is_volatile();
+    let is_time = |expr: &Expr| {
+        matches!(expr, Expr::Column(found) if found.name == column.name
+            && (found.relation.is_none() || found.relation == column.relation))
+    };
+    // What a subquery gives is not known when this is planned.
+    let open = |expr: &Expr| {
+        let found = expr.exists(|one| {
+            Ok(matches!(
+                one,
+                Expr::ScalarSubquery(_)
+                    | Expr::InSubquery(_)
+                    | Expr::Exists(_)
+                    | Expr::OuterReferenceColumn(..)
+            ))
+        });
+        found.unwrap_or(true)
+    };
+    let fixed = |expr: &Expr| expr.column_refs().is_empty() && !expr.is_volatile() && !open(expr);
     let bound = |op, value: &Expr| vec![Bound { op, value: value.clone() }];
     match predicate {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {

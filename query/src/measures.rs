@@ -44,6 +44,7 @@ impl Session {
     /// # Errors
     /// 42501.
     pub fn check_watches(&self) -> Result<()> {
+        self.check_password()?;
         self.check(Need::Administer)
     }
 }

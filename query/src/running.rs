@@ -57,12 +57,13 @@ impl AllRunning {
 
     /// Returns those of a tenant, the oldest first.
     fn of(&self, tenant: TenantId, user: Option<UserId>) -> Vec<Arc<Running>> {
-        let statements = self.statements.lock();
-        let all = statements.values().filter_map(Weak::upgrade);
+        // Upgraded all at once: one that ends here must not be dropped under the lock it then takes.
+        let all: Vec<Arc<Running>> =
+            self.statements.lock().values().filter_map(Weak::upgrade).collect();
         let own = |one: &Arc<Running>| {
             one.who.tenant == tenant && user.is_none_or(|user| one.who.user == user)
         };
-        all.filter(own).collect()
+        all.into_iter().filter(own).collect()
     }
 }
 

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 
 /// Rounds of PBKDF2 for new verifiers.
 const ITERATIONS: u32 = 15_000;
+/// More would let anybody who knows the user's name keep a thread busy.
+const ITERATIONS_MAX: u32 = 1_000_000;
 const SALT_BYTES: usize = 16;
 
 /// What the server keeps of a password: enough to check it, not enough to log in with it.
@@ -41,7 +43,7 @@ impl Verifier {
         let (stored, server) = keys.split_once(':')?;
         let decode = |text: &str| BASE64.decode(text).ok();
         let verifier = Self {
-            iterations: iterations.parse().ok().filter(|n| *n > 0)?,
+            iterations: iterations.parse().ok().filter(|n| (1..=ITERATIONS_MAX).contains(n))?,
             salt: decode(salt)?,
             stored_key: decode(stored)?,
             server_key: decode(server)?,

@@ -2,15 +2,18 @@
 //!
 //! The first two become queries that read the newest row of each series and no other.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 use model::{ColumnKind, TableSchema};
 
 use crate::access::Need;
 use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::session::Session;
-use crate::sql::{SeriesShown, Show, TagKeys, parse_one};
+use crate::sql::{SeriesShown, Show, Statement, TagKeys, parse_one};
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -26,6 +29,30 @@ fn escaped(column: &str) -> String {
     format!("replace(replace(replace({column}, ',', '\\,'), '=', '\\='), ' ', '\\ ')")
 }
 
+/// Puts a condition where the table is read.
+struct Where<'a> {
+    selection: &'a ast::Expr,
+}
+
+impl VisitorMut for Where<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
+        if let ast::SetExpr::Select(select) = query.body.as_mut() {
+            put_where(select, self.selection);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn put_where(select: &mut ast::Select, selection: &ast::Expr) {
+    if let [from] = select.from.as_slice()
+        && matches!(from.relation, ast::TableFactor::Table { .. })
+    {
+        select.selection = Some(selection.clone());
+    }
+}
+
 impl Session {
     fn shown_table(
         &self,
@@ -39,9 +66,21 @@ impl Session {
         }
     }
 
-    async fn rows_of(self: &Arc<Self>, sql: &str) -> Result<Output> {
-        let query = parse_one(sql)?.ok_or_else(|| Error::internal("a query was made"))?;
-        Ok(Output::Rows(self.query(&query, &[]).await?))
+    /// Runs a query with the conditions put into it as they were parsed: printed they could mean
+    /// something else.
+    async fn rows_of(self: &Arc<Self>, sql: &str, shown: &SeriesShown) -> Result<Output> {
+        let made = || Error::internal("a query was made");
+        let Some(Statement::Query(mut query)) = parse_one(sql)? else { return Err(made()) };
+        if let DfStatement::Statement(statement) = query.as_mut() {
+            if let Some(selection) = &shown.selection {
+                let walked = VisitMut::visit(statement.as_mut(), &mut Where { selection });
+                debug_assert!(walked.is_continue());
+            }
+            let ast::Statement::Query(outer) = statement.as_mut() else { return Err(made()) };
+            outer.order_by.clone_from(&shown.order_by);
+            outer.limit_clause.clone_from(&shown.limit);
+        }
+        Ok(Output::Rows(self.query(&Statement::Query(query), &[]).await?))
     }
 
     pub(crate) async fn show_series(self: &Arc<Self>, shown: &SeriesShown) -> Result<Output> {
@@ -54,8 +93,6 @@ impl Session {
         };
         let parts: String = tags.iter().map(part).collect();
         let from = format!("{}.{}", quoted(&database.name), quoted(&table.name));
-        let selection = shown.selection.as_ref().map(|text| format!(" WHERE {text}"));
-        let selection = selection.unwrap_or_default();
         let columns: Vec<String> = tags.iter().map(|tag| quoted(tag)).collect();
         let group = if columns.is_empty() {
             " HAVING count(*) > 0".to_owned()
@@ -63,12 +100,11 @@ impl Session {
             format!(" GROUP BY {}", columns.join(", "))
         };
         let sql = format!(
-            "SELECT key FROM (SELECT concat({}{parts}) AS key, max(time) FROM {from}{selection}{group}) \
-             AS series{}",
-            literal(&table.name),
-            shown.tail
+            "SELECT key FROM (SELECT concat({}{parts}) AS key, max(time) FROM {from}{group}) \
+             AS series",
+            literal(&table.name)
         );
-        self.rows_of(&sql).await
+        self.rows_of(&sql, shown).await
     }
 
     pub(crate) async fn show_tag_values(
@@ -79,15 +115,13 @@ impl Session {
         self.check(Need::See)?;
         let (database, table) = self.shown_table(shown.database.as_ref(), &shown.table)?;
         let from = format!("{}.{}", quoted(&database.name), quoted(&table.name));
-        let selection = shown.selection.as_ref().map(|text| format!(" WHERE {text}"));
-        let selection = selection.unwrap_or_default();
         let wanted = table.tags().filter(|tag| keys.names.contains(&tag.name) != keys.others);
         let parts: Vec<String> = wanted
             .map(|tag| {
                 let (name, column) = (literal(&tag.name), quoted(&tag.name));
                 format!(
                     "SELECT {name} AS key, {column} AS value FROM (SELECT {column}, max(time) \
-                     FROM {from}{selection} GROUP BY {column}) AS t WHERE {column} IS NOT NULL"
+                     FROM {from} GROUP BY {column}) AS t WHERE {column} IS NOT NULL"
                 )
             })
             .collect();
@@ -96,7 +130,7 @@ impl Session {
         } else {
             parts.join(" UNION ALL ")
         };
-        self.rows_of(&format!("SELECT key, value FROM ({all}) AS tags{}", shown.tail)).await
+        self.rows_of(&format!("SELECT key, value FROM ({all}) AS tags"), shown).await
     }
 
     /// Lists tags or fields of tables.

@@ -265,19 +265,25 @@ impl Session {
         }
     }
 
+    /// Refuses everything to a user who must change the password.
+    pub(crate) fn check_password(&self) -> Result<()> {
+        let catalog = self.database.catalog();
+        if catalog.user_by_id(self.identity.user).is_some_and(|user| user.must_change_password) {
+            return Err(Error::new("28P01", "the password must be changed first")
+                .hint(format!("ALTER USER {} PASSWORD '…'", self.user)));
+        }
+        Ok(())
+    }
+
     /// Refuses everything but a new password to a user who must change it.
     fn check_password_changed(&self, statement: &Statement) -> Result<()> {
-        let catalog = self.database.catalog();
-        let must = catalog.user_by_id(self.identity.user).is_some_and(|u| u.must_change_password);
         let own_password = |definition: &Definition| {
             matches!(definition, Definition::AlterUser { name, action: UserAction::Set(options) }
                 if *name == self.user && options.password.is_some())
         };
         match statement {
             Statement::Definition(definition) if own_password(definition) => Ok(()),
-            _ if !must => Ok(()),
-            _ => Err(Error::new("28P01", "the password must be changed first")
-                .hint(format!("ALTER USER {} PASSWORD '…'", self.user))),
+            _ => self.check_password(),
         }
     }
 

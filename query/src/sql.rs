@@ -128,14 +128,14 @@ pub enum FetchCount {
     Backward,
 }
 
-/// Which series are to be shown; conditions as SQL.
+/// Which series are to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesShown {
     pub(crate) database: Option<String>,
     pub(crate) table: Vec<String>,
-    pub(crate) selection: Option<String>,
-    /// ORDER BY, LIMIT and OFFSET.
-    pub(crate) tail: String,
+    pub(crate) selection: Option<ast::Expr>,
+    pub(crate) order_by: Option<ast::OrderBy>,
+    pub(crate) limit: Option<ast::LimitClause>,
 }
 
 /// Which tags are meant: those named, or all others.

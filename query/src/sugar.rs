@@ -9,7 +9,7 @@
 //! | `value_fill(time, x, …)` and its like     | one row per pair of what it returns                  |
 //! | `ceiling`, `sign`, `variance`, `every` … | what DataFusion calls them                          |
 //! | `mod(a, b)`                               | `a % b`                                             |
-//! | `extract(second FROM t)`                  | with its fraction, as `date_part('nanosecond', t) / 1e9` |
+//! | `extract(second FROM t)`                  | with its fraction                                   |
 //! | `a ASOF JOIN b MATCH_CONDITION (c) ON d`  | a left join that `as_of` recognizes                  |
 
 use std::ops::ControlFlow;
@@ -18,10 +18,13 @@ use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 
 use crate::as_of::MATCH_FUNCTION;
 use crate::error::{Error, Result};
+use crate::functions::NS_OF_MINUTE;
 use crate::sql::fold;
 
 /// Functions that make rows of a whole series.
 const REPAIRS: [&str; 3] = ["timestamp_repair", "value_fill", "value_repair"];
+/// Functions that keep the rows with the greatest or the least values.
+const TOPS: [&str; 2] = ["topk", "bottom"];
 /// The most rows of `topk` and `bottom`.
 const TOP_MAX: u64 = 255;
 
@@ -163,9 +166,15 @@ fn item_calling(select: &ast::Select, names: &[&str]) -> Option<(usize, String, 
     })
 }
 
+/// Returns whether a call decides which rows there are.
+pub(crate) fn makes_rows(function: &ast::Function) -> bool {
+    let name = function.name.to_string().to_lowercase();
+    TOPS.contains(&name.as_str()) || REPAIRS.contains(&name.as_str())
+}
+
 fn top(query: &mut ast::Query) -> Result<()> {
     let ast::SetExpr::Select(select) = query.body.as_mut() else { return Ok(()) };
-    let Some((at, name, args)) = item_calling(select, &["topk", "bottom"]) else { return Ok(()) };
+    let Some((at, name, args)) = item_calling(select, &TOPS) else { return Ok(()) };
     let count = match args.as_slice() {
         [_, ast::Expr::Value(value)] => match &value.value {
             ast::Value::Number(text, _) => text.parse::<u64>().ok(),
@@ -253,17 +262,9 @@ fn repair(query: &mut ast::Query) -> Result<()> {
 
 /// Makes a part of an instant that keeps its fraction.
 fn fraction(of: ast::Expr, scale: &str) -> ast::Expr {
-    let part = ast::Value::SingleQuotedString("nanosecond".to_owned()).with_empty_span();
     let scale = ast::Value::Number(scale.to_owned(), false).with_empty_span();
-    let ns = ast::Expr::Cast {
-        kind: ast::CastKind::Cast,
-        expr: Box::new(function("date_part", vec![ast::Expr::Value(part), of])),
-        data_type: ast::DataType::DoublePrecision,
-        array: false,
-        format: None,
-    };
     ast::Expr::Nested(Box::new(ast::Expr::BinaryOp {
-        left: Box::new(ns),
+        left: Box::new(function(NS_OF_MINUTE, vec![of])),
         op: ast::BinaryOperator::Divide,
         right: Box::new(ast::Expr::Value(scale)),
     }))

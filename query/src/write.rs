@@ -39,6 +39,7 @@ impl Session {
     /// # Errors
     /// 42804 for values of another type than their column's; what INSERT would say.
     pub async fn write(&self, batch: RowBatch) -> Result<()> {
+        self.check_password()?;
         let database = self.user_database(&self.database_name())?;
         let catalog = self.database().catalog();
         let table = catalog.table(database.id, &batch.table).map(|table| table.id);

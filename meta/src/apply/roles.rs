@@ -2,11 +2,13 @@
 
 use model::ErrorKind;
 
-use crate::catalog::{CustomRole, Grant, Level, Role, SystemRole, Tenant};
+use crate::catalog::{
+    Catalog, CustomRole, Entity, Grant, GrantObject, Level, Role, SystemRole, Tenant,
+};
 use crate::command::{GrantChange, TenantChange};
 use crate::error::{Error, Result};
 
-use super::check_name;
+use super::{Changes, check_name};
 
 /// The most roles of a tenant, and the most grants of a role.
 const ROLES_MAX: usize = 1_000;
@@ -55,6 +57,18 @@ fn drop_role(tenant: &mut Tenant, name: &str) -> Result<()> {
 
 fn role_of<'a>(tenant: &'a mut Tenant, name: &str) -> Result<&'a mut CustomRole> {
     tenant.roles.get_mut(name).ok_or_else(|| Error::not_found("role", name))
+}
+
+/// Takes what was granted on an object that is no more.
+pub(super) fn forget_object(catalog: &Catalog, object: GrantObject, changes: &mut Changes) {
+    let granted = |role: &CustomRole| role.grants.iter().any(|grant| grant.object == object);
+    for tenant in catalog.tenants().filter(|tenant| tenant.roles.values().any(granted)) {
+        let mut tenant = Tenant::clone(tenant);
+        for role in tenant.roles.values_mut() {
+            role.grants.retain(|grant| grant.object != object);
+        }
+        changes.put(Entity::Tenant(tenant));
+    }
 }
 
 /// Sets what a role may do with an object. To grant raises it, to revoke lowers it below the level.

@@ -31,6 +31,9 @@ use super::AsOfJoin;
 use crate::error::Error;
 use crate::functions::time_type;
 
+/// What a key of the table takes beside its own bytes, about.
+const KEY_BYTES: usize = 96;
+
 type PhysicalExprs = Vec<Arc<dyn PhysicalExpr>>;
 
 /// What is compared: the keys, then the time, of each side.
@@ -214,7 +217,10 @@ impl Table {
             let (Some(time), Some(key)) = (time, keys.get(row)) else { continue };
             match times.get_mut(key) {
                 Some(times) => times.push((time, row as u32)),
-                None => drop(times.insert(key.into(), vec![(time, row as u32)])),
+                None => {
+                    memory.try_grow(key.len() + KEY_BYTES)?;
+                    drop(times.insert(key.into(), vec![(time, row as u32)]));
+                }
             }
         }
         times.values_mut().for_each(|times| times.sort_unstable());

@@ -112,15 +112,6 @@ impl Hash for Collected {
     }
 }
 
-impl Collected {
-    fn value_type(&self) -> DataType {
-        match self.definition.value {
-            Value::Number | Value::NumberOrNull => DataType::Float64,
-            Value::Text => DataType::Utf8,
-        }
-    }
-}
-
 impl AggregateUDFImpl for Collected {
     fn name(&self) -> &str {
         self.definition.name
@@ -166,7 +157,11 @@ impl AggregateUDFImpl for Collected {
             let item = Field::new_list_field(item, true);
             Arc::new(Field::new_list(format!("{}[{part}]", args.name), item, true))
         };
-        Ok(vec![list("times", time_type()), list("values", self.value_type())])
+        Ok(vec![
+            list("times", time_type()),
+            list("values", DataType::Float64),
+            list("texts", DataType::Utf8),
+        ])
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
@@ -261,8 +256,19 @@ impl Accumulator for Collector {
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         let (times, values) = (states[0].as_list::<i32>(), states[1].as_list::<i32>());
+        let texts = states[2].as_list::<i32>();
         for row in (0..times.len()).filter(|row| times.is_valid(*row)) {
-            self.collect(&times.value(row), &values.value(row));
+            let texts = texts.value(row);
+            // Their places here, which may be others.
+            let places: Vec<f64> =
+                texts.as_string::<i32>().iter().flatten().map(|text| self.place(text)).collect();
+            let (times, values) = (times.value(row), values.value(row));
+            self.times.extend(times.as_primitive::<TimestampNanosecondType>().values());
+            let values = values.as_primitive::<Float64Type>().values();
+            self.values.extend(values.iter().map(|value| match self.definition.value {
+                Value::Text => places[*value as usize],
+                Value::Number | Value::NumberOrNull => *value,
+            }));
         }
         Ok(())
     }
@@ -272,15 +278,9 @@ impl Accumulator for Collector {
             TimestampNanosecondArray::from(std::mem::take(&mut self.times))
                 .with_timezone(TIME_ZONE),
         );
-        let values = std::mem::take(&mut self.values);
-        let values: ArrayRef = match self.definition.value {
-            Value::Number | Value::NumberOrNull => Arc::new(Float64Array::from(values)),
-            Value::Text => {
-                let texts = values.iter().map(|place| &self.texts[*place as usize]);
-                Arc::new(StringArray::from_iter_values(texts))
-            }
-        };
-        Ok(vec![list(times), list(values)])
+        let values = Float64Array::from(std::mem::take(&mut self.values));
+        let texts = StringArray::from_iter_values(&self.texts);
+        Ok(vec![list(times), list(Arc::new(values)), list(Arc::new(texts))])
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {

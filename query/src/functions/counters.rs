@@ -51,13 +51,14 @@ fn grown(from: f64, to: f64) -> f64 {
 }
 
 fn rate(pairs: &Pairs<'_>) -> Option<f64> {
-    let seconds = (pairs.times[pairs.times.len() - 1] - pairs.times[0]) as f64 / SECOND_NS;
+    let seconds =
+        pairs.times[pairs.times.len() - 1].saturating_sub(pairs.times[0]) as f64 / SECOND_NS;
     (seconds > 0.0).then(|| increase(pairs.values) / seconds)
 }
 
 fn irate(pairs: &Pairs<'_>) -> Option<f64> {
     let last = pairs.times.len().checked_sub(2)?;
-    let seconds = (pairs.times[last + 1] - pairs.times[last]) as f64 / SECOND_NS;
+    let seconds = pairs.times[last + 1].saturating_sub(pairs.times[last]) as f64 / SECOND_NS;
     (seconds > 0.0).then(|| grown(pairs.values[last], pairs.values[last + 1]) / seconds)
 }
 

@@ -96,7 +96,7 @@ fn lttb(pairs: &Pairs<'_>, wanted: usize) -> Vec<(i64, f64)> {
         let after = if bucket + 3 == wanted { end..end + 1 } else { end..edge(bucket + 2) };
         let length = after.len() as f64;
         // Times are taken from the first, so that they are exact as numbers.
-        let x = |at: usize| (pairs.times[at] - pairs.times[0]) as f64;
+        let x = |at: usize| pairs.times[at].saturating_sub(pairs.times[0]) as f64;
         let mean_x = after.clone().map(x).sum::<f64>() / length;
         let mean_y = after.map(|at| pairs.values[at]).sum::<f64>() / length;
         let area = |at: usize| {

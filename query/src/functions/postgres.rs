@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Datelike, Months, NaiveDateTime, Timelike};
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, Int32Array, IntervalMonthDayNanoArray, StringArray,
+    Array, ArrayRef, AsArray, Float64Array, Int32Array, IntervalMonthDayNanoArray, StringArray,
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, Float64Type, Int32Type, IntervalMonthDayNano, TimestampNanosecondType,
+    DataType, Float64Type, Int32Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+    TimestampNanosecondType,
 };
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
@@ -22,6 +23,8 @@ use super::{as_number, as_time, no_such_call, time_type};
 use crate::error::Error;
 use crate::types::pg_name;
 
+/// What `extract(second …)` is made of.
+pub(crate) const NS_OF_MINUTE: &str = "__ns_of_minute";
 /// The longest text a pattern makes.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
@@ -35,6 +38,7 @@ pub(super) fn scalar() -> Vec<Arc<ScalarUDF>> {
         Kind::QuoteLiteral,
         Kind::QuoteNullable,
         Kind::Div,
+        Kind::NsOfMinute,
     ];
     let make = |kind| {
         let signature = Signature::user_defined(Volatility::Immutable);
@@ -53,6 +57,8 @@ enum Kind {
     QuoteLiteral,
     QuoteNullable,
     Div,
+    /// The nanoseconds since the minute, of an instant or of a span of time.
+    NsOfMinute,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -71,6 +77,7 @@ impl Postgres {
             Kind::Format => "(pattern, value, …)",
             Kind::QuoteLiteral | Kind::QuoteNullable => "(text)",
             Kind::Div => "(number, number)",
+            Kind::NsOfMinute => "(time or interval)",
         }
     }
 
@@ -85,6 +92,10 @@ impl Postgres {
             (Kind::Format, [_, ..]) | (Kind::QuoteLiteral | Kind::QuoteNullable, [_]) => {
                 Some(vec![DataType::Utf8; found.len()])
             }
+            (Kind::NsOfMinute, [DataType::Interval(_) | DataType::Duration(_)]) => {
+                Some(vec![interval_type()])
+            }
+            (Kind::NsOfMinute, [time]) => Some(vec![as_time(time)?]),
             (Kind::Div, [left, right]) => Some(vec![as_number(left)?, as_number(right)?]),
             _ => None,
         }
@@ -102,6 +113,7 @@ impl ScalarUDFImpl for Postgres {
             Kind::QuoteLiteral => "quote_literal",
             Kind::QuoteNullable => "quote_nullable",
             Kind::Div => "div",
+            Kind::NsOfMinute => NS_OF_MINUTE,
         }
     }
 
@@ -120,7 +132,7 @@ impl ScalarUDFImpl for Postgres {
         Ok(match self.kind {
             Kind::Age => interval_type(),
             Kind::WidthBucket => DataType::Int32,
-            Kind::Div => DataType::Float64,
+            Kind::Div | Kind::NsOfMinute => DataType::Float64,
             _ => DataType::Utf8,
         })
     }
@@ -143,6 +155,7 @@ impl ScalarUDFImpl for Postgres {
                 Some(text.map_or_else(|| "NULL".to_owned(), quoted_literal))
             }),
             Kind::Div => Arc::new(divided(&arrays)?),
+            Kind::NsOfMinute => ns_of_minute(&arrays[0]),
             Kind::PgTypeof => return Err(Error::internal("it was answered already").into()),
         };
         Ok(if scalars {
@@ -151,6 +164,21 @@ impl ScalarUDFImpl for Postgres {
             ColumnarValue::Array(made)
         })
     }
+}
+
+fn ns_of_minute(array: &ArrayRef) -> ArrayRef {
+    const MINUTE_NS: i64 = 60_000_000_000;
+    let numbers: Float64Array = match array.data_type() {
+        DataType::Interval(_) => {
+            let spans = array.as_primitive::<IntervalMonthDayNanoType>();
+            spans.unary(|span| (span.nanoseconds % MINUTE_NS) as f64)
+        }
+        _ => {
+            let times = array.as_primitive::<TimestampNanosecondType>();
+            times.unary(|ns| ns.rem_euclid(MINUTE_NS) as f64)
+        }
+    };
+    Arc::new(numbers)
 }
 
 fn texts(array: &ArrayRef, make: impl Fn(Option<&str>) -> Option<String>) -> ArrayRef {
@@ -171,7 +199,7 @@ fn quoted_ident(text: &str) -> String {
     if plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\"\"")) }
 }
 
-fn divided(arrays: &[ArrayRef]) -> Result<datafusion::arrow::array::Float64Array> {
+fn divided(arrays: &[ArrayRef]) -> Result<Float64Array> {
     let (left, right) =
         (arrays[0].as_primitive::<Float64Type>(), arrays[1].as_primitive::<Float64Type>());
     let divide = |(left, right): (Option<f64>, Option<f64>)| match (left, right) {

@@ -53,12 +53,13 @@ struct TimeFaults {
 impl TimeFaults {
     fn of(times: &[i64]) -> Self {
         let mut faults = Self::default();
-        let steps: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+        let steps: Vec<f64> =
+            times.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64).collect();
         let base = median(&steps);
         if base <= 0.0 {
             return faults;
         }
-        let distance = |from: i64, to: i64| (to - from) as f64 / base;
+        let distance = |from: i64, to: i64| to.saturating_sub(from) as f64 / base;
         let mut rest = times.iter().copied();
         let mut window: VecDeque<i64> = rest.by_ref().take(WINDOW).collect();
         while window.len() > 1 {
@@ -102,7 +103,7 @@ fn take_late(window: &mut VecDeque<i64>, missed: f64, distance: impl Fn(i64, i64
 fn validity(pairs: &Pairs<'_>) -> f64 {
     let values = filled(pairs);
     let steps = differences(&values);
-    let seconds = pairs.times.windows(2).map(|pair| (pair[1] - pair[0]) as f64 / 1e9);
+    let seconds = pairs.times.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 / 1e9);
     let speeds: Vec<f64> = steps
         .iter()
         .zip(seconds)
@@ -123,8 +124,9 @@ fn filled(pairs: &Pairs<'_>) -> Vec<f64> {
         match (next.checked_sub(1).map(|before| known[before]), known.get(next)) {
             (_, Some(next)) if *next == at => pairs.values[at],
             (Some(before), Some(next)) => {
-                let span = (pairs.times[*next] - pairs.times[before]) as f64;
-                let share = (pairs.times[at] - pairs.times[before]) as f64 / span.max(1.0);
+                let span = pairs.times[*next].saturating_sub(pairs.times[before]) as f64;
+                let share =
+                    pairs.times[at].saturating_sub(pairs.times[before]) as f64 / span.max(1.0);
                 pairs.values[before] + share * (pairs.values[*next] - pairs.values[before])
             }
             (Some(near), None) => pairs.values[near],

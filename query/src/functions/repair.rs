@@ -15,6 +15,8 @@ use crate::error::Error;
 
 /// The most cells of the table that times are aligned in.
 const CELLS_MAX: usize = 25_000_000;
+/// The most values that a correction looks at, all in all.
+const STEPS_MAX: usize = 200_000_000;
 /// Values on each side that a moving average looks at.
 const NEIGHBOURS: usize = 5;
 
@@ -32,6 +34,16 @@ pub(super) static AGGREGATES: [Definition; 3] = [
     repair("value_repair", Value::Number, |pairs, options| {
         let known = ["method", "min_speed", "max_speed", "center", "sigma"];
         let options = Options::of(options, &known)?;
+        // What is no number can neither be corrected nor be compared with.
+        let sound: Vec<(i64, f64)> = pairs
+            .times
+            .iter()
+            .copied()
+            .zip(pairs.values.iter().copied())
+            .filter(|(_, value)| value.is_finite())
+            .collect();
+        let (times, values): (Vec<i64>, Vec<f64>) = sound.into_iter().unzip();
+        let pairs = &Pairs { times: &times, values: &values, texts: &[] };
         let values = match options.text("method").unwrap_or("screen") {
             "screen" => screen(pairs, &options)?,
             "lsgreedy" => least_changes(pairs, &options)?,
@@ -59,6 +71,11 @@ const fn repair(
 
 fn invalid(message: String) -> datafusion::error::DataFusionError {
     Error::new("22023", message).into()
+}
+
+fn too_long() -> datafusion::error::DataFusionError {
+    let error = Error::new("54000", "the correction of these values takes too long");
+    error.hint("repair a shorter time at once, or bound less narrowly").into()
 }
 
 fn unknown(key: &str, found: &str, wanted: &str) -> datafusion::error::DataFusionError {
@@ -94,7 +111,8 @@ impl Options {
 
     fn number(&self, key: &str) -> Result<Option<f64>> {
         let number = self.text(key).map(|text| {
-            text.parse::<f64>().map_err(|_| invalid(format!("{key} is a number, not {text}")))
+            let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+            number.ok_or_else(|| invalid(format!("{key} is a number, not {text}")))
         });
         number.transpose()
     }
@@ -103,8 +121,10 @@ impl Options {
 /// Aligns points with even times so that the sum of shifts, insertions and deletions is least; an
 /// insertion or a deletion costs a distance. What is inserted has no value.
 fn even_times(pairs: &Pairs<'_>, options: &Options) -> Result<Vec<(i64, f64)>> {
-    let steps: Vec<f64> = pairs.times.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+    let steps: Vec<f64> =
+        pairs.times.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64).collect();
     let distance = match options.number("interval")? {
+        Some(ms) if ms <= 0.0 => return Err(invalid("interval is above zero".to_owned())),
         Some(ms) => ms * 1e6,
         None => match options.text("method").unwrap_or("median") {
             "median" => median(&steps),
@@ -117,6 +137,11 @@ fn even_times(pairs: &Pairs<'_>, options: &Options) -> Result<Vec<(i64, f64)>> {
         return Ok(pairs.times.iter().copied().zip(pairs.values.iter().copied()).collect());
     }
     let distance = distance.round() as i64;
+    // The cost of a way through the table is at most that of deleting and inserting all points.
+    let costs = i128::from(distance) * (2 * pairs.times.len() as i128 + CELLS_MAX as i128);
+    if costs > i128::from(i64::MAX) / 4 {
+        return Err(invalid("the points are too far apart".to_owned()));
+    }
     let start = match options.text("start_mode").unwrap_or("mode") {
         "mode" => {
             let rests: Vec<f64> =
@@ -246,8 +271,8 @@ fn fill(pairs: &Pairs<'_>, method: &str) -> Result<Vec<(i64, f64)>> {
 fn between(pairs: &Pairs<'_>, at: usize, before: Option<usize>, after: Option<usize>) -> f64 {
     match (before, after) {
         (Some(before), Some(after)) => {
-            let span = (pairs.times[after] - pairs.times[before]).max(1) as f64;
-            let share = (pairs.times[at] - pairs.times[before]) as f64 / span;
+            let span = pairs.times[after].saturating_sub(pairs.times[before]).max(1) as f64;
+            let share = pairs.times[at].saturating_sub(pairs.times[before]) as f64 / span;
             pairs.values[before] + share * (pairs.values[after] - pairs.values[before])
         }
         (Some(near), None) | (None, Some(near)) => pairs.values[near],
@@ -263,7 +288,7 @@ fn autocorrelation(values: &[f64], mean: f64) -> f64 {
 
 fn speeds(pairs: &Pairs<'_>) -> Vec<f64> {
     let speed = |at: usize| {
-        let seconds = (pairs.times[at + 1] - pairs.times[at]) as f64 / 1e9;
+        let seconds = pairs.times[at + 1].saturating_sub(pairs.times[at]) as f64 / 1e9;
         (pairs.values[at + 1] - pairs.values[at]) / seconds
     };
     (0..pairs.times.len().saturating_sub(1)).map(speed).filter(|one| one.is_finite()).collect()
@@ -280,24 +305,27 @@ fn screen(pairs: &Pairs<'_>, options: &Options) -> Result<Vec<f64>> {
     if least > most {
         return Err(invalid("min_speed is above max_speed".to_owned()));
     }
-    let seconds = |from: usize, to: usize| (pairs.times[to] - pairs.times[from]) as f64 / 1e9;
+    let seconds =
+        |from: usize, to: usize| pairs.times[to].saturating_sub(pairs.times[from]) as f64 / 1e9;
     let steps: Vec<f64> = (1..pairs.times.len()).map(|at| seconds(at - 1, at)).collect();
     let window = 5.0 * median(&steps);
-    let mut values = pairs.values.to_vec();
+    let (mut values, mut steps_left) = (pairs.values.to_vec(), STEPS_MAX);
     for at in 0..values.len() {
+        steps_left = steps_left.checked_sub(1).ok_or_else(too_long)?;
         let mut candidates = vec![values[at]];
         let mut later = at + 1;
         while later < values.len() && seconds(at, later) <= window {
             let ahead = seconds(at, later);
             candidates.extend([values[later] - least * ahead, values[later] - most * ahead]);
             later += 1;
+            steps_left = steps_left.checked_sub(1).ok_or_else(too_long)?;
         }
         let wanted = median(&candidates);
         values[at] = match at.checked_sub(1) {
             Some(before) => {
                 let since = seconds(before, at);
                 let (low, high) = (values[before] + least * since, values[before] + most * since);
-                wanted.clamp(low, high)
+                wanted.max(low).min(high)
             }
             None => wanted,
         };
@@ -310,7 +338,8 @@ fn screen(pairs: &Pairs<'_>, options: &Options) -> Result<Vec<f64>> {
 /// Approach", SIGMOD 2016.
 fn least_changes(pairs: &Pairs<'_>, options: &Options) -> Result<Vec<f64>> {
     let mut values = pairs.values.to_vec();
-    let seconds = |at: usize| (pairs.times[at + 1] - pairs.times[at]).max(1) as f64 / 1e9;
+    let seconds =
+        |at: usize| pairs.times[at + 1].saturating_sub(pairs.times[at]).max(1) as f64 / 1e9;
     let change = |values: &[f64], at: usize| {
         (values[at + 1] - values[at]) / seconds(at)
             - (values[at] - values[at - 1]) / seconds(at - 1)
@@ -322,7 +351,9 @@ fn least_changes(pairs: &Pairs<'_>, options: &Options) -> Result<Vec<f64>> {
     if sigma < 0.0 {
         return Err(invalid("sigma is not below zero".to_owned()));
     }
+    let mut steps_left = STEPS_MAX;
     for _ in 0..changes.len() {
+        steps_left = steps_left.checked_sub(values.len()).ok_or_else(too_long)?;
         let worst = inner
             .clone()
             .map(|at| (at, change(&values, at) - center))

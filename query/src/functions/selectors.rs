@@ -240,6 +240,10 @@ impl Accumulator for Reservoir {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
+        if self.kept.is_empty() {
+            let item = Field::new_list_field(self.data_type.clone(), true);
+            return ScalarValue::try_from(&DataType::List(Arc::new(item)));
+        }
         let values: Vec<ScalarValue> = self.kept.values().cloned().collect();
         Ok(ScalarValue::List(ScalarValue::new_list(&values, &self.data_type, true)))
     }

@@ -94,7 +94,8 @@ fn periods(pairs: &Pairs<'_>) -> ScalarValue {
 fn totals(pairs: &Pairs<'_>) -> ScalarValue {
     let mut totals = vec![0_i64; pairs.texts.len()];
     for (times, value) in pairs.times.windows(2).zip(pairs.values) {
-        totals[*value as usize] += times[1] - times[0];
+        let total = &mut totals[*value as usize];
+        *total = total.saturating_add(times[1].saturating_sub(times[0]));
     }
     let states = Arc::new(StringArray::from_iter_values(pairs.texts));
     let totals: IntervalMonthDayNanoArray = totals.into_iter().map(interval).map(Some).collect();
@@ -148,12 +149,12 @@ impl ScalarUDFImpl for DurationIn {
         let spans = arrays.get(3).map(|one| one.as_primitive::<IntervalMonthDayNanoType>());
         let mut found = Vec::with_capacity(lists.len());
         for row in 0..lists.len() {
-            if lists.is_null(row) || states.is_null(row) {
+            if arrays.iter().any(|array| array.is_null(row)) {
                 found.push(None);
                 continue;
             }
-            let from = begins.filter(|one| one.is_valid(row)).map(|one| one.value(row));
-            let span = spans.filter(|one| one.is_valid(row)).map(|one| one.value(row));
+            let from = begins.map(|one| one.value(row));
+            let span = spans.map(|one| one.value(row));
             let to = match (from, span) {
                 (Some(from), Some(span)) => Some(from.saturating_add(fixed_ns(span)?)),
                 _ => None,
@@ -183,7 +184,7 @@ fn duration(items: &StructArray, state: &str, (from, to): (i64, i64)) -> i64 {
     }
     let starts = items.column(1).as_primitive::<TimestampNanosecondType>();
     let ends = items.column(2).as_primitive::<TimestampNanosecondType>();
-    matches.map(|at| (ends.value(at).min(to) - starts.value(at).max(from)).max(0)).sum()
+    matches.map(|at| ends.value(at).min(to).saturating_sub(starts.value(at).max(from)).max(0)).sum()
 }
 
 /// `state_at(agg, time)`: the state that held at an instant; NULL before the first.

@@ -70,18 +70,19 @@ impl Stride {
             }
             Self::Months(months) => {
                 let apart = month(time) - month(origin);
-                let start = plus_months(origin, apart.div_euclid(months) * months)?;
-                // Within the month of the origin's day.
-                if start <= time { Some(start) } else { plus_months(start, -months) }
+                let since = apart.div_euclid(months) * months;
+                let start = plus_months(origin, since)?;
+                // From the origin, not from a start whose day the month was too short for.
+                if start <= time { Some(start) } else { plus_months(origin, since - months) }
             }
         }
     }
 
-    /// Returns the start of the window after one.
-    pub(crate) fn after(self, start: i64) -> Option<i64> {
+    /// Returns the start of the window after one, `origin` being the start of one.
+    pub(crate) fn after(self, start: i64, origin: i64) -> Option<i64> {
         match self {
             Self::Ns(ns) => start.checked_add(ns),
-            Self::Months(months) => plus_months(start, months),
+            Self::Months(months) => plus_months(origin, month(start) - month(origin) + months),
         }
     }
 }
@@ -346,7 +347,7 @@ impl Windows {
         };
         while start <= last {
             self.starts.push(start);
-            self.ends.push(width.after(start).ok_or_else(outside)?);
+            self.ends.push(width.after(start, origin).ok_or_else(outside)?);
             start = start.checked_add(step).ok_or_else(outside)?;
         }
         Ok(())
@@ -466,7 +467,11 @@ mod tests {
         let day = |days: i64| days * DAY_NS;
         assert_eq!(month.start(day(45), 0), Some(day(31)));
         assert_eq!(month.start(day(-1), 0), Some(day(-31)));
-        assert_eq!(month.after(day(31)), Some(day(59)));
+        assert_eq!(month.after(day(31), 0), Some(day(59)));
+        // From the 31st on: January, February's end, March.
+        assert_eq!(month.after(day(30), day(30)), Some(day(58)));
+        assert_eq!(month.after(day(58), day(30)), Some(day(89)));
+        assert_eq!(month.start(day(100), day(30)), Some(day(89)));
         assert_eq!(Stride::Months(12).start(day(400), 0), Some(day(365)));
     }
 }

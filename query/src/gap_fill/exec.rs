@@ -284,7 +284,7 @@ impl Walk {
             rows.add((window, row), group, &self.filling, &self.columns);
             group.row += usize::from(row.is_some());
             if group.window == Some(window) {
-                group.window = self.filling.stride.after(window);
+                group.window = self.filling.stride.after(window, self.filling.origin);
             }
         }
         if rows.windows.is_empty() {

@@ -26,19 +26,48 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> 
     let mut at = tokens.len();
     while at > 0 {
         at -= 1;
-        let next = tokens.get(at + 1).is_some_and(|token| is_word(token, "on"));
-        if next && is_word(&tokens[at], "latest") {
+        if is_word(&tokens[at], "latest") && is_clause(&tokens[at + 1..]) {
             tokens = rewrite_one(tokens, at)?;
+            // What is inside has moved.
+            at = tokens.len();
         }
     }
     Ok(tokens)
 }
 
+/// Returns whether `ON name [.name …] PARTITION` follows: a join with an alias goes on otherwise.
+fn is_clause(rest: &[TokenWithSpan]) -> bool {
+    if !rest.first().is_some_and(|token| is_word(token, "on")) {
+        return false;
+    }
+    let end = end_of_name(rest, 1);
+    end > 1 && rest.get(end).is_none_or(|token| is_word(token, "partition") || ends(token))
+}
+
+fn ends(token: &TokenWithSpan) -> bool {
+    matches!(token.token, Token::EOF | Token::SemiColon | Token::RParen)
+}
+
+/// Returns where a dotted name ends.
+fn end_of_name(tokens: &[TokenWithSpan], start: usize) -> usize {
+    let is_name = |at: usize| matches!(tokens.get(at).map(|t| &t.token), Some(Token::Word(_)));
+    let mut end = start;
+    if is_name(end) {
+        end += 1;
+        while tokens.get(end).is_some_and(|t| t.token == Token::Period) && is_name(end + 1) {
+            end += 2;
+        }
+    }
+    end
+}
+
 fn rewrite_one(tokens: Vec<TokenWithSpan>, at: usize) -> Result<Vec<TokenWithSpan>> {
     let incomplete = || Error::syntax("write LATEST ON time PARTITION BY tag, …");
     let select = select_of(&tokens, at).ok_or_else(incomplete)?;
-    let partition = (at..tokens.len()).find(|n| is_word(&tokens[*n], "partition"));
-    let partition = partition.filter(|n| *n > at + 2).ok_or_else(incomplete)?;
+    let partition = end_of_name(&tokens, at + 2);
+    if !tokens.get(partition).is_some_and(|token| is_word(token, "partition")) {
+        return Err(incomplete());
+    }
     if !tokens.get(partition + 1).is_some_and(|token| is_word(token, "by")) {
         return Err(incomplete());
     }
@@ -82,17 +111,13 @@ fn select_of(tokens: &[TokenWithSpan], at: usize) -> Option<usize> {
 
 /// Returns where a list of columns ends.
 fn end_of_list(tokens: &[TokenWithSpan], start: usize) -> usize {
-    let mut end = start;
-    let is_name = |token: &TokenWithSpan| matches!(&token.token, Token::Word(_));
-    while end < tokens.len() && is_name(&tokens[end]) {
-        end += 1;
-        while end + 1 < tokens.len() && tokens[end].token == Token::Period {
-            end += 2;
-        }
-        if end >= tokens.len() || tokens[end].token != Token::Comma {
+    let mut end = end_of_name(tokens, start);
+    while tokens.get(end).is_some_and(|token| token.token == Token::Comma) {
+        let next = end_of_name(tokens, end + 1);
+        if next == end + 1 {
             break;
         }
-        end += 1;
+        end = next;
     }
     end
 }

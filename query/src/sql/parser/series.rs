@@ -1,5 +1,6 @@
 //! Reads SHOW SERIES, SHOW TAG VALUES, SHOW TAG KEYS and SHOW FIELD KEYS, what stands behind SHOW.
 
+use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -11,8 +12,7 @@ pub(super) fn series(p: &mut Parser<'_>) -> Parsed<Show> {
     let database = on(p)?;
     expect(p, "FROM")?;
     let table = object_name(p)?;
-    let (selection, tail) = tail(p)?;
-    Ok(Show::Series(SeriesShown { database, table, selection, tail }))
+    Ok(Show::Series(conditions(p, (database, table))?))
 }
 
 /// Reads `KEYS [ON db] [FROM t]`, and behind TAG `VALUES [ON db] FROM t WITH KEY … [WHERE …] …`.
@@ -22,8 +22,7 @@ pub(super) fn keys(p: &mut Parser<'_>, what: &str) -> Parsed<Show> {
         expect(p, "FROM")?;
         let table = object_name(p)?;
         let keys = tag_keys(p)?;
-        let (selection, tail) = tail(p)?;
-        return Ok(Show::TagValues(SeriesShown { database, table, selection, tail }, keys));
+        return Ok(Show::TagValues(conditions(p, (database, table))?, keys));
     }
     expect(p, "KEYS")?;
     let database = on(p)?;
@@ -70,19 +69,29 @@ fn key(p: &mut Parser<'_>) -> Parsed<String> {
     name(p)
 }
 
-fn tail(p: &mut Parser<'_>) -> Parsed<(Option<String>, String)> {
-    let selection = if take(p, "WHERE") { Some(p.parse_expr()?.to_string()) } else { None };
-    let mut tail = String::new();
+/// Reads what may follow: the condition, the order, the limit.
+fn conditions(
+    p: &mut Parser<'_>,
+    (database, table): (Option<String>, Vec<String>),
+) -> Parsed<SeriesShown> {
+    let selection = if take(p, "WHERE") { Some(p.parse_expr()?) } else { None };
+    let mut order_by = None;
     if take(p, "ORDER") {
         expect(p, "BY")?;
         let order = p.parse_comma_separated(Parser::parse_order_by_expr)?;
-        let order: Vec<String> = order.iter().map(ToString::to_string).collect();
-        tail = format!(" ORDER BY {}", order.join(", "));
+        let kind = ast::OrderByKind::Expressions(order);
+        order_by = Some(ast::OrderBy { kind, interpolate: None });
     }
-    for word in ["LIMIT", "OFFSET"] {
-        if take(p, word) {
-            tail = format!("{tail} {word} {}", p.parse_expr()?);
-        }
-    }
-    Ok((selection, tail))
+    let limit = if take(p, "LIMIT") { Some(p.parse_expr()?) } else { None };
+    let offset = if take(p, "OFFSET") {
+        Some(ast::Offset { value: p.parse_expr()?, rows: ast::OffsetRows::None })
+    } else {
+        None
+    };
+    let limit = (limit.is_some() || offset.is_some()).then_some(ast::LimitClause::LimitOffset {
+        limit,
+        offset,
+        limit_by: Vec::new(),
+    });
+    Ok(SeriesShown { database, table, selection, order_by, limit })
 }
