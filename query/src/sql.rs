@@ -163,9 +163,9 @@ pub enum Show {
     /// Statements that run.
     Queries,
     /// The series of a table.
-    Series(SeriesShown),
+    Series(Box<SeriesShown>),
     /// The values of some tags of a table.
-    TagValues(SeriesShown, TagKeys),
+    TagValues(Box<SeriesShown>, TagKeys),
     /// The tags of the tables of a database, or of one.
     TagKeys(Option<String>, Option<Vec<String>>),
     /// The fields of the tables of a database, or of one.

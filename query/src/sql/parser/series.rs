@@ -12,7 +12,7 @@ pub(super) fn series(p: &mut Parser<'_>) -> Parsed<Show> {
     let database = on(p)?;
     expect(p, "FROM")?;
     let table = object_name(p)?;
-    Ok(Show::Series(conditions(p, (database, table))?))
+    Ok(Show::Series(Box::new(conditions(p, (database, table))?)))
 }
 
 /// Reads `KEYS [ON db] [FROM t]`, and behind TAG `VALUES [ON db] FROM t WITH KEY … [WHERE …] …`.
@@ -22,7 +22,7 @@ pub(super) fn keys(p: &mut Parser<'_>, what: &str) -> Parsed<Show> {
         expect(p, "FROM")?;
         let table = object_name(p)?;
         let keys = tag_keys(p)?;
-        return Ok(Show::TagValues(conditions(p, (database, table))?, keys));
+        return Ok(Show::TagValues(Box::new(conditions(p, (database, table))?), keys));
     }
     expect(p, "KEYS")?;
     let database = on(p)?;
