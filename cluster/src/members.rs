@@ -16,12 +16,15 @@ use tskv::{VnodeChecksum, encode_checksum};
 use crate::Cluster;
 use crate::error::{Error, Result};
 use crate::peers::{GroupReport, Request, Response, done, not_answered};
+use crate::service::LOCK_PATIENCE;
 use crate::vnodes::HostedVnode;
 
 /// A learner that lacks no more entries than this may vote.
 const LAG_MAX: u64 = 64;
 /// How long one node may take to answer a question of people.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a lead that is to go elsewhere by itself waits for changes of rows to end.
+const BALANCE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long the checksum of a replica may take.
 const CHECKSUM_PATIENCE: Duration = Duration::from_secs(600);
@@ -76,17 +79,30 @@ impl Cluster {
                 one.member == first.id.0 && one.votes && one.matched == status.last_index
             };
             let fit = status.settled && status.members.iter().any(holds_all);
-            // A change of rows would have to begin anew.
-            let changes = self.held.locks_vnode(VnodeId(member));
-            if !hosted.group.leads() || !fit || changes || !answers(first.node) {
+            if !hosted.group.leads() || !fit || !answers(first.node) {
                 continue;
             }
-            match hosted.group.hand_over(first.id.0).await {
+            match self.hand_over_here(&hosted, first.id, BALANCE_PATIENCE).await {
                 Ok(()) => tracing::debug!(replica_set = %set.id, "the lead was given back"),
                 Err(error) => tracing::debug!(%error, "the lead stays where it is"),
             }
             return;
         }
+    }
+
+    /// Hands the lead of a vnode here over while nobody changes rows of it: a change holds in one term
+    /// and would have to begin anew, or end halfway.
+    pub(crate) async fn hand_over_here(
+        &self,
+        hosted: &HostedVnode,
+        to: VnodeId,
+        patience: Duration,
+    ) -> Result<()> {
+        let changes = Arc::clone(&hosted.beside.changes).write_owned();
+        let seconds = patience.as_secs();
+        let _no_change =
+            tokio::time::timeout(patience, changes).await.map_err(|_| Error::Locked { seconds })?;
+        Ok(hosted.group.hand_over(to.0).await?)
     }
 
     async fn change_members(&self, hosted: &HostedVnode, set: &ReplicaSet) -> Result<()> {
@@ -118,7 +134,9 @@ impl Cluster {
                 // Whoever is to go does not lead the others out.
                 let heir = voters.iter().find(|one| now.contains(one));
                 return match heir {
-                    Some(heir) => Ok(group.hand_over(*heir).await?),
+                    Some(heir) => {
+                        self.hand_over_here(hosted, VnodeId(*heir), BALANCE_PATIENCE).await
+                    }
                     None => Ok(()),
                 };
             }
@@ -337,7 +355,7 @@ impl Cluster {
         let found = catalog.replica_set_of(vnode);
         let (bucket, set) = found.ok_or_else(|| no_vnode(vnode))?;
         let hand_over = |hosted: Arc<HostedVnode>| async move {
-            hosted.group.hand_over(vnode.0).await?;
+            self.hand_over_here(&hosted, vnode, LOCK_PATIENCE).await?;
             Ok((Response::Done, bytes::Bytes::new()))
         };
         let request = |leader| Request::HandOver { vnode: leader, to: vnode };

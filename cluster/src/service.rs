@@ -90,11 +90,6 @@ impl Held {
         self.locks.lock().retain(|_, lock| lock.hosted.beside.vnode.id() != vnode);
     }
 
-    /// Returns whether rows of a vnode are being changed.
-    pub(crate) fn locks_vnode(&self, vnode: VnodeId) -> bool {
-        self.locks.lock().values().any(|lock| lock.hosted.beside.vnode.id() == vnode)
-    }
-
     pub(crate) fn unlock(&self, lock: LockId) {
         self.locks.lock().remove(&lock);
     }
@@ -277,7 +272,8 @@ impl Cluster {
                 Response::NotLeader { leader: status.leader.map(|(_, node)| node) }
             }
             Request::HandOver { vnode, to } => {
-                self.vnode_by_id(vnode).await?.group.hand_over(to.0).await?;
+                let hosted = self.vnode_by_id(vnode).await?;
+                self.hand_over_here(&hosted, to, LOCK_PATIENCE).await?;
                 Response::Done
             }
         })

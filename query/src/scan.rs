@@ -198,8 +198,8 @@ fn partition(scans: Vec<Scan>) -> Vec<Vec<Scan>> {
     chunks.collect()
 }
 
-/// Returns the order of each partition's rows: by tags, then time, as far as those are read; by time
-/// where there is one series.
+/// Returns the order of each partition's rows: by tags, then time, as far as those are read; by time too
+/// where there is one series in all.
 fn ordering(
     request: &ScanRequest,
     partitions: &[Vec<Scan>],
@@ -217,7 +217,12 @@ fn ordering(
         columns.truncate(columns.iter().take_while(|name| schema.index_of(name).is_ok()).count());
         orderings.extend(ascending(schema, &columns)?);
     }
-    if partitions.iter().flatten().all(single) && schema.index_of("time").is_ok() {
+    // Of several partitions only one order may be told: merged by one of two, they keep but that one, and
+    // the planner would believe in both.
+    if partitions.len() == 1
+        && partitions.iter().flatten().all(single)
+        && schema.index_of("time").is_ok()
+    {
         orderings.extend(ascending(schema, &["time"])?);
     }
     Ok(orderings)

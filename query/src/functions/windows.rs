@@ -19,6 +19,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::common::{Column, Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, Volatility,
@@ -242,6 +243,17 @@ impl ScalarUDFImpl for TimeWindow {
             Kind::Start | Kind::GapFill | Kind::DateBinGapFill => time_type(),
             Kind::Locf => found.first().cloned().unwrap_or(DataType::Null),
             Kind::Interpolate => DataType::Float64,
+        })
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
+        // Later instants are in no earlier windows.
+        let fixed = |one: &ExprProperties| one.sort_properties == SortProperties::Singleton;
+        Ok(match inputs {
+            [time, rest @ ..] if self.kind == Kind::Start && rest.iter().all(fixed) => {
+                time.sort_properties
+            }
+            _ => SortProperties::Unordered,
         })
     }
 

@@ -1,5 +1,5 @@
-//! The node that fills gaps: all rows of the aggregation are sorted by group and time, then windows
-//! are walked one after the other. Memory is that of the aggregation's rows, and accounted.
+//! The node that fills gaps: it asks for the rows of the aggregation in order of group and time, and walks
+//! the windows one after the other. Memory is that of the aggregation's rows, and accounted.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,9 +8,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, Float64Array, TimestampNanosecondArray, UInt32Array,
 };
-use datafusion::arrow::compute::{
-    SortColumn, SortOptions, concat_batches, lexsort_to_indices, partition, take,
-};
+use datafusion::arrow::compute::{SortOptions, concat_batches, partition, take};
 use datafusion::arrow::datatypes::{Float64Type, SchemaRef, TimestampNanosecondType};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::Session;
@@ -20,7 +18,11 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, Operator};
-use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{
+    Distribution, EquivalenceProperties, LexRequirement, OrderingRequirements, PhysicalExpr,
+    PhysicalSortRequirement,
+};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -142,6 +144,18 @@ impl ExecutionPlan for GapFillExec {
         InputDistributionRequirements::new(vec![Distribution::SinglePartition])
     }
 
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        let schema = self.input.schema();
+        let roles = &self.filling.roles;
+        let of = |wanted: Role| (0..roles.len()).filter(move |at| roles[*at] == wanted);
+        let options = SortOptions { descending: false, nulls_first: false };
+        let sorted = of(Role::Key).chain(of(Role::Time)).map(|at| {
+            let column = Arc::new(Column::new(schema.field(at).name(), at));
+            PhysicalSortRequirement::new(column, Some(options))
+        });
+        vec![LexRequirement::new(sorted).map(OrderingRequirements::new)]
+    }
+
     fn apply_expressions(
         &self,
         _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
@@ -178,7 +192,7 @@ impl ExecutionPlan for GapFillExec {
             let mut batches = Vec::new();
             while let Some(batch) = input.next().await {
                 let batch = batch?;
-                // Once as it comes, once sorted.
+                // Once as it comes, once in one piece.
                 memory.try_grow(2 * batch.get_array_memory_size())?;
                 batches.push(batch);
             }
@@ -199,7 +213,7 @@ impl ExecutionPlan for GapFillExec {
 struct Walk {
     filling: Filling,
     schema: SchemaRef,
-    /// Sorted by group and time.
+    /// In order of group and time.
     columns: Vec<ArrayRef>,
     groups: std::vec::IntoIter<Range<usize>>,
     group: Option<Group>,
@@ -227,14 +241,7 @@ impl Walk {
         let time = time.ok_or_else(|| Error::internal("gap filling without a time"))?;
         let keys = (0..filling.roles.len()).filter(|at| filling.roles[*at] == Role::Key);
         let keys: Vec<usize> = keys.collect();
-        let options = SortOptions { descending: false, nulls_first: false };
-        let sorted_by = keys
-            .iter()
-            .chain([&time])
-            .map(|at| SortColumn { values: Arc::clone(rows.column(*at)), options: Some(options) });
-        let order = lexsort_to_indices(&sorted_by.collect::<Vec<_>>(), None)?;
-        let sorted = rows.columns().iter().map(|column| take(column, &order, None));
-        let mut columns = sorted.collect::<std::result::Result<Vec<_>, _>>()?;
+        let mut columns = rows.columns().to_vec();
         // The time first, whatever its place: the walk reads it all the while.
         let groups = if keys.is_empty() {
             std::iter::once(0..rows.num_rows()).collect()
