@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::auth::Parameters;
 use crate::failure::Failure;
-use crate::server::{PeerAddr, ROUTES, Shared};
+use crate::server::{PeerAddr, Shared};
 
 /// Every name begins with it.
 const PREFIX: &str = "cnosdb";
@@ -32,25 +32,27 @@ type Labels = Vec<(&'static str, String)>;
 /// Counters of the front end.
 #[derive(Clone)]
 pub(crate) struct Metrics {
+    /// The paths that are told apart.
+    paths: Arc<[&'static str]>,
     requests: Family<Labels, Counter>,
     seconds: Family<Labels, Histogram>,
     bytes: Family<Labels, Counter>,
     rows: Family<Labels, Counter>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// Makes counters of some paths; all others are one.
+    pub(crate) fn of(paths: Arc<[&'static str]>) -> Self {
         let histogram = || Histogram::new(exponential_buckets(0.001, 2.0, BUCKETS));
         Self {
+            paths,
             requests: Family::default(),
             seconds: Family::new_with_constructor(histogram),
             bytes: Family::default(),
             rows: Family::default(),
         }
     }
-}
 
-impl Metrics {
     /// Counts rows that were stored.
     pub(crate) fn rows_in(&self, protocol: &str, rows: usize) {
         let labels = vec![("protocol", protocol.to_owned())];
@@ -93,7 +95,7 @@ pub(crate) async fn count(
     let response = next.run(request).await;
     let status = response.status();
     // Only what is a route is a label: whoever asks must not make numbers without end.
-    let path = ROUTES.iter().find(|route| **route == path).map_or("other", |route| *route);
+    let path = metrics.paths.iter().find(|known| **known == path).map_or("other", |known| *known);
     let path = path.to_owned();
     let labels = vec![("path", path.clone()), ("status", status.as_u16().to_string())];
     metrics.requests.get_or_create(&labels).inc();

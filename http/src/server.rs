@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::connect_info::Connected;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::serve::{IncomingStream, Listener};
 use query::Database;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -36,23 +36,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long to wait when the system gives no socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// All paths that are served.
-pub(crate) const ROUTES: [&str; 13] = [
-    "/api/v1/write",
-    "/write",
-    "/api/v2/write",
-    "/api/v1/prom/write",
-    "/api/v1/prom/read",
-    "/api/v1/opentsdb/write",
-    "/api/v1/opentsdb/put",
-    "/api/put",
-    "/api/v1/sql",
-    "/metrics",
-    "/api/v1/ping",
-    "/ping",
-    "/",
-];
-
 /// Settings of the front end.
 #[derive(Clone)]
 pub struct HttpConfig {
@@ -69,6 +52,24 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
 }
 
+/// Returns all paths that are served, and by what.
+fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
+    vec![
+        ("/api/v1/write", post(write::write)),
+        ("/write", post(write::influx_write)),
+        ("/api/v2/write", post(write::influx_write)),
+        ("/api/v1/prom/write", post(prometheus::write)),
+        ("/api/v1/prom/read", post(prometheus::read)),
+        ("/api/v1/opentsdb/write", post(opentsdb::lines)),
+        ("/api/v1/opentsdb/put", post(opentsdb::put)),
+        ("/api/put", post(opentsdb::put)),
+        ("/api/v1/sql", post(sql::run)),
+        ("/metrics", get(metrics::scrape)),
+        ("/api/v1/ping", get(sql::ping)),
+        ("/ping", get(sql::influx_ping)),
+    ]
+}
+
 /// The running front end.
 pub struct HttpServer {
     stop: CancellationToken,
@@ -78,22 +79,13 @@ pub struct HttpServer {
 impl HttpServer {
     /// Serves clients of `listener` until it is closed.
     pub fn start(listener: TcpListener, database: Arc<Database>, config: HttpConfig) -> Self {
-        let metrics = Metrics::default();
+        let routes = routes();
+        let metrics = Metrics::of(routes.iter().map(|(path, _)| *path).collect());
         let doorkeeper = Doorkeeper::new(Arc::clone(&database));
         let shared = Arc::new(Shared { doorkeeper, database, metrics: metrics.clone() });
-        let routes = Router::new()
-            .route("/api/v1/write", post(write::write))
-            .route("/write", post(write::influx_write))
-            .route("/api/v2/write", post(write::influx_write))
-            .route("/api/v1/prom/write", post(prometheus::write))
-            .route("/api/v1/prom/read", post(prometheus::read))
-            .route("/api/v1/opentsdb/write", post(opentsdb::lines))
-            .route("/api/v1/opentsdb/put", post(opentsdb::put))
-            .route("/api/put", post(opentsdb::put))
-            .route("/api/v1/sql", post(sql::run))
-            .route("/metrics", get(metrics::scrape))
-            .route("/api/v1/ping", get(sql::ping))
-            .route("/ping", get(sql::influx_ping))
+        let routes = routes
+            .into_iter()
+            .fold(Router::new(), |all, (path, route)| all.route(path, route))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .layer(from_fn_with_state(metrics, metrics::count))
             .with_state(shared);

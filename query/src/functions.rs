@@ -38,10 +38,11 @@ use std::sync::Arc;
 
 pub(crate) use bounded::{Sizes, check};
 pub(crate) use collected::interval;
-use datafusion::arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::Result;
+use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::SessionStateDefaults;
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::logical_expr::{AggregateUDF, ColumnarValue, ScalarUDF};
 use model::schema::TIME_ZONE;
 pub(crate) use postgres::NS_OF_MINUTE;
 
@@ -88,6 +89,24 @@ fn no_such_call<T>(name: &str, found: &[DataType], wanted: &str) -> Result<T> {
     let found: Vec<&str> = found.iter().map(crate::types::pg_name).collect();
     let message = format!("function {name}({}) does not exist", found.join(", "));
     Err(Error::new("42883", message).hint(format!("write {name}{wanted}")).into())
+}
+
+/// Returns a scalar where all arguments were.
+fn scalar_if(args: &[ColumnarValue], array: ArrayRef) -> Result<ColumnarValue> {
+    if args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) {
+        return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?));
+    }
+    Ok(ColumnarValue::Array(array))
+}
+
+/// Returns the states of an aggregate that are the fields of a struct.
+fn state_fields(name: &str, fields: DataType) -> Vec<FieldRef> {
+    let DataType::Struct(fields) = fields else { return Vec::new() };
+    let state = |field: &FieldRef| {
+        let name = format!("{name}[{}]", field.name());
+        Arc::new(Field::new(name, field.data_type().clone(), true))
+    };
+    fields.iter().map(state).collect()
 }
 
 /// Returns the type an argument that is to be a number is cast to, if it can be.

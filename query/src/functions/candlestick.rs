@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
-use datafusion::arrow::datatypes::{
-    DataType, Field, FieldRef, Float64Type, TimestampNanosecondType,
-};
+use datafusion::arrow::datatypes::{DataType, FieldRef, Float64Type, TimestampNanosecondType};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
@@ -16,7 +14,7 @@ use datafusion::logical_expr::{
 
 use super::accessors::{self, Accessor, computed, field};
 use super::collected::{instant, number, structure, structure_type};
-use super::{as_number, as_time, no_such_call, time_type};
+use super::{as_number, as_time, no_such_call, state_fields, time_type};
 
 pub(super) fn aggregate() -> AggregateUDF {
     AggregateUDF::from(Candlestick { signature: Signature::user_defined(Volatility::Immutable) })
@@ -96,12 +94,7 @@ impl AggregateUDFImpl for Candlestick {
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        let DataType::Struct(fields) = candlestick_type() else { return Ok(Vec::new()) };
-        let state = |field: &FieldRef| {
-            let name = format!("{}[{}]", args.name, field.name());
-            Arc::new(Field::new(name, field.data_type().clone(), true))
-        };
-        Ok(fields.iter().map(state).collect())
+        Ok(state_fields(args.name, candlestick_type()))
     }
 
     fn accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {

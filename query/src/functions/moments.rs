@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StructArray};
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Float64Type, UInt64Type};
+use datafusion::arrow::datatypes::{DataType, FieldRef, Float64Type, UInt64Type};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
@@ -18,7 +18,7 @@ use datafusion::logical_expr::{
 
 use super::accessors::{self, Accessor, computed, field};
 use super::collected::{number, structure, structure_type};
-use super::{as_number, no_such_call};
+use super::{as_number, no_such_call, state_fields};
 
 const SUMS: [&str; 9] = ["sx", "sx2", "sx3", "sx4", "sy", "sy2", "sy3", "sy4", "sxy"];
 
@@ -147,12 +147,7 @@ impl AggregateUDFImpl for StatsAgg {
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        let DataType::Struct(fields) = stats_type() else { return Ok(Vec::new()) };
-        let state = |field: &FieldRef| {
-            let name = format!("{}[{}]", args.name, field.name());
-            Arc::new(Field::new(name, field.data_type().clone(), true))
-        };
-        Ok(fields.iter().map(state).collect())
+        Ok(state_fields(args.name, stats_type()))
     }
 
     fn accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {

@@ -19,7 +19,7 @@ use datafusion::logical_expr::{
 };
 
 use super::collected::interval_type;
-use super::{as_number, as_time, no_such_call, time_type};
+use super::{as_number, as_time, no_such_call, scalar_if, time_type};
 use crate::error::Error;
 use crate::types::pg_name;
 
@@ -143,7 +143,6 @@ impl ScalarUDFImpl for Postgres {
                 args.arg_fields.first().map_or("unknown", |field| pg_name(field.data_type()));
             return Ok(ColumnarValue::Scalar(ScalarValue::from(name)));
         }
-        let scalars = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let made: ArrayRef = match self.kind {
             Kind::ToChar => Arc::new(to_char(&arrays)?),
@@ -158,11 +157,7 @@ impl ScalarUDFImpl for Postgres {
             Kind::NsOfMinute => ns_of_minute(&arrays[0]),
             Kind::PgTypeof => return Err(Error::internal("it was answered already").into()),
         };
-        Ok(if scalars {
-            ColumnarValue::Scalar(ScalarValue::try_from_array(&made, 0)?)
-        } else {
-            ColumnarValue::Array(made)
-        })
+        scalar_if(&args.args, made)
     }
 }
 

@@ -21,7 +21,7 @@ use model::schema::TIME_ZONE;
 use super::collected::{
     Definition, Key, Pairs, Value, interval, interval_type, list, structure_type,
 };
-use super::{as_time, no_such_call, time_type};
+use super::{as_time, no_such_call, scalar_if, time_type};
 use crate::error::Error;
 
 pub(super) static AGGREGATES: [Definition; 2] = [
@@ -240,12 +240,4 @@ impl ScalarUDFImpl for StateAt {
         let array: ArrayRef = Arc::new((0..lists.len()).map(state).collect::<StringArray>());
         scalar_if(&args.args, array)
     }
-}
-
-/// Returns a scalar where all arguments were.
-fn scalar_if(args: &[ColumnarValue], array: ArrayRef) -> Result<ColumnarValue> {
-    if args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) {
-        return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?));
-    }
-    Ok(ColumnarValue::Array(array))
 }

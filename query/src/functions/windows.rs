@@ -28,7 +28,7 @@ use datafusion::optimizer::AnalyzerRule;
 use model::schema::TIME_ZONE;
 
 use super::collected::{interval_type, structure_type};
-use super::{as_time, no_such_call, time_type};
+use super::{as_time, no_such_call, scalar_if, time_type};
 use crate::error::Error;
 
 /// The most windows an instant is in.
@@ -258,7 +258,6 @@ impl ScalarUDFImpl for TimeWindow {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalars = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let made = match self.kind {
             Kind::Window => windows(&args)?.single()?,
             Kind::Windows => windows(&args)?.lists(),
@@ -272,11 +271,7 @@ impl ScalarUDFImpl for TimeWindow {
                 return Err(Error::new("42803", message).into());
             }
         };
-        Ok(if scalars {
-            ColumnarValue::Scalar(ScalarValue::try_from_array(&made, 0)?)
-        } else {
-            ColumnarValue::Array(made)
-        })
+        scalar_if(&args.args, made)
     }
 }
 

@@ -242,7 +242,6 @@ impl Walk {
         let keys = (0..filling.roles.len()).filter(|at| filling.roles[*at] == Role::Key);
         let keys: Vec<usize> = keys.collect();
         let mut columns = rows.columns().to_vec();
-        // The time first, whatever its place: the walk reads it all the while.
         let groups = if keys.is_empty() {
             std::iter::once(0..rows.num_rows()).collect()
         } else {
@@ -254,6 +253,7 @@ impl Walk {
         let window = |time: Option<i64>| time.and_then(|t| filling.stride.start(t, filling.origin));
         let first = window(filling.from).or_else(|| found().min()).unwrap_or(i64::MAX);
         let last = window(filling.to).or_else(|| found().max()).unwrap_or(i64::MIN);
+        // Once more, behind the others: the walk reads it all the while, whatever its place.
         columns.push(Arc::new(times));
         filling.check_rows((first, last), groups.len())?;
         let groups = groups.into_iter().filter(|rows| !rows.is_empty()).collect::<Vec<_>>();
