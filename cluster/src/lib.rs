@@ -57,6 +57,7 @@ use peers::{Peers, ROWS};
 pub use read::{Scan, ScanPart, Scans};
 pub use replica_set::{VnodeLogStore, VnodeMachine};
 use service::{Held, RowsService, VnodeMembers};
+pub use tskv::wal::WalTotals;
 pub use tskv::{ExactCounts, ScanColumn, ScanRequest, SeriesFilter};
 pub use upkeep::LocalSize;
 use vnodes::Vnodes;
@@ -108,6 +109,13 @@ pub struct ClusterNode {
     cluster: Arc<Cluster>,
     stop: oneshot::Sender<()>,
     upkeep: JoinHandle<()>,
+}
+
+impl Cluster {
+    /// Returns what this node's log has done since it was opened.
+    pub fn wal_totals(&self) -> WalTotals {
+        self.wal.totals()
+    }
 }
 
 impl ClusterNode {

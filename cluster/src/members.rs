@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meta::{Bucket, Catalog, Command, NodeLoad, NodeState, ReplicaSet, VnodePlace, VnodeState};
-use model::{NodeId, ReplicaSetId, VnodeId};
+use model::{ErrorKind, NodeId, ReplicaSetId, VnodeId};
 use tokio::time::Instant;
 use tskv::{VnodeChecksum, encode_checksum};
 
@@ -345,23 +345,30 @@ impl Cluster {
         responses
     }
 
-    /// Hands the lead of a vnode's replica set over to the vnode, for good: it goes back there after the
-    /// vnode was away.
+    /// Gives the lead of a vnode's replica set to the vnode, for good: it goes back there after the vnode
+    /// was away. Where the lead does not go there at once, upkeep gives it as soon as it can.
     ///
     /// # Errors
-    /// A vnode that is not there; one that does not take over in time.
+    /// A vnode that is not there, or that does not vote yet.
     pub async fn promote(&self, vnode: VnodeId) -> Result<()> {
         let catalog = self.meta.catalog();
         let found = catalog.replica_set_of(vnode);
         let (bucket, set) = found.ok_or_else(|| no_vnode(vnode))?;
+        if set.vnodes.iter().any(|place| place.id == vnode && !counts(place)) {
+            let message = format!("vnode {vnode} is being filled, and cannot lead yet");
+            return Err(Error::Remote { kind: ErrorKind::Unavailable, message });
+        }
+        self.meta.submit(&Command::PreferVnode { vnode }).await?;
         let hand_over = |hosted: Arc<HostedVnode>| async move {
             self.hand_over_here(&hosted, vnode, LOCK_PATIENCE).await?;
             Ok((Response::Done, bytes::Bytes::new()))
         };
         let request = |leader| Request::HandOver { vnode: leader, to: vnode };
-        let asked = self.ask_leader((bucket, set), request, &[], hand_over).await?;
-        done(asked.1)?;
-        Ok(self.meta.submit(&Command::PreferVnode { vnode }).await.map(|_| ())?)
+        let asked = self.ask_leader((bucket, set), request, &[], hand_over).await;
+        if let Err(error) = asked.and_then(|(_, response, _)| done(response)) {
+            tracing::info!(%vnode, %error, "the lead goes there later");
+        }
+        Ok(())
     }
 }
 
@@ -427,12 +434,12 @@ impl Cluster {
 /// Makes the error of a vnode that is not there.
 fn no_vnode(vnode: VnodeId) -> Error {
     let message = format!("vnode {vnode} does not exist");
-    Error::Remote { kind: model::ErrorKind::NotFound, message }
+    Error::Remote { kind: ErrorKind::NotFound, message }
 }
 
 fn no_replica_set(id: ReplicaSetId) -> Error {
     let message = format!("replica set {id} does not exist");
-    Error::Remote { kind: model::ErrorKind::NotFound, message }
+    Error::Remote { kind: ErrorKind::NotFound, message }
 }
 
 fn report(node: NodeId, bucket: &Bucket, hosted: &HostedVnode) -> GroupReport {

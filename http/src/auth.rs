@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::failure::Failure;
+use crate::lines::Precision;
 
 /// How long a check that succeeded is remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -31,9 +32,26 @@ pub(crate) struct Parameters {
     u: Option<String>,
     p: Option<String>,
     /// The unit of times written as numbers.
-    pub(crate) precision: Option<String>,
+    precision: Option<String>,
     /// All lines or none, as far as that can be told before writing.
     pub(crate) strict: Option<bool>,
+    /// OpenTSDB's wishes to be told what became of the points.
+    pub(crate) details: Option<String>,
+    pub(crate) summary: Option<String>,
+}
+
+impl Parameters {
+    /// Returns the unit of times, where it is said.
+    ///
+    /// # Errors
+    /// 400 for a name that is none.
+    pub(crate) fn precision(&self) -> Result<Option<Precision>, Failure> {
+        let Some(named) = &self.precision else { return Ok(None) };
+        let precision = Precision::named(named).ok_or_else(|| {
+            Failure::bad_request(format!("precision \"{named}\" is none of ns, us, ms, s"))
+        });
+        precision.map(Some)
+    }
 }
 
 /// Knows who proved to be whom a moment ago.

@@ -30,6 +30,11 @@ impl Failure {
         self
     }
 
+    #[cfg(test)]
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Returns whether who asks may not do it.
     pub(crate) fn is_denied(&self) -> bool {
         self.sqlstate == "42501"

@@ -4,32 +4,45 @@
 //! | module    | holds                                                                |
 //! |-----------|----------------------------------------------------------------------|
 //! | `server`  | sockets, TLS, routes, the graceful stop                               |
+//! | `request_id` | a name for each request                                            |
+//! | `call`    | a request as the routes take it                                       |
 //! | `auth`    | who asks: basic, token or parameters, against the SCRAM verifier      |
-//! | `body`    | request bodies, unpacked within limits                                |
+//! | `body`    | request bodies, read at a pace and unpacked within limits             |
+//! | `pack`    | answers, packed as their reader accepts                               |
 //! | `lines`   | line protocol: bytes to columns                                       |
 //! | `write`   | the write routes of line protocol                                     |
 //! | `samples` | samples of metrics, gathered into batches                             |
 //! | `prometheus` | remote write and remote read                                       |
 //! | `opentsdb` | OpenTSDB's lines and JSON                                            |
+//! | `telnet`  | OpenTSDB's lines on a port of their own                               |
 //! | `metrics` | what was done, counted; `/metrics`                                    |
+//! | `profile` | where time goes: `/debug/pprof/profile`                               |
 //! | `sql`     | the SQL route                                                         |
-//! | `rows`    | batches as CSV, TSV, JSON, NDJSON                                     |
+//! | `rows`    | batches in the form a reader asks for                                 |
+//! | `text`    | batches as CSV, TSV, JSON, NDJSON, a table                            |
 //! | `failure` | errors as status and JSON                                             |
 //!
 //! Change a route: also touch docs/guide/http.md and tests/clients.
 
 mod auth;
 mod body;
+mod call;
 mod failure;
 mod lines;
 mod metrics;
 mod opentsdb;
+mod pack;
+mod profile;
 mod prometheus;
+mod request_id;
 mod rows;
 mod samples;
 mod server;
 mod sql;
+mod telnet;
+mod text;
 mod write;
 
 pub use lines::{BadLine, Parsed, Precision, parse};
 pub use server::{HttpConfig, HttpServer};
+pub use telnet::{TelnetConfig, TelnetServer};

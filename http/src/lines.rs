@@ -5,13 +5,15 @@
 //! wrong is reported with its number, and the others are kept.
 #![deny(clippy::indexing_slicing)]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, UInt64Builder,
 };
-use memchr::memchr;
+use foldhash::fast::RandomState;
+use memchr::{memchr, memchr_iter};
 use query::RowBatch;
 
 /// The most lines that are reported one by one.
@@ -77,60 +79,71 @@ impl Precision {
 
 /// Reads a body of lines; a line without a time has `now_ns`.
 pub fn parse(body: &[u8], precision: Precision, now_ns: i64) -> Parsed {
-    let mut reading =
-        Reading { groups: Vec::new(), heads: HashMap::new(), by_shape: HashMap::new() };
+    let mut reading = Reading::default();
     let mut parsed = Parsed::default();
-    let mut rest = body;
-    let mut number = 0;
-    while !rest.is_empty() {
-        number += 1;
-        let (line, after, newlines) = next_line(rest);
-        rest = after;
+    for (number, line) in (Lines { rest: body, number: 1 }) {
         let line = line.trim_ascii();
-        if !line.is_empty() && !line.starts_with(b"#") {
-            match reading.line(line, precision, now_ns, number) {
-                Ok(()) => parsed.good_count += 1,
-                Err(reason) => {
-                    parsed.bad_count += 1;
-                    if parsed.bad.len() < REPORTED_MAX {
-                        parsed.bad.push(BadLine { number, reason });
-                    }
+        if line.is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        match reading.line(line, precision, now_ns, number) {
+            Ok(()) => parsed.good_count += 1,
+            Err(reason) => {
+                parsed.bad_count += 1;
+                if parsed.bad.len() < REPORTED_MAX {
+                    parsed.bad.push(BadLine { number, reason });
                 }
             }
         }
-        number += newlines;
     }
-    parsed.batches = reading.groups.into_iter().map(Group::finish).collect();
+    parsed.batches = reading.finish();
     parsed
 }
 
-/// Splits off a line. A newline within a text does not end it; how many there were is told.
-fn next_line(bytes: &[u8]) -> (&[u8], &[u8], usize) {
-    let end = memchr(b'\n', bytes).unwrap_or(bytes.len());
-    let line = bytes.get(..end).unwrap_or_default();
-    if memchr(b'"', line).is_none() {
-        return (line, bytes.get(end + 1..).unwrap_or_default(), 0);
+/// The lines of a body, one after another.
+struct Lines<'a> {
+    rest: &'a [u8],
+    /// The number of the line that comes next.
+    number: usize,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = (usize, &'a [u8]);
+
+    /// Splits off a line. A newline within a text does not end it.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let number = self.number;
+        let newline = memchr(b'\n', self.rest).unwrap_or(self.rest.len());
+        let first = self.rest.get(..newline).unwrap_or_default();
+        let end = match memchr(b'"', first) {
+            // A quote that never ends spoils its line, not all that follow. There is one at most: what is
+            // left has an even number of quotes, so that no other line costs a look at all of it.
+            Some(_) => quoted_end(self.rest).unwrap_or(newline),
+            None => newline,
+        };
+        let line = self.rest.get(..end).unwrap_or_default();
+        self.rest = self.rest.get(end + 1..).unwrap_or_default();
+        self.number += 1 + memchr_iter(b'\n', line).count();
+        Some((number, line))
     }
-    let (mut quoted, mut escaped, mut newlines) = (false, false, 0);
+}
+
+/// Returns where a line with quotes ends; `None` where the last of them never does.
+fn quoted_end(bytes: &[u8]) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
     for (at, byte) in bytes.iter().enumerate() {
         match byte {
+            b'\n' if !quoted => return Some(at),
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
             b'"' => quoted = !quoted,
-            b'\n' if !quoted => {
-                let line = bytes.get(..at).unwrap_or_default();
-                return (line, bytes.get(at + 1..).unwrap_or_default(), newlines);
-            }
-            b'\n' => newlines += 1,
             _ => {}
         }
     }
-    // A quote that never ends spoils its line, not all that follow.
-    if quoted {
-        (line, bytes.get(end + 1..).unwrap_or_default(), 0)
-    } else {
-        (bytes, &[], newlines)
-    }
+    (!quoted).then_some(bytes.len())
 }
 
 /// A table and the tags of a series, as a line begins.
@@ -140,18 +153,29 @@ struct Head {
     tags: Vec<(String, String)>,
 }
 
+/// What the lines read so far say, and what is kept so that the next costs no allocation.
+#[derive(Default)]
 struct Reading<'a> {
-    groups: Vec<Group<'a>>,
-    heads: HashMap<&'a [u8], Arc<Head>>,
+    groups: Vec<Group>,
+    heads: Vec<Head>,
+    /// A head as it is written → its place.
+    places: HashMap<&'a [u8], u32, RandomState>,
     /// Table and fields with their types → group.
-    by_shape: HashMap<Vec<u8>, usize>,
+    by_shape: HashMap<Vec<u8>, usize, RandomState>,
+    /// The shape of the line being read, and its fields.
+    shape: Vec<u8>,
+    fields: Vec<(&'a [u8], Value<'a>)>,
+    /// The shape of the line before, and its group.
+    last: Option<(Vec<u8>, usize)>,
 }
 
 /// Rows of one table that have the same fields.
-struct Group<'a> {
+struct Group {
     table: String,
-    series: Vec<Vec<(String, String)>>,
-    numbers: HashMap<&'a [u8], u32>,
+    /// The places of the heads of its series.
+    series: Vec<u32>,
+    /// A head's place → the number of its series.
+    numbers: HashMap<u32, u32, RandomState>,
     row_series: Vec<u32>,
     times: Vec<i64>,
     lines: Vec<u32>,
@@ -184,51 +208,72 @@ impl<'a> Reading<'a> {
         now_ns: i64,
         number: usize,
     ) -> Result<(), String> {
-        let (head, rest) = split_unescaped(line, b' ').ok_or("no fields")?;
-        let known = match self.heads.get(head) {
-            Some(known) => Arc::clone(known),
+        let (written, rest) = split_unescaped(line, b' ').ok_or("no fields")?;
+        let head = match self.places.get(written) {
+            Some(place) => *place,
             None => {
-                let parsed = Arc::new(parse_head(head)?);
-                self.heads.insert(head, Arc::clone(&parsed));
-                parsed
+                let place = u32::try_from(self.heads.len()).map_err(|_| "too many series")?;
+                self.heads.push(parse_head(written)?);
+                self.places.insert(written, place);
+                place
             }
         };
-        let mut fields: Vec<(&[u8], Value<'_>)> = Vec::with_capacity(16);
-        let rest = parse_fields(rest.trim_ascii_start(), &mut fields)?.trim_ascii();
+        self.fields.clear();
+        let rest = parse_fields(rest.trim_ascii_start(), &mut self.fields)?.trim_ascii();
         let time = if rest.is_empty() { now_ns } else { parse_time(rest, precision)? };
-        let mut shape = known.table.as_bytes().to_vec();
-        for (name, value) in &fields {
-            shape.extend_from_slice(&[0, value.code()]);
-            shape.extend_from_slice(name);
-        }
-        let group = match self.by_shape.get(&shape) {
-            Some(group) => *group,
-            None => {
-                let group = Group::new(&known.table, &fields)?;
-                self.groups.push(group);
-                self.by_shape.insert(shape, self.groups.len() - 1);
-                self.groups.len() - 1
-            }
-        };
+        let group = self.group(head)?;
         let group = self.groups.get_mut(group).ok_or("no group")?;
         // All is checked before the first column grows, so that columns stay of one length.
-        let texts = fields.iter().map(|(_, value)| value.text()).collect::<Result<Vec<_>, _>>()?;
-        let next = u32::try_from(group.series.len()).map_err(|_| "too many series")?;
+        if self.fields.iter().any(|(_, value)| value.is_bad_text()) {
+            return Err("text is not UTF-8".to_owned());
+        }
+        let next = group.series.len() as u32;
         let series = *group.numbers.entry(head).or_insert(next);
         if series == next {
-            group.series.push(known.tags.clone());
+            group.series.push(head);
         }
         group.row_series.push(series);
         group.times.push(time);
         group.lines.push(number as u32);
-        for (((_, column), (_, value)), text) in group.fields.iter_mut().zip(&fields).zip(texts) {
-            column.push(*value, text.as_deref());
+        for ((_, column), (_, value)) in group.fields.iter_mut().zip(&self.fields) {
+            column.push(*value);
         }
         Ok(())
     }
+
+    /// Returns the group of the fields just read, of the table a head names.
+    fn group(&mut self, head: u32) -> Result<usize, String> {
+        let head = self.heads.get(head as usize).ok_or("no head")?;
+        self.shape.clear();
+        self.shape.extend_from_slice(head.table.as_bytes());
+        for (name, value) in &self.fields {
+            self.shape.extend_from_slice(&[0, value.code()]);
+            self.shape.extend_from_slice(name);
+        }
+        if let Some((shape, group)) = &self.last
+            && *shape == self.shape
+        {
+            return Ok(*group);
+        }
+        let group = match self.by_shape.get(&self.shape) {
+            Some(group) => *group,
+            None => {
+                self.groups.push(Group::new(&head.table, &self.fields)?);
+                self.by_shape.insert(self.shape.clone(), self.groups.len() - 1);
+                self.groups.len() - 1
+            }
+        };
+        self.last = Some((self.shape.clone(), group));
+        Ok(group)
+    }
+
+    fn finish(self) -> Vec<(RowBatch, Vec<u32>)> {
+        let heads = self.heads;
+        self.groups.into_iter().map(|group| group.finish(&heads)).collect()
+    }
 }
 
-impl Group<'_> {
+impl Group {
     fn new(table: &str, fields: &[(&[u8], Value<'_>)]) -> Result<Self, String> {
         let mut columns: Vec<(String, Column)> = Vec::with_capacity(fields.len());
         for (name, value) in fields {
@@ -242,7 +287,7 @@ impl Group<'_> {
         Ok(Self {
             table: table.to_owned(),
             series: Vec::new(),
-            numbers: HashMap::new(),
+            numbers: HashMap::default(),
             row_series: Vec::new(),
             times: Vec::new(),
             lines: Vec::new(),
@@ -250,11 +295,12 @@ impl Group<'_> {
         })
     }
 
-    fn finish(self) -> (RowBatch, Vec<u32>) {
+    fn finish(self, heads: &[Head]) -> (RowBatch, Vec<u32>) {
+        let series = self.series.iter().filter_map(|place| heads.get(*place as usize));
         let fields = self.fields.into_iter().map(|(name, column)| (name, column.finish()));
         let batch = RowBatch {
             table: self.table,
-            series: self.series,
+            series: series.map(|head| head.tags.clone()).collect(),
             row_series: self.row_series,
             times: self.times,
             fields: fields.collect(),
@@ -274,16 +320,24 @@ impl Value<'_> {
         }
     }
 
-    fn text(&self) -> Result<Option<String>, String> {
-        let Self::Text(raw) = self else { return Ok(None) };
-        let mut text = Vec::with_capacity(raw.len());
-        let mut bytes = raw.iter().copied().peekable();
-        while let Some(byte) = bytes.next() {
-            let escaped = byte == b'\\' && matches!(bytes.peek(), Some(b'"' | b'\\'));
-            text.push(if escaped { bytes.next().unwrap_or(byte) } else { byte });
-        }
-        String::from_utf8(text).map(Some).map_err(|_| "text is not UTF-8".to_owned())
+    /// Returns whether it is a text that is not UTF-8. A backslash more or less changes nothing in that.
+    fn is_bad_text(&self) -> bool {
+        matches!(self, Self::Text(raw) if std::str::from_utf8(raw).is_err())
     }
+}
+
+/// Takes the backslashes away that stand before a quote or a backslash.
+fn text_of(raw: &[u8]) -> Cow<'_, str> {
+    if memchr(b'\\', raw).is_none() {
+        return String::from_utf8_lossy(raw);
+    }
+    let mut text = Vec::with_capacity(raw.len());
+    let mut bytes = raw.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        let escaped = byte == b'\\' && matches!(bytes.peek(), Some(b'"' | b'\\'));
+        text.push(if escaped { bytes.next().unwrap_or(byte) } else { byte });
+    }
+    Cow::Owned(String::from_utf8_lossy(&text).into_owned())
 }
 
 impl Column {
@@ -298,13 +352,13 @@ impl Column {
     }
 
     /// Adds a value of the column's type, which the group's shape promises.
-    fn push(&mut self, value: Value<'_>, text: Option<&str>) {
+    fn push(&mut self, value: Value<'_>) {
         match (self, value) {
             (Self::F64(builder), Value::F64(value)) => builder.append_value(value),
             (Self::I64(builder), Value::I64(value)) => builder.append_value(value),
             (Self::U64(builder), Value::U64(value)) => builder.append_value(value),
             (Self::Bool(builder), Value::Bool(value)) => builder.append_value(value),
-            (Self::Text(builder), Value::Text(_)) => builder.append_value(text.unwrap_or_default()),
+            (Self::Text(builder), Value::Text(raw)) => builder.append_value(text_of(raw)),
             _ => unreachable!("a group's rows have the types of its shape"),
         }
     }
@@ -439,90 +493,4 @@ fn parse_time(bytes: &[u8], precision: Precision) -> Result<i64, String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, reason = "a test stops where it is wrong")]
-mod tests {
-    use super::*;
-    use arrow::array::AsArray;
-    use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
-
-    fn ok(text: &str) -> Vec<RowBatch> {
-        let parsed = parse(text.as_bytes(), Precision::Ns, 99);
-        assert!(parsed.bad.is_empty(), "{text}: {:?}", parsed.bad);
-        parsed.batches.into_iter().map(|(batch, _)| batch).collect()
-    }
-
-    fn reasons(text: &str) -> Vec<(usize, String)> {
-        let parsed = parse(text.as_bytes(), Precision::Ns, 99);
-        parsed.bad.into_iter().map(|bad| (bad.number, bad.reason)).collect()
-    }
-
-    #[test]
-    fn all_types_escapes_and_times_are_read() {
-        let text =
-            "my\\ table,tag\\,a=x\\ y,b=\\= f=1.5,i=-3i,u=7u,t=T,s=\"a \\\"q\\\", \\\\ z\" 17\n";
-        let batches = ok(text);
-        let [batch] = batches.as_slice() else { panic!("{batches:?}") };
-        assert_eq!(batch.table, "my table");
-        let tags = [("tag,a", "x y"), ("b", "=")].map(|(a, b)| (a.to_owned(), b.to_owned()));
-        assert_eq!(batch.series, [tags.to_vec()]);
-        assert_eq!(batch.times, [17]);
-        let field = |at: usize| &batch.fields[at].1;
-        assert_eq!(field(0).as_primitive::<Float64Type>().value(0), 1.5);
-        assert_eq!(field(1).as_primitive::<Int64Type>().value(0), -3);
-        assert_eq!(field(2).as_primitive::<UInt64Type>().value(0), 7);
-        assert!(field(3).as_boolean().value(0));
-        assert_eq!(field(4).as_string::<i32>().value(0), "a \"q\", \\ z");
-    }
-
-    #[test]
-    fn rows_are_grouped_by_table_and_fields() {
-        let batches =
-            ok("m,h=a x=1 1\nm,h=b x=2 2\r\n\n# said\nm,h=a x=3 3\nm,h=a x=1i 4\nn y=t\n");
-        let rows: Vec<usize> = batches.iter().map(|batch| batch.times.len()).collect();
-        assert_eq!(rows, [3, 1, 1]);
-        assert_eq!(batches[0].row_series, [0, 1, 0]);
-        assert_eq!(batches[2].times, [99], "without a time it is now");
-        let two = ok("m s=\"one\ntwo\" 1\nm s=\"three\" 2");
-        assert_eq!(two[0].fields[0].1.as_string::<i32>().value(0), "one\ntwo");
-        assert_eq!(two[0].times, [1, 2]);
-    }
-
-    #[test]
-    fn bad_lines_are_named_and_the_others_kept() {
-        let text = "m\nm f\nm f=\nm f=1x\nm,a f=1\nm,a= f=1\nm f=1 x\nm f=1 9223372036854775808\n\
-                    m f=\"open\nm,a=1,a=2 f=1\nm f=1,f=2\n,a=1 f=1\nm time=1\nm f=NaN\nm f=1,,g=2\nm good=1 1\n";
-        let bad = reasons(text);
-        let numbers: Vec<usize> = bad.iter().map(|(number, _)| *number).collect();
-        assert_eq!(numbers, (1..=15).collect::<Vec<_>>(), "{bad:?}");
-        assert_eq!(parse(text.as_bytes(), Precision::Ns, 0).good_count, 1);
-        let late = parse(b"m f=1 9300000000", Precision::S, 0);
-        assert_eq!(late.bad_count, 1, "a time beyond the range of nanoseconds");
-        assert_eq!(parse(b"m f=1 2", Precision::Ms, 0).batches[0].0.times, [2_000_000]);
-    }
-
-    #[test]
-    fn no_bytes_make_it_panic() {
-        let seed = b"cpu,host=a\\ b,dc=x f=1.5,i=3i,s=\"a\\\"b\",t=true 1700000000\nm x=1u\n";
-        let mut state = 88_172_645_463_325_252_u64;
-        for _ in 0..200_000 {
-            let mut bytes = seed.to_vec();
-            for _ in 0..4 {
-                // Marsaglia's xorshift: the same bytes in every run.
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                let at = (state as usize >> 8) % bytes.len();
-                match state % 3 {
-                    0 => bytes[at] = (state >> 40) as u8,
-                    1 => drop(bytes.remove(at)),
-                    _ => bytes.insert(at, b" ,=\\\"\n\xffi"[(state >> 50) as usize % 8]),
-                }
-            }
-            let parsed = parse(&bytes, Precision::Ns, 0);
-            for (batch, lines) in parsed.batches {
-                assert_eq!(batch.times.len(), lines.len());
-                assert!(batch.fields.iter().all(|(_, array)| array.len() == lines.len()));
-            }
-        }
-    }
-}
+mod tests;

@@ -1,11 +1,11 @@
 //! What was done over HTTP, counted; and `/metrics`, which gives it with what the database measures of
 //! itself, as text for Prometheus (OpenMetrics 1.0).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use axum::extract::{ConnectInfo, Query, Request, State};
-use axum::http::HeaderMap;
+use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -15,12 +15,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use query::{Database, Measure};
+use query::{Measure, MeasureKind};
 use tokio::time::Instant;
 
-use crate::auth::Parameters;
+use crate::call::Call;
 use crate::failure::Failure;
-use crate::server::{PeerAddr, Shared};
 
 /// Every name begins with it.
 const PREFIX: &str = "cnosdb";
@@ -28,6 +27,8 @@ const PREFIX: &str = "cnosdb";
 const BUCKETS: u16 = 15;
 
 type Labels = Vec<(&'static str, String)>;
+type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+type Counters = Family<Labels, Counter<f64, AtomicU64>>;
 
 /// Counters of the front end.
 #[derive(Clone)]
@@ -66,15 +67,26 @@ impl Metrics {
         registry.register("http_request_seconds", "How long they took", self.seconds.clone());
         registry.register("http_in_bytes", "Bytes of their bodies, as sent", self.bytes.clone());
         registry.register("http_in_rows", "Rows stored over HTTP", self.rows.clone());
-        let mut name = None;
-        let mut family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
-        for measure in measures {
-            if name != Some(measure.name) {
-                name = Some(measure.name);
-                family = Family::default();
-                registry.register(measure.name, measure.help, family.clone());
+        let (mut gauges, mut counters) = (HashMap::new(), HashMap::new());
+        for Measure { kind, name, help, labels, value } in measures {
+            match kind {
+                MeasureKind::Gauge => {
+                    let family: &Gauges = gauges.entry(name).or_insert_with(|| {
+                        let family = Gauges::default();
+                        registry.register(name, help, family.clone());
+                        family
+                    });
+                    family.get_or_create(&labels).set(value);
+                }
+                MeasureKind::Counter => {
+                    let family: &Counters = counters.entry(name).or_insert_with(|| {
+                        let family = Counters::default();
+                        registry.register(name, help, family.clone());
+                        family
+                    });
+                    family.get_or_create(&labels).inc_by(value);
+                }
             }
-            family.get_or_create(&measure.labels).set(measure.value);
         }
         let mut text = String::new();
         encode(&mut text, &registry)?;
@@ -106,39 +118,23 @@ pub(crate) async fn count(
 }
 
 /// Answers a scrape, of administrators alone: the numbers name tenants.
-pub(crate) async fn scrape(
-    State(shared): State<Arc<Shared>>,
-    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
-    Query(parameters): Query<Parameters>,
-    headers: HeaderMap,
-) -> Result<Response, Failure> {
-    let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
-    session.check_watches()?;
+pub(crate) async fn scrape(call: Call) -> Result<Response, Failure> {
+    call.session.check_watches()?;
+    let shared = &call.shared;
     let mut measures = measures_of_process();
-    measures.extend(measured(&shared.database).await);
+    measures.extend(shared.database.measures().await);
     let text = shared.metrics.text(measures);
     let text = text.map_err(|_| Failure::bad_request("the numbers could not be written"))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }
 
-/// Returns the measures of the database, those of one name beside each other.
-async fn measured(database: &Arc<Database>) -> Vec<Measure> {
-    let mut measures = database.measures().await;
-    measures.sort_by_key(|measure| measure.name);
-    measures
-}
-
 /// Returns what the system knows of this process; nothing where it does not say.
 fn measures_of_process() -> Vec<Measure> {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok());
-    let bytes = pages.map(|pages| Measure {
-        name: "process_resident_bytes",
-        help: "Memory of this process",
-        labels: Vec::new(),
-        // Linux gives it in pages of 4 KiB.
-        value: pages * 4_096.0,
-    });
-    bytes.into_iter().collect()
+    // Linux gives it in pages of 4 KiB.
+    let bytes = pages.map(|pages| pages * 4_096.0);
+    let measure = |bytes| Measure::gauge("process_resident_bytes", "Memory of this process", bytes);
+    bytes.map(measure).into_iter().collect()
 }

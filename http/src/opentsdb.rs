@@ -3,20 +3,18 @@
 //! A time of more than ten digits is in milliseconds, else in seconds, unless `precision` says what it is in.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::convert::Infallible;
 
-use axum::extract::{ConnectInfo, Query, State};
-use axum::http::{HeaderMap, StatusCode};
-use bytes::Bytes;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::auth::Parameters;
-use crate::body::unpack;
+use crate::call::Call;
 use crate::failure::Failure;
 use crate::lines::Precision;
 use crate::samples::{Samples, tag_of};
-use crate::server::{PeerAddr, Shared};
 
 /// The most points the answer names one by one.
 const REPORTED_MAX: usize = 100;
@@ -49,47 +47,26 @@ enum Points {
 }
 
 /// Takes lines; `put` before one is passed over.
-pub(crate) async fn lines(
-    State(shared): State<Arc<Shared>>,
-    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
-    Query(parameters): Query<Parameters>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<StatusCode, Failure> {
-    let unit = unit(&parameters)?;
-    let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
-    let body = unpack(&headers, body)?;
-    let text = std::str::from_utf8(&body);
-    let text = text.map_err(|_| Failure::bad_request("the lines are not UTF-8"))?;
+pub(crate) async fn lines(call: Call) -> Result<Response, Failure> {
+    let unit = unit(&call)?;
+    let text = call.text()?;
     let (mut samples, mut bad) = (Samples::default(), Vec::new());
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() {
             continue;
         }
-        match read_line(line) {
-            Ok(point) => match add(&mut samples, point, unit) {
-                Ok(()) => {}
-                Err(reason) => bad.push((at + 1, reason)),
-            },
-            Err(reason) => bad.push((at + 1, reason)),
+        if let Err(reason) = add_line(&mut samples, line, unit) {
+            bad.push((at + 1, reason));
         }
     }
-    finish(&shared, &session, samples, bad).await
+    finish(&call, samples, bad).await
 }
 
 /// Takes JSON: a point, or a list of points.
-pub(crate) async fn put(
-    State(shared): State<Arc<Shared>>,
-    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
-    Query(parameters): Query<Parameters>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<StatusCode, Failure> {
-    let unit = unit(&parameters)?;
-    let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
-    let body = unpack(&headers, body)?;
-    let points: Points = serde_json::from_slice(&body)
+pub(crate) async fn put(call: Call) -> Result<Response, Failure> {
+    let unit = unit(&call)?;
+    let points: Points = serde_json::from_slice(&call.body)
         .map_err(|error| Failure::bad_request(format!("the points are not OpenTSDB's: {error}")))?;
     let points = match points {
         Points::One(point) => vec![point],
@@ -101,19 +78,17 @@ pub(crate) async fn put(
             bad.push((at + 1, reason));
         }
     }
-    finish(&shared, &session, samples, bad).await
+    finish(&call, samples, bad).await
 }
 
 /// Returns nanoseconds per unit where one is named.
-fn unit(parameters: &Parameters) -> Result<Option<i64>, Failure> {
-    let Some(named) = parameters.precision.as_deref() else { return Ok(None) };
-    match Precision::named(named) {
-        Some(precision) => Ok(Some(precision.ns())),
-        None => {
-            let message = format!("precision \"{named}\" is none of ns, us, ms, s");
-            Err(Failure::bad_request(message))
-        }
-    }
+fn unit(call: &Call) -> Result<Option<i64>, Failure> {
+    Ok(call.parameters.precision()?.map(Precision::ns))
+}
+
+/// Adds the point of a line; nanoseconds per unit of its time, where they are known.
+pub(crate) fn add_line(samples: &mut Samples, line: &str, unit: Option<i64>) -> Result<(), String> {
+    add(samples, read_line(line)?, unit)
 }
 
 fn read_line(line: &str) -> Result<Point, String> {
@@ -151,23 +126,40 @@ fn add(samples: &mut Samples, point: Point, unit: Option<i64>) -> Result<(), Str
 
 /// Stores what could be read; names what could not.
 async fn finish(
-    shared: &Shared,
-    session: &query::Session,
+    call: &Call,
     samples: Samples,
     mut bad: Vec<(usize, String)>,
-) -> Result<StatusCode, Failure> {
-    let (stored, failed) = samples.store(session).await;
-    shared.metrics.rows_in("opentsdb", stored);
+) -> Result<Response, Failure> {
+    let (stored, failed) = samples.store(&call.session).await;
+    call.shared.metrics.rows_in("opentsdb", stored);
+    let told = call.parameters.details.is_some() || call.parameters.summary.is_some();
     match failed {
         Some(error) if bad.is_empty() => return Err(error.into()),
         Some(error) => bad.push((0, error.message)),
-        None if bad.is_empty() => return Ok(StatusCode::NO_CONTENT),
+        None if bad.is_empty() && !told => return Ok(StatusCode::NO_CONTENT.into_response()),
         None => {}
+    }
+    if told {
+        let status = if bad.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+        let mut body = json!({ "success": stored, "failed": bad.len() });
+        if call.parameters.details.is_some() {
+            let errors = bad.into_iter().take(REPORTED_MAX);
+            body["errors"] =
+                errors.map(|(point, error)| json!({ "point": point, "error": error })).collect();
+        }
+        let kind = [(CONTENT_TYPE, "application/json")];
+        return Ok((status, kind, body.to_string()).into_response());
     }
     let message = format!("partial write: {} points were not taken, {stored} were", bad.len());
     let lines = bad.into_iter().take(REPORTED_MAX);
     let lines = lines.map(|(line, reason)| json!({ "line": line, "reason": reason })).collect();
     Err(Failure::new(StatusCode::BAD_REQUEST, "22P02", message).with_lines(lines))
+}
+
+/// Says what is spoken here.
+pub(crate) async fn version() -> Result<Response, Infallible> {
+    let body = json!({ "version": concat!("CnosDB ", env!("CARGO_PKG_VERSION")) });
+    Ok(([(CONTENT_TYPE, "application/json")], body.to_string()).into_response())
 }
 
 #[cfg(test)]

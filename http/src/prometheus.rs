@@ -7,19 +7,17 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float64Type, TimestampNanosecondType};
-use axum::extract::{ConnectInfo, Query, State};
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use futures::StreamExt;
 use prost::Message;
 use query::{Output, Session};
 
-use crate::auth::Parameters;
+use crate::body::snappy_block;
+use crate::call::Call;
 use crate::failure::Failure;
 use crate::samples::{Samples, VALUE, label_of, tag_of};
-use crate::server::{PeerAddr, Shared};
 
 const NAME: &str = "__name__";
 const MS_NS: i64 = 1_000_000;
@@ -102,34 +100,27 @@ struct QueryResult {
     timeseries: Vec<TimeSeries>,
 }
 
-fn unpacked<T: Message + Default>(body: &[u8], bytes_max: usize) -> Result<T, Failure> {
-    let rubbish = |error: String| Failure::bad_request(format!("not a remote message: {error}"));
-    let len = snap::raw::decompress_len(body).map_err(|error| rubbish(error.to_string()))?;
-    if len > bytes_max {
+/// Reads the message of a request. One that does not say how it is packed is a block of snappy.
+fn message<T: Message + Default>(call: &Call, bytes_max: usize) -> Result<T, Failure> {
+    let says = call.headers.contains_key(CONTENT_ENCODING);
+    let bytes = if says { call.body.clone() } else { snappy_block(&call.body, bytes_max)? };
+    if bytes.len() > bytes_max {
         let message = format!("the message unpacks to more than {bytes_max} bytes");
         return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "54000", message));
     }
-    let bytes = snap::raw::Decoder::new().decompress_vec(body);
-    let bytes = bytes.map_err(|error| rubbish(error.to_string()))?;
-    T::decode(bytes.as_slice()).map_err(|error| rubbish(error.to_string()))
+    T::decode(bytes).map_err(|error| Failure::bad_request(format!("not a remote message: {error}")))
 }
 
 /// Takes a remote write.
-pub(crate) async fn write(
-    State(shared): State<Arc<Shared>>,
-    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
-    Query(parameters): Query<Parameters>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<StatusCode, Failure> {
-    let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
+pub(crate) async fn write(call: Call) -> Result<StatusCode, Failure> {
     // A message of version 2 would be read as one without series.
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind =
+        call.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if kind.contains("proto=") && !kind.contains("proto=prometheus.WriteRequest") {
         let message = format!("{kind} is not spoken here, but prometheus.WriteRequest");
         return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "0A000", message));
     }
-    let request: WriteRequest = unpacked(&body, WRITE_BYTES_MAX)?;
+    let request: WriteRequest = message(&call, WRITE_BYTES_MAX)?;
     let mut samples = Samples::default();
     for series in request.timeseries {
         let (mut metric, mut tags) = (None, Vec::with_capacity(series.labels.len()));
@@ -150,8 +141,8 @@ pub(crate) async fn write(
         }
         samples.add(&metric, tags, all.into_iter());
     }
-    let (stored, failed) = samples.store(&session).await;
-    shared.metrics.rows_in("prometheus", stored);
+    let (stored, failed) = samples.store(&call.session).await;
+    call.shared.metrics.rows_in("prometheus", stored);
     match failed {
         Some(error) => Err(error.into()),
         None => Ok(StatusCode::NO_CONTENT),
@@ -159,20 +150,14 @@ pub(crate) async fn write(
 }
 
 /// Answers a remote read.
-pub(crate) async fn read(
-    State(shared): State<Arc<Shared>>,
-    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
-    Query(parameters): Query<Parameters>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Failure> {
-    let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
-    let request: ReadRequest = unpacked(&body, READ_BYTES_MAX)?;
+pub(crate) async fn read(call: Call) -> Result<Response, Failure> {
+    let request: ReadRequest = message(&call, READ_BYTES_MAX)?;
+    let session = &call.session;
     let (mut results, mut left) = (Vec::new(), ANSWER_BYTES_MAX);
     for query in &request.queries {
         let mut timeseries = Vec::new();
-        for table in tables(&session, query).await? {
-            match read_table(&session, &table, query, &mut left).await {
+        for table in tables(session, query).await? {
+            match read_table(session, &table, query, &mut left).await {
                 Ok(found) => timeseries.extend(found),
                 // What may not be read is not there, unless it was asked for by its name.
                 Err(failure) if failure.is_denied() && !names(query, &table) => {}

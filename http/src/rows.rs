@@ -1,39 +1,55 @@
-//! Batches of rows as text: CSV, TSV, JSON, NDJSON.
+//! Batches of rows in the form a reader asks for: text, Arrow's stream, Parquet.
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use query::Error;
 
-/// As the original prints instants: UTC, without saying so.
-const TIME_FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.f";
+use crate::text::{TextForm, TextRows, table};
+
+/// Rows of a row group of Parquet; they are held until it is full.
+const ROW_GROUP_ROWS: usize = 1 << 17;
+const ROW_GROUP_BYTES: usize = 32 << 20;
+/// The most rows drawn as a table, for the widths of its columns are those of all rows.
+const TABLE_ROWS_MAX: usize = 10_000;
 
 /// A form rows are given in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowFormat {
-    Csv,
-    Tsv,
-    Json,
-    NdJson,
+    Text(TextForm),
+    Table,
+    Arrow,
+    Parquet,
 }
 
 impl RowFormat {
-    /// Chooses the first form a client accepts; `None` where it accepts none.
+    /// Chooses the first form a reader accepts; `None` where it accepts none.
     pub(crate) fn accepted(headers: &HeaderMap) -> Option<Self> {
-        let Some(accept) = headers.get(ACCEPT) else { return Some(Self::Csv) };
+        let Some(accept) = headers.get(ACCEPT) else { return Some(Self::Text(TextForm::Csv)) };
         let types = accept.to_str().ok()?.split(',');
         let mut types = types.map(|one| one.split(';').next().unwrap_or_default().trim());
         types.find_map(|one| {
             Some(match one {
-                "*/*" | "text/*" | "text/csv" | "application/csv" | "" => Self::Csv,
-                "text/tab-separated-values" | "application/tsv" => Self::Tsv,
-                "application/json" | "application/*" => Self::Json,
+                "*/*" | "text/*" | "text/csv" | "application/csv" | "" => Self::Text(TextForm::Csv),
+                "text/tab-separated-values" | "application/tsv" => Self::Text(TextForm::Tsv),
+                "application/json" | "application/*" => Self::Text(TextForm::Json),
                 "application/x-ndjson" | "application/nd-json" | "application/ndjson" => {
-                    Self::NdJson
+                    Self::Text(TextForm::NdJson)
                 }
+                "text/plain" | "application/table" => Self::Table,
+                "application/vnd.apache.arrow.stream" => Self::Arrow,
+                "application/vnd.apache.parquet" => Self::Parquet,
                 _ => return None,
             })
         })
@@ -41,180 +57,219 @@ impl RowFormat {
 
     pub(crate) fn content_type(self) -> &'static str {
         match self {
-            Self::Csv => "text/csv; charset=utf-8; header=present",
-            Self::Tsv => "text/tab-separated-values; charset=utf-8",
-            Self::Json => "application/json",
-            Self::NdJson => "application/x-ndjson",
+            Self::Text(form) => form.content_type(),
+            Self::Table => "text/plain; charset=utf-8",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Parquet => "application/vnd.apache.parquet",
         }
     }
+}
 
-    /// Returns what stands before the first row.
-    pub(crate) fn begin(self, schema: &SchemaRef) -> String {
-        let separator = match self {
-            Self::Csv => ',',
-            Self::Tsv => '\t',
-            Self::Json => return "[".to_owned(),
-            Self::NdJson => return String::new(),
-        };
-        let mut line = String::new();
-        for (at, field) in schema.fields().iter().enumerate() {
-            if at > 0 {
-                line.push(separator);
-            }
-            put_cell(field.name(), separator, &mut line);
-        }
-        line.push('\n');
-        line
-    }
+/// Turns batches into bytes of a form, one after another.
+pub(crate) enum RowWriter {
+    Text(TextRows),
+    /// The first batch is empty: it has the names where no other does.
+    Table {
+        batches: Vec<RecordBatch>,
+        rows: usize,
+    },
+    Arrow(Box<StreamWriter<Vec<u8>>>),
+    Parquet(Box<ParquetRows>),
+}
 
-    /// Returns what stands after the last row.
-    pub(crate) fn end(self) -> &'static str {
-        if self == Self::Json { "]" } else { "" }
-    }
+/// A file of Parquet as far as it is written.
+pub(crate) struct ParquetRows {
+    schema: SchemaRef,
+    writer: ArrowWriter<Vec<u8>>,
+}
 
-    /// Writes the rows of a batch; `first` says whether no row was written before.
+impl RowWriter {
+    /// Begins rows of a schema.
     ///
     /// # Errors
-    /// A type that has no text.
-    pub(crate) fn rows(self, batch: &RecordBatch, first: bool) -> Result<String, ArrowError> {
-        let options = FormatOptions::default()
-            .with_timestamp_format(Some(TIME_FORMAT))
-            .with_timestamp_tz_format(Some(TIME_FORMAT));
-        let formatters =
-            batch.columns().iter().map(|array| ArrayFormatter::try_new(array, &options));
-        let formatters = formatters.collect::<Result<Vec<_>, _>>()?;
-        let schema = batch.schema();
-        let names: Vec<String> =
-            schema.fields().iter().map(|field| json_text(field.name())).collect();
-        let mut out = String::new();
-        for row in 0..batch.num_rows() {
-            if self == Self::Json && !(first && row == 0) {
-                out.push(',');
+    /// A type that the form does not have.
+    pub(crate) fn new(format: RowFormat, schema: &SchemaRef) -> Result<Self, Error> {
+        Ok(match format {
+            RowFormat::Text(form) => Self::Text(TextRows::new(form, schema)),
+            RowFormat::Table => {
+                let names = RecordBatch::new_empty(SchemaRef::clone(schema));
+                Self::Table { batches: vec![names], rows: 0 }
             }
-            match self {
-                Self::Csv => put_line(batch, &formatters, row, (',', &mut out)),
-                Self::Tsv => put_line(batch, &formatters, row, ('\t', &mut out)),
-                Self::Json | Self::NdJson => {
-                    out.push('{');
-                    for (at, (array, formatter)) in
-                        batch.columns().iter().zip(&formatters).enumerate()
-                    {
-                        if at > 0 {
-                            out.push(',');
-                        }
-                        out.push_str(&names[at]);
-                        out.push(':');
-                        put_json(array, formatter, row, &mut out);
-                    }
-                    out.push('}');
-                    if self == Self::NdJson {
-                        out.push('\n');
-                    }
+            RowFormat::Arrow => {
+                let writer = StreamWriter::try_new(Vec::new(), schema);
+                Self::Arrow(Box::new(writer.map_err(|error| failed(&error))?))
+            }
+            RowFormat::Parquet => Self::Parquet(Box::new(ParquetRows::new(schema)?)),
+        })
+    }
+
+    /// Takes a batch; returns the bytes that are ready, which may be none.
+    ///
+    /// # Errors
+    /// More rows than the form holds.
+    pub(crate) fn put(&mut self, batch: RecordBatch) -> Result<Vec<u8>, Error> {
+        match self {
+            Self::Text(text) => text.put(&batch).map_err(|error| failed(&error)),
+            Self::Table { batches, rows } => {
+                *rows += batch.num_rows();
+                if *rows > TABLE_ROWS_MAX {
+                    let message = format!("a table of more than {TABLE_ROWS_MAX} rows");
+                    return Err(Error::new("54000", message).hint("ask for text/csv"));
                 }
+                batches.push(batch);
+                Ok(Vec::new())
+            }
+            Self::Arrow(writer) => {
+                writer.write(&batch).map_err(|error| failed(&error))?;
+                Ok(std::mem::take(writer.get_mut()))
+            }
+            Self::Parquet(parquet) => parquet.put(&batch),
+        }
+    }
+
+    /// Returns the rest.
+    ///
+    /// # Errors
+    /// As [`RowWriter::put`].
+    pub(crate) fn end(self) -> Result<Vec<u8>, Error> {
+        match self {
+            Self::Text(text) => Ok(text.end()),
+            Self::Table { batches, .. } => table(&batches).map_err(|error| failed(&error)),
+            Self::Arrow(mut writer) => {
+                writer.finish().map_err(|error| failed(&error))?;
+                Ok(std::mem::take(writer.get_mut()))
+            }
+            Self::Parquet(parquet) => {
+                parquet.writer.into_inner().map_err(|error| parquet_failed(&error))
             }
         }
-        Ok(out)
     }
 }
 
-fn put_line(
-    batch: &RecordBatch,
-    formatters: &[ArrayFormatter<'_>],
-    row: usize,
-    (separator, out): (char, &mut String),
-) {
-    for (at, (array, formatter)) in batch.columns().iter().zip(formatters).enumerate() {
-        if at > 0 {
-            out.push(separator);
-        }
-        if array.is_valid(row) {
-            put_cell(&formatter.value(row).to_string(), separator, out);
-        }
-    }
-    out.push('\n');
+fn failed(error: &ArrowError) -> Error {
+    Error::new("XX000", error.to_string())
 }
 
-/// Writes a value; in quotes where it needs them (RFC 4180). An empty text is told from NULL by them.
-fn put_cell(text: &str, separator: char, out: &mut String) {
-    let plain = !text.is_empty() && !text.contains([separator, '"', '\n', '\r']);
-    if plain {
-        out.push_str(text);
-        return;
-    }
-    out.push('"');
-    out.push_str(&text.replace('"', "\"\""));
-    out.push('"');
+fn parquet_failed(error: &ParquetError) -> Error {
+    Error::new("0A000", error.to_string())
 }
 
-fn put_json(array: &dyn Array, formatter: &ArrayFormatter<'_>, row: usize, out: &mut String) {
-    if array.is_null(row) {
-        out.push_str("null");
-        return;
+impl ParquetRows {
+    fn new(schema: &Schema) -> Result<Self, Error> {
+        let fields = schema.fields().iter().map(|field| match field.data_type() {
+            // Parquet's interval has no nanoseconds.
+            DataType::Interval(_) | DataType::Duration(_) => {
+                Arc::new(Field::new(field.name(), DataType::Utf8, field.is_nullable()))
+            }
+            _ => Arc::clone(field),
+        });
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+            .build();
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties));
+        Ok(Self { schema, writer: writer.map_err(|error| parquet_failed(&error))? })
     }
-    let finite = match array.data_type() {
-        DataType::Float64 => array.as_primitive::<Float64Type>().value(row).is_finite(),
-        DataType::Float32 => array.as_primitive::<Float32Type>().value(row).is_finite(),
-        _ => true,
-    };
-    let text = formatter.value(row).to_string();
-    let bare = array.data_type().is_numeric() || array.data_type() == &DataType::Boolean;
-    if bare && finite {
-        out.push_str(&text);
-    } else {
-        out.push_str(&json_text(&text));
-    }
-}
 
-fn json_text(text: &str) -> String {
-    serde_json::Value::String(text.to_owned()).to_string()
+    fn put(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, Error> {
+        let columns = batch.columns().iter().zip(self.schema.fields());
+        let columns = columns.map(|(array, field)| {
+            if array.data_type() == field.data_type() {
+                return Ok(Arc::clone(array));
+            }
+            cast(array, field.data_type())
+        });
+        let columns = columns.collect::<Result<Vec<ArrayRef>, _>>();
+        let batch = RecordBatch::try_new(
+            Arc::clone(&self.schema),
+            columns.map_err(|error| failed(&error))?,
+        );
+        self.writer
+            .write(&batch.map_err(|error| failed(&error))?)
+            .and_then(|()| Ok(self.writer.sync()?))
+            .map_err(|error| parquet_failed(&error))?;
+        // Where a piece lies in the file the writer counts by itself.
+        Ok(std::mem::take(self.writer.inner_mut()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Float64Array, StringArray, TimestampNanosecondArray};
+    use arrow::array::{Array, IntervalMonthDayNanoArray, StringArray, TimestampNanosecondArray};
+    use arrow::datatypes::IntervalMonthDayNano;
+    use arrow::ipc::reader::StreamReader;
     use axum::http::HeaderValue;
-    use std::sync::Arc;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     fn sample() -> RecordBatch {
-        let times = TimestampNanosecondArray::from(vec![0, 1_500_000_000]).with_timezone("+00:00");
+        let times = TimestampNanosecondArray::from(vec![1, 2]).with_timezone("+00:00");
+        let span = IntervalMonthDayNano::new(1, 2, 3_000_000_000);
         RecordBatch::try_from_iter([
             ("time", Arc::new(times) as Arc<dyn Array>),
-            ("say \"x\"", Arc::new(StringArray::from(vec![Some("a,b"), None]))),
-            ("v", Arc::new(Float64Array::from(vec![1.5, f64::NAN]))),
+            ("s", Arc::new(StringArray::from(vec![Some("a"), None]))),
+            ("span", Arc::new(IntervalMonthDayNanoArray::from(vec![span, span]))),
         ])
         .unwrap()
     }
 
+    fn written(format: RowFormat, batches: &[RecordBatch]) -> Vec<u8> {
+        let mut writer = RowWriter::new(format, &sample().schema()).unwrap();
+        let mut bytes = Vec::new();
+        for batch in batches {
+            bytes.extend(writer.put(batch.clone()).unwrap());
+        }
+        bytes.extend(writer.end().unwrap());
+        bytes
+    }
+
     #[test]
-    fn rows_are_text_in_every_form() {
-        let batch = sample();
-        let text = |format: RowFormat| {
-            let rows = format.rows(&batch, true).unwrap();
-            format!("{}{rows}{}", format.begin(&batch.schema()), format.end())
-        };
-        let csv = "time,\"say \"\"x\"\"\",v\n1970-01-01T00:00:00,\"a,b\",1.5\n1970-01-01T00:00:01.500,,NaN\n";
-        assert_eq!(text(RowFormat::Csv), csv);
-        let json: serde_json::Value = serde_json::from_str(&text(RowFormat::Json)).unwrap();
-        assert_eq!(json[0]["say \"x\""], "a,b");
-        assert_eq!(
-            (&json[1]["say \"x\""], &json[1]["v"]),
-            (&serde_json::Value::Null, &"NaN".into())
-        );
-        assert_eq!(text(RowFormat::NdJson).lines().count(), 2);
-        assert!(text(RowFormat::Tsv).starts_with("time\t"));
+    fn arrow_and_parquet_hold_the_rows_whatever_batches_they_came_in() {
+        for batches in [vec![], vec![sample()], vec![sample(), sample()]] {
+            let rows = 2 * batches.len();
+            let stream = written(RowFormat::Arrow, &batches);
+            let read = StreamReader::try_new(stream.as_slice(), None).unwrap();
+            let read: Vec<RecordBatch> = read.map(Result::unwrap).collect();
+            assert_eq!(read, batches);
+            let file = bytes::Bytes::from(written(RowFormat::Parquet, &batches));
+            let read = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+            let read: Vec<RecordBatch> = read.map(Result::unwrap).collect();
+            assert_eq!(read.iter().map(RecordBatch::num_rows).sum::<usize>(), rows);
+            if let Some(first) = read.first() {
+                assert_eq!(first.slice(0, 2).column(0), batches[0].column(0));
+                let spans = first.column(2).as_any().downcast_ref::<StringArray>().unwrap();
+                assert_eq!(spans.value(0), "1 mons 2 days 3.000000000 secs");
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_is_drawn_with_one_width_a_column_and_has_an_end() {
+        let text = String::from_utf8(written(RowFormat::Table, &[sample(), sample()])).unwrap();
+        let widths: Vec<usize> = text.lines().map(str::len).collect();
+        assert!(widths.len() == 8 && widths.iter().all(|width| *width == widths[0]), "{text}");
+        let mut writer = RowWriter::new(RowFormat::Table, &sample().schema()).unwrap();
+        let many = (0..=TABLE_ROWS_MAX / 2).try_for_each(|_| writer.put(sample()).map(|_| ()));
+        assert_eq!(many.unwrap_err().sqlstate, "54000");
     }
 
     #[test]
     fn the_first_form_that_is_known_is_chosen() {
-        let accepted = |text| {
+        let accepted = |text: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_static(text));
             RowFormat::accepted(&headers)
         };
-        assert_eq!(accepted("application/json"), Some(RowFormat::Json));
-        assert_eq!(accepted("image/png, */*;q=0.8"), Some(RowFormat::Csv));
+        let csv = Some(RowFormat::Text(TextForm::Csv));
+        assert_eq!(RowFormat::accepted(&HeaderMap::new()), csv);
+        assert_eq!(
+            accepted("image/png, application/json;q=0.9"),
+            Some(RowFormat::Text(TextForm::Json))
+        );
+        assert_eq!(accepted("*/*"), csv);
+        assert_eq!(accepted("application/vnd.apache.parquet"), Some(RowFormat::Parquet));
         assert_eq!(accepted("image/png"), None);
-        assert_eq!(RowFormat::accepted(&HeaderMap::new()), Some(RowFormat::Csv));
     }
 }

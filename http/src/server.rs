@@ -1,36 +1,38 @@
 //! Sockets, TLS, routes, and the stop that finishes what was begun.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::extract::connect_info::Connected;
-use axum::middleware::from_fn_with_state;
+use axum::body::Body;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, get, post};
-use axum::serve::{IncomingStream, Listener};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use query::Database;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use crate::auth::Doorkeeper;
-use crate::body::BODY_BYTES_MAX;
+use crate::body::Bodies;
 use crate::metrics::Metrics;
-use crate::{metrics, opentsdb, prometheus, sql, write};
+use crate::{metrics, opentsdb, pack, profile, prometheus, request_id, sql, write};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
-/// Connections whose handshake is done and that wait to be served.
-const READY_MAX: usize = 64;
+/// How long the headers of a request may take, and a connection may be idle before them.
+const HEADERS_PATIENCE: Duration = Duration::from_secs(60);
+/// The most bytes of the headers of a request; more is 431.
+const HEADERS_BYTES_MAX: usize = 32 << 10;
 /// How long requests may take to end when the server stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// How long to wait when the system gives no socket.
@@ -50,7 +52,12 @@ pub(crate) struct Shared {
     pub(crate) doorkeeper: Doorkeeper,
     pub(crate) database: Arc<Database>,
     pub(crate) metrics: Metrics,
+    pub(crate) bodies: Bodies,
 }
+
+/// Who a connection is with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddr(pub(crate) SocketAddr);
 
 /// Returns all paths that are served, and by what.
 fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
@@ -63,8 +70,10 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/api/v1/opentsdb/write", post(opentsdb::lines)),
         ("/api/v1/opentsdb/put", post(opentsdb::put)),
         ("/api/put", post(opentsdb::put)),
+        ("/api/version", get(opentsdb::version)),
         ("/api/v1/sql", post(sql::run)),
         ("/metrics", get(metrics::scrape)),
+        ("/debug/pprof/profile", get(profile::cpu)),
         ("/api/v1/ping", get(sql::ping)),
         ("/ping", get(sql::influx_ping)),
     ]
@@ -82,24 +91,16 @@ impl HttpServer {
         let routes = routes();
         let metrics = Metrics::of(routes.iter().map(|(path, _)| *path).collect());
         let doorkeeper = Doorkeeper::new(Arc::clone(&database));
-        let shared = Arc::new(Shared { doorkeeper, database, metrics: metrics.clone() });
+        let (counts, bodies) = (metrics.clone(), Bodies::default());
         let routes = routes
             .into_iter()
             .fold(Router::new(), |all, (path, route)| all.route(path, route))
-            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-            .layer(from_fn_with_state(metrics, metrics::count))
-            .with_state(shared);
+            .layer(from_fn(pack::answers))
+            .layer(from_fn_with_state(counts, metrics::count))
+            .layer(from_fn(request_id::name))
+            .with_state(Arc::new(Shared { doorkeeper, database, metrics, bodies }));
         let stop = CancellationToken::new();
-        let listener = Sockets::new(listener, config, stop.clone());
-        let service = routes.into_make_service_with_connect_info::<PeerAddr>();
-        let stopped = stop.clone();
-        let serving = tokio::spawn(async move {
-            let served = axum::serve(listener, service);
-            let served = served.with_graceful_shutdown(stopped.cancelled_owned());
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the http front end failed");
-            }
-        });
+        let serving = tokio::spawn(serve(listener, routes, config, stop.clone()));
         Self { stop, serving }
     }
 
@@ -113,33 +114,13 @@ impl HttpServer {
     }
 }
 
-/// The sockets of clients, encrypted or not.
-struct Sockets {
-    ready: mpsc::Receiver<(Socket, SocketAddr)>,
-    local: std::io::Result<SocketAddr>,
-    _accepting: JoinHandle<()>,
-}
-
-impl Sockets {
-    fn new(listener: TcpListener, config: HttpConfig, stop: CancellationToken) -> Self {
-        let (sender, ready) = mpsc::channel(READY_MAX);
-        let local = listener.local_addr();
-        let accepting = tokio::spawn(accept(listener, config, sender, stop));
-        Self { ready, local, _accepting: accepting }
-    }
-}
-
-/// Accepts, and shakes hands beside accepting: a slow client holds up nobody.
-async fn accept(
-    listener: TcpListener,
-    config: HttpConfig,
-    ready: mpsc::Sender<(Socket, SocketAddr)>,
-    stop: CancellationToken,
-) {
+/// Accepts connections, and serves each beside the others: a slow client holds up nobody.
+async fn serve(listener: TcpListener, routes: Router, config: HttpConfig, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(config.connections_max));
+    let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         let (tcp, peer) = match accepted {
@@ -154,106 +135,34 @@ async fn accept(
             tracing::warn!(%peer, "too many http connections");
             continue;
         };
-        let (ready, tls) = (ready.clone(), config.tls.clone());
+        let (routes, tls, watcher) = (routes.clone(), config.tls.clone(), graceful.watcher());
         tokio::spawn(async move {
-            let stream = match tls {
-                None => Stream::Plain(tcp),
-                Some(tls) => {
-                    let shaken = tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(tcp)).await;
-                    let Ok(Ok(stream)) = shaken else { return };
-                    Stream::Tls(Box::new(stream))
-                }
-            };
-            if ready.send((Socket { stream, _permit: permit }, peer)).await.is_err() {
-                tracing::debug!(%peer, "came while the server stops");
+            let _permit = permit;
+            let Some(tls) = tls else { return connection(tcp, peer, routes, watcher).await };
+            let shaken = tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(tcp)).await;
+            if let Ok(Ok(stream)) = shaken {
+                connection(stream, peer, routes, watcher).await;
             }
         });
     }
+    graceful.shutdown().await;
 }
 
-impl Listener for Sockets {
-    type Io = Socket;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Socket, SocketAddr) {
-        match self.ready.recv().await {
-            Some(socket) => socket,
-            // Nobody accepts any more: the server stops, and drops this future.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        match &self.local {
-            Ok(addr) => Ok(*addr),
-            Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),
-        }
-    }
-}
-
-impl Connected<IncomingStream<'_, Sockets>> for PeerAddr {
-    fn connect_info(stream: IncomingStream<'_, Sockets>) -> Self {
-        Self(*stream.remote_addr())
-    }
-}
-
-/// Who a connection is with.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PeerAddr(pub(crate) SocketAddr);
-
-/// A connection, and its place among those allowed.
-struct Socket {
-    stream: Stream,
-    _permit: OwnedSemaphorePermit,
-}
-
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+/// Serves the requests of one connection.
+async fn connection<S>(stream: S, peer: SocketAddr, routes: Router, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(PeerAddr(peer));
+        routes.clone().oneshot(request.map(Body::new))
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_PATIENCE)
+        .max_buf_size(HEADERS_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(served).await {
+        tracing::debug!(%peer, %error, "a connection ended early");
     }
 }

@@ -1,43 +1,33 @@
 //! The SQL route: one statement in, rows out as they are computed.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Query, State};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use query::{Error, Output, Statement};
 
-use crate::auth::Parameters;
-use crate::body::unpack;
+use crate::call::Call;
 use crate::failure::Failure;
-use crate::rows::RowFormat;
-use crate::server::{PeerAddr, Shared};
+use crate::rows::{RowFormat, RowWriter};
+
+/// Rows as they are computed.
+type Rows = BoxStream<'static, Result<RecordBatch, Error>>;
 
 /// Runs the statement of a body.
-pub(crate) async fn run(
-    State(shared): State<Arc<Shared>>,
-    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
-    Query(parameters): Query<Parameters>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Failure> {
-    let Some(format) = RowFormat::accepted(&headers) else {
-        let message = "rows are given as text/csv, text/tab-separated-values, application/json or \
-                       application/x-ndjson";
+pub(crate) async fn run(call: Call) -> Result<Response, Failure> {
+    let Some(format) = RowFormat::accepted(&call.headers) else {
+        let message = "rows are given as text/csv, text/tab-separated-values, text/plain, \
+                       application/json, application/x-ndjson, application/vnd.apache.arrow.stream \
+                       or application/vnd.apache.parquet";
         return Err(Failure::new(StatusCode::NOT_ACCEPTABLE, "0A000", message));
     };
-    let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
-    let body = unpack(&headers, body)?;
-    let text = std::str::from_utf8(&body);
-    let text = text.map_err(|_| Failure::bad_request("the statement is not UTF-8"))?;
+    let text = call.text()?;
     let mut statements = query::parse(text)?;
     let (Some(statement), None) = (statements.pop(), statements.pop()) else {
         return Err(Failure::bad_request("the body must hold one statement"));
@@ -49,12 +39,13 @@ pub(crate) async fn run(
             "COPY needs a PostgreSQL client",
         ));
     }
-    let output = session.execute(&statement, &[]).await?;
+    let output = call.session.execute(&statement, &[]).await?;
     match output {
         Output::Rows(rows) | Output::Fetched(rows) => {
-            let schema = rows.schema();
+            let writer = RowWriter::new(format, &rows.schema())?;
             let rows = rows.map(|batch| batch.map_err(Error::from)).boxed();
-            stream(schema, rows, format).await
+            let body = stream(writer, rows).await?;
+            Ok(([(CONTENT_TYPE, format.content_type())], body).into_response())
         }
         Output::Affected(_, count) => {
             let done = serde_json::json!({ "rows": count }).to_string();
@@ -64,36 +55,26 @@ pub(crate) async fn run(
     }
 }
 
-/// Sends rows as they come. The first is waited for, so that an error before it has its status.
-async fn stream(
-    schema: SchemaRef,
-    mut rows: BoxStream<'static, Result<RecordBatch, Error>>,
-    format: RowFormat,
-) -> Result<Response, Failure> {
-    let first = rows.next().await.transpose()?;
-    let begin = format.begin(&schema);
-    let rest = rows_as_text(first, rows, format);
-    let begin = futures::stream::once(async move { Ok(Bytes::from(begin)) });
-    let body = Body::from_stream(begin.chain(rest));
-    Ok(([(CONTENT_TYPE, format.content_type())], body).into_response())
+/// Sends rows as they come. The first bytes are waited for, so that an error before them has its status.
+async fn stream(writer: RowWriter, rows: Rows) -> Result<Body, Failure> {
+    let mut pieces = Box::pin(written(writer, rows));
+    let first = pieces.next().await.transpose()?;
+    let first = futures::stream::iter(first.map(Ok));
+    Ok(Body::from_stream(first.chain(pieces)))
 }
 
-fn rows_as_text(
-    first: Option<RecordBatch>,
-    rows: BoxStream<'static, Result<RecordBatch, Error>>,
-    format: RowFormat,
-) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
-    let first = futures::stream::iter(first.map(Ok));
-    let numbered = first.chain(rows).scan(true, move |is_first, batch| {
-        let text = batch.and_then(|batch| {
-            let text = format.rows(&batch, *is_first);
-            *is_first &= batch.num_rows() == 0;
-            text.map_err(|error| Error::new("XX000", error.to_string()))
-        });
-        futures::future::ready(Some(text.map(Bytes::from)))
-    });
-    let end = futures::stream::once(async move { Ok(Bytes::from_static(format.end().as_bytes())) });
-    numbered.chain(end)
+fn written(writer: RowWriter, rows: Rows) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    futures::stream::try_unfold((Some(writer), rows), |(mut writer, mut rows)| async move {
+        let Some(writing) = writer.as_mut() else { return Ok(None) };
+        while let Some(batch) = rows.next().await {
+            let ready = writing.put(batch?)?;
+            if !ready.is_empty() {
+                return Ok(Some((Bytes::from(ready), (writer, rows))));
+            }
+        }
+        let rest = writer.take().map(RowWriter::end).transpose()?;
+        Ok(Some((Bytes::from(rest.unwrap_or_default()), (None, rows))))
+    })
 }
 
 /// Says that the server is there.

@@ -1,49 +1,26 @@
 //! The write routes: line protocol to a session, line by line in the answer where something is wrong.
 
-use std::sync::Arc;
-
-use axum::extract::{ConnectInfo, Query, State};
-use axum::http::{HeaderMap, StatusCode};
-use bytes::Bytes;
+use axum::http::StatusCode;
 use query::Error;
 use serde_json::json;
 
-use crate::auth::Parameters;
-use crate::body::unpack;
+use crate::call::Call;
 use crate::failure::Failure;
-use crate::lines::{Parsed, Precision, parse};
-use crate::server::{PeerAddr, Shared};
+use crate::lines::{Parsed, parse};
 
 /// The most lines the answer names one by one.
 const REPORTED_MAX: usize = 100;
 
 /// Takes lines the way of InfluxDB, which answers 204.
-pub(crate) async fn influx_write(
-    state: State<Arc<Shared>>,
-    peer: ConnectInfo<PeerAddr>,
-    parameters: Query<Parameters>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<StatusCode, Failure> {
-    write(state, peer, parameters, headers, body).await.map(|()| StatusCode::NO_CONTENT)
+pub(crate) async fn influx_write(call: Call) -> Result<StatusCode, Failure> {
+    write(call).await.map(|()| StatusCode::NO_CONTENT)
 }
 
 /// Takes lines the way of `POST /api/v1/write`.
-pub(crate) async fn write(
-    State(shared): State<Arc<Shared>>,
-    ConnectInfo(PeerAddr(peer)): ConnectInfo<PeerAddr>,
-    Query(parameters): Query<Parameters>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<(), Failure> {
-    let named = parameters.precision.as_deref().unwrap_or_default();
-    let precision = Precision::named(named);
-    let precision = precision.ok_or_else(|| {
-        Failure::bad_request(format!("precision \"{named}\" is none of ns, us, ms, s"))
-    })?;
-    let session = shared.doorkeeper.enter(&headers, &parameters, peer).await?;
-    let body = unpack(&headers, body)?;
-    let now = session.now_ns();
+pub(crate) async fn write(call: Call) -> Result<(), Failure> {
+    let precision = call.parameters.precision()?.unwrap_or_default();
+    let Call { shared, session, parameters, body, .. } = &call;
+    let (body, now) = (body.clone(), session.now_ns());
     let parsed = tokio::task::spawn_blocking(move || parse(&body, precision, now)).await;
     let parsed = parsed.map_err(|_| Failure::bad_request("the lines could not be read"))?;
     if parameters.strict == Some(true) && parsed.bad_count > 0 {

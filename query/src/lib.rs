@@ -74,7 +74,7 @@ pub use copy::{CopyFormat, CopyIn, CopyOut, CopyRow};
 pub use database::{Database, DatabaseConfig};
 pub use datafusion::common::ScalarValue;
 pub use error::{Error, Result};
-pub use measures::Measure;
+pub use measures::{Measure, MeasureKind};
 pub use output::{Notice, Output};
 pub use planning::Prepared;
 pub use scram::{Remembered, Verifier, make_verifier};

@@ -7,9 +7,20 @@ use crate::database::Database;
 use crate::error::Result;
 use crate::session::Session;
 
+/// How a number changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeasureKind {
+    /// Up and down.
+    Gauge,
+    /// Up only, from the start of the process or of what is counted.
+    Counter,
+}
+
 /// A number, what it is called and of what it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measure {
+    /// How it changes.
+    pub kind: MeasureKind,
     /// Its name, unit last.
     pub name: &'static str,
     /// One sentence on it.
@@ -20,8 +31,23 @@ pub struct Measure {
     pub value: f64,
 }
 
-fn plain(name: &'static str, help: &'static str, value: f64) -> Measure {
-    Measure { name, help, labels: Vec::new(), value }
+impl Measure {
+    /// A number that goes up and down.
+    pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
+        Self { kind: MeasureKind::Gauge, name, help, labels: Vec::new(), value }
+    }
+
+    /// A number that goes up only.
+    pub fn counter(name: &'static str, help: &'static str, value: f64) -> Self {
+        Self { kind: MeasureKind::Counter, name, help, labels: Vec::new(), value }
+    }
+
+    /// Adds what tells it from others of its name.
+    #[must_use]
+    pub fn with(mut self, label: &'static str, value: &str) -> Self {
+        self.labels.push((label, value.to_owned()));
+        self
+    }
 }
 
 /// What the vnodes of one database on this node add up to.
@@ -53,11 +79,9 @@ impl Database {
     /// Measures this node.
     pub async fn measures(&self) -> Vec<Measure> {
         let catalog = self.catalog();
-        let count = |kind: &str, count: usize| Measure {
-            name: "catalog_objects",
-            help: "Objects of the catalog",
-            labels: vec![("kind", kind.to_owned())],
-            value: count as f64,
+        let count = |kind: &str, count: usize| {
+            Measure::gauge("catalog_objects", "Objects of the catalog", count as f64)
+                .with("kind", kind)
         };
         let databases: Vec<_> = catalog.all_databases().cloned().collect();
         let tables = databases.iter().map(|database| catalog.tables(database.id).count()).sum();
@@ -69,11 +93,41 @@ impl Database {
             count("table", tables),
             count("bucket", catalog.all_buckets().count()),
             count("node", catalog.nodes().count()),
-            plain("running_statements", "Statements that run now", self.running().count() as f64),
-            plain("query_memory_bytes", "Memory that queries hold", pool.reserved() as f64),
+            Measure::gauge(
+                "running_statements",
+                "Statements that run now",
+                self.running().count() as f64,
+            ),
+            Measure::gauge(
+                "query_memory_bytes",
+                "Memory that queries hold",
+                pool.reserved() as f64,
+            ),
         ];
+        for (kind, ended) in self.running().ended() {
+            let (count, seconds) = (ended.count as f64, ended.seconds);
+            measures.extend(
+                [
+                    Measure::counter("statements", "Statements that have ended", count),
+                    Measure::counter("statement_seconds", "How long they took", seconds),
+                ]
+                .map(|measure| measure.with("kind", kind)),
+            );
+        }
+        measures.extend(self.wal_measures());
         measures.extend(self.vnode_measures().await);
         measures
+    }
+
+    fn wal_measures(&self) -> [Measure; 4] {
+        let totals = self.cluster().wal_totals();
+        let seconds = totals.sync_ns as f64 / 1e9;
+        [
+            Measure::counter("wal_syncs", "Groups made durable by one fsync", totals.syncs as f64),
+            Measure::counter("wal_sync_seconds", "How long they took", seconds),
+            Measure::counter("wal_requests", "Requests that were in them", totals.requests as f64),
+            Measure::counter("wal_bytes", "Bytes that were in them", totals.bytes as f64),
+        ]
     }
 
     async fn vnode_measures(&self) -> Vec<Measure> {
@@ -96,12 +150,10 @@ impl Database {
         }
         let mut measures = Vec::new();
         for ((tenant, database), sum) in sums {
-            let of = |name, help, value| Measure {
-                name,
-                help,
-                labels: vec![("tenant", tenant.clone()), ("database", database.clone())],
-                value,
-            };
+            let labeled =
+                |measure: Measure| measure.with("tenant", &tenant).with("database", &database);
+            let of = |name, help, value| labeled(Measure::gauge(name, help, value));
+            let since = |name, help, value| labeled(Measure::counter(name, help, value));
             measures.extend([
                 of("vnodes_open", "Vnodes open on this node", sum.vnodes),
                 of("tsm_files", "TSM files of open vnodes", sum.files),
@@ -109,9 +161,9 @@ impl Database {
                 of("tombstones", "Tombstones of open vnodes", sum.tombstones),
                 of("series", "Series of open vnodes", sum.series),
                 of("memcache_bytes", "Bytes of rows not yet in a file", sum.memcache),
-                of("flushed_bytes", "Bytes flushed since vnodes were opened", sum.flushed),
-                of("compacted_bytes", "Bytes compacted since vnodes were opened", sum.compacted),
-                of("compactions", "Compactions since vnodes were opened", sum.compactions),
+                since("flushed_bytes", "Bytes flushed since vnodes were opened", sum.flushed),
+                since("compacted_bytes", "Bytes compacted since vnodes were opened", sum.compacted),
+                since("compactions", "Compactions since vnodes were opened", sum.compactions),
             ]);
         }
         measures

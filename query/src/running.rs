@@ -38,6 +38,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Some(all) = self.all.upgrade() {
             all.statements.lock().remove(&self.id);
+            let mut ended = all.ended.lock();
+            let totals = ended.entry(self.kind).or_default();
+            totals.count += 1;
+            totals.seconds += self.since.elapsed().as_secs_f64();
         }
     }
 }
@@ -47,12 +51,26 @@ impl Drop for Running {
 pub(crate) struct AllRunning {
     next: AtomicU64,
     statements: Mutex<BTreeMap<u64, Weak<Running>>>,
+    ended: Mutex<BTreeMap<&'static str, Ended>>,
+}
+
+/// Statements of a kind that have ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ended {
+    pub(crate) count: u64,
+    /// How long they took.
+    pub(crate) seconds: f64,
 }
 
 impl AllRunning {
     /// Returns how many there are.
     pub(crate) fn count(&self) -> usize {
         self.statements.lock().len()
+    }
+
+    /// Returns what has ended since the start, by kind.
+    pub(crate) fn ended(&self) -> BTreeMap<&'static str, Ended> {
+        self.ended.lock().clone()
     }
 
     /// Returns those of a tenant, the oldest first.

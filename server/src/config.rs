@@ -25,6 +25,9 @@ pub(crate) struct Flags {
     /// Address HTTP clients connect to.
     #[arg(long, env = "CNOSDB_HTTP_ADDR")]
     http_addr: Option<String>,
+    /// Address senders of OpenTSDB's lines connect to.
+    #[arg(long, env = "CNOSDB_OPENTSDB_ADDR")]
+    opentsdb_addr: Option<String>,
     #[command(flatten)]
     cluster: ClusterFlags,
     /// Log filter, such as `info` or `info,cluster=debug`.
@@ -62,6 +65,7 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) pg: Pg,
     pub(crate) http: Http,
+    pub(crate) opentsdb: Opentsdb,
     pub(crate) security: Security,
     pub(crate) storage: Storage,
     pub(crate) cluster: Cluster,
@@ -82,6 +86,17 @@ pub(crate) struct Pg {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Http {
     pub(crate) addr: String,
+    pub(crate) connections_max: usize,
+}
+
+/// The port of OpenTSDB's lines.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Opentsdb {
+    pub(crate) addr: String,
+    pub(crate) user: String,
+    pub(crate) tenant: String,
+    pub(crate) database: String,
     pub(crate) connections_max: usize,
 }
 
@@ -232,6 +247,9 @@ pub(crate) fn load(flags: &Flags) -> Result<Config, String> {
     if let Some(addr) = &flags.http_addr {
         config.http.addr.clone_from(addr);
     }
+    if let Some(addr) = &flags.opentsdb_addr {
+        config.opentsdb.addr.clone_from(addr);
+    }
     config.cluster.take(&flags.cluster);
     if let Some(filter) = &flags.log {
         config.log.filter.clone_from(filter);
@@ -285,14 +303,17 @@ impl Config {
         if self.storage.wal_segments_max < 2 {
             return Err("storage.wal_segments_max must be at least 2".to_owned());
         }
-        if self.pg.connections_max == 0 || self.http.connections_max == 0 {
-            return Err("connections_max of pg and http must be at least 1".to_owned());
+        let connections =
+            [self.pg.connections_max, self.http.connections_max, self.opentsdb.connections_max];
+        if connections.contains(&0) {
+            return Err("connections_max of pg, http and opentsdb must be at least 1".to_owned());
         }
         if self.security.certificate.is_empty() != self.security.private_key.is_empty() {
             return Err("security.certificate and security.private_key go together".to_owned());
         }
         self.cluster.check()?;
         self.pg_addr()?;
+        self.opentsdb_addr()?;
         self.http_addr().map(|_| ())
     }
 
@@ -304,6 +325,14 @@ impl Config {
     /// Returns the address of the port for other nodes.
     pub(crate) fn rpc_addr(&self) -> Result<SocketAddr, String> {
         address("rpc", &self.cluster.rpc_addr)
+    }
+
+    /// Returns the address of the port of OpenTSDB's lines, if there is to be one.
+    pub(crate) fn opentsdb_addr(&self) -> Result<Option<SocketAddr>, String> {
+        if self.opentsdb.addr.is_empty() {
+            return Ok(None);
+        }
+        address("opentsdb", &self.opentsdb.addr).map(Some)
     }
 
     /// Returns the address of the HTTP front end.

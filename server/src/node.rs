@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{ClusterConfig, ClusterNode};
-use http::{HttpConfig, HttpServer};
+use http::{HttpConfig, HttpServer, TelnetConfig, TelnetServer};
 use model::{NodeId, SystemClock};
 use pg::{PgConfig, PgServer, tls_acceptor};
 use query::{Database, DatabaseConfig};
@@ -36,14 +36,29 @@ pub(crate) struct Node {
 struct FrontEnds {
     pg: PgServer,
     http: HttpServer,
+    /// OpenTSDB's lines, where they have a port.
+    telnet: Option<TelnetServer>,
     addr: SocketAddr,
     http_addr: SocketAddr,
+    telnet_addr: Option<SocketAddr>,
 }
 
 /// The ports of clients, taken before anything slow begins.
 struct Listeners {
     pg: (TcpListener, SocketAddr),
     http: (TcpListener, SocketAddr),
+    telnet: Option<(TcpListener, SocketAddr)>,
+}
+
+impl Listeners {
+    async fn open(config: &Config) -> Result<Self, String> {
+        let telnet = match config.opentsdb_addr()? {
+            Some(addr) => Some(listen(addr).await?),
+            None => None,
+        };
+        let (pg, http) = (listen(config.pg_addr()?).await?, listen(config.http_addr()?).await?);
+        Ok(Self { pg, http, telnet })
+    }
 }
 
 impl Node {
@@ -54,16 +69,14 @@ impl Node {
     pub(crate) async fn start(config: Config, queries: Handle) -> Result<Self, String> {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let tls = (tls(&config, "postgresql")?, tls(&config, "http/1.1")?);
-        let (addr, http_addr) = (config.pg_addr()?, config.http_addr()?);
-        let serves_clients = config.cluster.roles()?.query;
-        check_reach(addr, &config)?;
-        check_reach(http_addr, &config)?;
+        check_reach(config.pg_addr()?, &config)?;
+        check_reach(config.http_addr()?, &config)?;
+        if let Some(addr) = config.opentsdb_addr()? {
+            check_is_closed(addr, &config)?;
+        }
         let lock = claim(&*disk, &config.data_dir)?;
-        let listeners = if serves_clients {
-            Some(Listeners { pg: listen(addr).await?, http: listen(http_addr).await? })
-        } else {
-            None
-        };
+        let serves_clients = config.cluster.roles()?.query;
+        let listeners = if serves_clients { Some(Listeners::open(&config).await?) } else { None };
         let membership = Membership::start(&config, &*disk).await?;
         let clock = Arc::new(SystemClock);
         let cluster = ClusterNode::open(
@@ -105,6 +118,9 @@ impl Node {
             if let Some(front) = &self.front {
                 let (host, port) = (front.addr.ip(), front.addr.port());
                 println!("HTTP listens on http://{}", front.http_addr);
+                if let Some(addr) = front.telnet_addr {
+                    println!("OpenTSDB's lines are taken on {addr}");
+                }
                 println!("Ready. Connect with:  psql -h {host} -p {port} -U root -d cnosdb");
             } else {
                 println!("Ready. This node serves no clients.");
@@ -115,6 +131,9 @@ impl Node {
     /// Stops everything, last started first.
     pub(crate) async fn stop(self) {
         if let Some(front) = self.front {
+            if let Some(telnet) = front.telnet {
+                telnet.close().await;
+            }
             front.http.close().await;
             front.pg.close().await;
         }
@@ -134,14 +153,41 @@ impl FrontEnds {
         let mut mock_secret = [0; 32];
         let filled = ring::rand::SystemRandom::new().fill(&mut mock_secret);
         filled.map_err(|_| "no randomness".to_owned())?;
-        let Listeners { pg: (listener, addr), http: (http_listener, http_addr) } = listeners;
+        let Listeners { pg: (listener, addr), http: (http_listener, http_addr), telnet } =
+            listeners;
         let connections_max = config.http.connections_max;
         let http = HttpConfig { connections_max, tls: http_tls };
         let http = HttpServer::start(http_listener, Arc::clone(&database), http);
         let pg = PgConfig { sessions_max: config.pg.connections_max, tls: pg_tls, mock_secret };
+        let (telnet, telnet_addr) = telnet
+            .map(|(listener, addr)| (start_telnet(config, listener, &database), addr))
+            .unzip();
         let pg = PgServer::start(listener, database, pg);
-        Ok(Self { pg, http, addr, http_addr })
+        Ok(Self { pg, http, telnet, addr, http_addr, telnet_addr })
     }
+}
+
+fn start_telnet(config: &Config, listener: TcpListener, database: &Arc<Database>) -> TelnetServer {
+    let settings = config.opentsdb.clone();
+    let telnet = TelnetConfig {
+        user: settings.user,
+        tenant: settings.tenant,
+        database: settings.database,
+        connections_max: settings.connections_max,
+    };
+    TelnetServer::start(listener, Arc::clone(database), telnet)
+}
+
+/// Refuses an address that other machines reach, of a port that asks nobody who they are, without a word
+/// that the network is closed.
+fn check_is_closed(addr: SocketAddr, config: &Config) -> Result<(), String> {
+    if addr.ip().is_loopback() || config.security.allow_plaintext {
+        return Ok(());
+    }
+    Err(format!(
+        "{addr} can be reached from other machines, and OpenTSDB's lines know no passwords: set \
+         security.allow_plaintext = true where the network is closed"
+    ))
 }
 
 /// Refuses an address that other machines reach without encryption, or a word that it needs none.

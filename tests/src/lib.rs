@@ -12,6 +12,8 @@ pub struct Server {
     pub port: u16,
     /// The port HTTP clients connect to.
     pub http_port: u16,
+    /// The port of OpenTSDB's lines, where there is one.
+    pub opentsdb_port: Option<u16>,
 }
 
 /// What a server answered over HTTP.
@@ -107,17 +109,25 @@ impl Server {
 
     fn wait_until_ready(mut child: Child) -> Option<Self> {
         let stdout = child.stdout.take().expect("stdout is piped");
-        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        let http = lines.find(|line| line.starts_with("HTTP"));
-        let ready = lines.find(|line| line.starts_with("Ready"));
-        let (Some(http), Some(ready)) = (http, ready) else {
+        let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        let mut said = Vec::new();
+        for line in lines {
+            said.push(line);
+            if said.last().is_some_and(|line| line.starts_with("Ready")) {
+                break;
+            }
+        }
+        let line = |begin: &str| said.iter().find(|line| line.starts_with(begin));
+        let (Some(http), Some(ready)) = (line("HTTP"), line("Ready")) else {
             kill(&mut child);
             return None;
         };
+        let last_port = |line: &String| line.rsplit(':').next().and_then(|port| port.parse().ok());
         let port = ready.split(" -p ").nth(1).and_then(|rest| rest.split(' ').next());
         let port = port.and_then(|port| port.parse().ok()).expect("the line names the port");
-        let http_port = http.rsplit(':').next().and_then(|port| port.parse().ok());
-        Some(Self { child, port, http_port: http_port.expect("the line names the port") })
+        let http_port = last_port(http).expect("the line names the port");
+        let opentsdb_port = line("OpenTSDB").and_then(last_port);
+        Some(Self { child, port, http_port, opentsdb_port })
     }
 
     /// Starts the server and kills it before it is ready, `polls` looks later.
@@ -135,6 +145,18 @@ impl Server {
     /// Ends the process as a power cut of the process would: kill -9.
     pub fn kill(mut self) {
         kill(&mut self.child);
+    }
+
+    /// Returns the bytes of memory the process holds.
+    ///
+    /// # Panics
+    /// Where the system does not say.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("a process has a status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.expect("a status names the memory") * 1_024
     }
 
     /// Sends the process a signal by its name.

@@ -14,12 +14,13 @@ mod segments;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use model::VnodeId;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
@@ -51,6 +52,38 @@ impl Default for WalConfig {
     }
 }
 
+/// What a log has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalTotals {
+    /// Batches made durable, one fsync each.
+    pub syncs: u64,
+    /// Requests that were in them: more than batches where one fsync served many.
+    pub requests: u64,
+    /// Bytes of their records.
+    pub bytes: u64,
+    /// Nanoseconds it took to write the batches and make them durable.
+    pub sync_ns: u64,
+}
+
+/// The same, while it is being counted.
+#[derive(Debug, Default)]
+struct Counts {
+    syncs: AtomicU64,
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    sync_ns: AtomicU64,
+}
+
+impl Counts {
+    fn add(&self, requests: &[Request], since: Instant) {
+        let add = |to: &AtomicU64, more: u64| to.fetch_add(more, Ordering::Relaxed);
+        add(&self.syncs, 1);
+        add(&self.requests, requests.len() as u64);
+        add(&self.bytes, requests.iter().map(|request| request.size() as u64).sum());
+        add(&self.sync_ns, since.elapsed().as_nanos() as u64);
+    }
+}
+
 /// Called with the outcome once records are durable.
 pub type Completion = Box<dyn FnOnce(Result<()>) + Send>;
 
@@ -68,6 +101,7 @@ pub struct Wal {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     failed: Arc<AtomicBool>,
     has_reserve: Arc<AtomicBool>,
+    counts: Arc<Counts>,
 }
 
 impl std::fmt::Debug for Wal {
@@ -82,6 +116,7 @@ struct Writer {
     on_failure: fn(&Error),
     failed: Arc<AtomicBool>,
     has_reserve: Arc<AtomicBool>,
+    counts: Arc<Counts>,
 }
 
 /// One vnode's view of the log.
@@ -101,12 +136,14 @@ impl Wal {
         let logs = Arc::new(Mutex::new(logs));
         let failed = Arc::new(AtomicBool::new(false));
         let has_reserve = Arc::new(AtomicBool::new(segments.has_reserve()));
+        let counts = Arc::new(Counts::default());
         let writer = Arc::new(Mutex::new(Writer {
             segments,
             logs: Arc::clone(&logs),
             on_failure: config.on_failure,
             failed: Arc::clone(&failed),
             has_reserve: Arc::clone(&has_reserve),
+            counts: Arc::clone(&counts),
         }));
         let (mut queue, mut thread) = (None, None);
         if config.writer_thread {
@@ -126,7 +163,20 @@ impl Wal {
             thread: Mutex::new(thread),
             failed,
             has_reserve,
+            counts,
         }))
+    }
+
+    /// Returns what was done since the log was opened.
+    pub fn totals(&self) -> WalTotals {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Counts { syncs, requests, bytes, sync_ns } = &*self.counts;
+        WalTotals {
+            syncs: read(syncs),
+            requests: read(requests),
+            bytes: read(bytes),
+            sync_ns: read(sync_ns),
+        }
     }
 
     /// Returns one vnode's view.
@@ -243,7 +293,9 @@ impl Request {
 impl Writer {
     /// Makes the records of all requests durable with one fsync, then answers each.
     fn perform(&mut self, requests: Vec<Request>) {
+        let begun = Instant::now();
         let outcome = self.write(&requests);
+        self.counts.add(&requests, begun);
         let failure = outcome.as_ref().err().map(ToString::to_string);
         if let Err(error) = &outcome {
             self.failed.store(true, Ordering::Release);

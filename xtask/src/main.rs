@@ -29,6 +29,7 @@ fn main() -> ExitCode {
                 && test("killed_nodes_lose", &[("CNOSDB_NODE_KILLS", "60")])
                 && test("every_history_of_registers", &[("CNOSDB_HISTORIES", "200")])
                 && test("power_cuts_lose", &[("CNOSDB_POWER_CUTS", "100")])
+                && test("hostile_bodies", &[("CNOSDB_HOSTILE_BODIES", "10000")])
         }
         _ => {
             eprintln!("{USAGE}");

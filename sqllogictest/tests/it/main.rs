@@ -153,7 +153,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut found = Vec::new();
-    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("cases"), &mut found);
+    files(Path::new("cases"), &mut found);
     found.sort();
     let servers = Arc::new(start_all());
     let mut ways = vec![Way::Alone(Protocol::Simple)];
@@ -162,8 +162,7 @@ fn main() {
     }
     let trials = ways.iter().flat_map(|way| {
         found.iter().enumerate().map(|(number, path)| {
-            let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(path);
-            let name = format!("{} {}", way.label(), name.display());
+            let name = format!("{} {}", way.label(), path.display());
             let nodes = &servers.nodes;
             let port = match way {
                 Way::Alone(_) => servers.alone.port,

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use tests::{Server, binary};
 
 fn here(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
+    PathBuf::from("clients").join(name)
 }
 
 fn check(output: &Output) -> String {
@@ -107,14 +107,24 @@ fn our_own_client_runs_statements_files_and_copies() {
     assert_eq!(run(&["-p", "1", "-c", "SELECT 1"]).status.code(), Some(2));
 }
 
+fn python(script: &str, arguments: &[String]) -> String {
+    let python = std::env::var("CNOSDB_CLIENTS_PYTHON").expect("set by make test");
+    check(&Command::new(python).arg(here(script)).args(arguments).output().unwrap())
+}
+
 #[test]
 fn psycopg_binds_copies_and_streams() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path());
-    let python = std::env::var("CNOSDB_CLIENTS_PYTHON").expect("set by make test");
-    let output =
-        Command::new(python).arg(here("psycopg_client.py")).arg(server.url()).output().unwrap();
-    assert!(check(&output).ends_with("ok\n"));
+    assert!(python("psycopg_client.py", &[server.url()]).ends_with("ok\n"));
+}
+
+#[test]
+fn senders_of_points_and_readers_of_packed_answers_are_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start_with(folder.path(), &[("CNOSDB_OPENTSDB_ADDR", "127.0.0.1:0")]);
+    let ports = [server.http_port, server.opentsdb_port.unwrap()].map(|port| port.to_string());
+    assert!(python("senders.py", &ports).ends_with("ok\n"));
 }
 
 #[test]

@@ -1,8 +1,5 @@
 //! The HTTP front end from outside: lines in, rows out, who may, and what is refused.
 
-use std::io::Write;
-use std::net::TcpStream;
-
 use tests::{HttpAnswer, Server, http};
 
 fn send(server: &Server, request: &str, body: &str) -> HttpAnswer {
@@ -92,34 +89,6 @@ fn every_refusal_has_its_status() {
     assert_eq!(http(server.http_port, "HEAD /api/v1/ping", &[], b"").unwrap().status, 200);
 }
 
-#[test]
-fn hostile_bytes_are_answered_or_cut_off_and_others_are_served() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path());
-    let heads = [
-        "GET / HTTP/9.9\r\n\r\n",
-        "\0\0\0\0",
-        "POST /api/v1/write HTTP/1.1\r\nContent-Length: 99999999999999\r\n\r\n",
-        "POST /api/v1/write HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-        "POST /api/v1/write HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        "POST /api/v1/write HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf",
-    ];
-    let mut open = Vec::new();
-    for head in heads.iter().cycle().take(120) {
-        let mut socket = TcpStream::connect(("127.0.0.1", server.http_port)).unwrap();
-        socket.write_all(head.as_bytes()).unwrap();
-        open.push(socket);
-    }
-    let long = format!("m f=1 {}", "9".repeat(1 << 20));
-    assert_eq!(send(&server, "POST /api/v1/write?db=public", &long).status, 400);
-    let wide: String = (0..10_000).map(|tag| format!(",t{tag}=x")).collect();
-    let status = send(&server, "POST /api/v1/write?db=public", &format!("m{wide} f=1 1")).status;
-    assert!((400..500).contains(&status), "10,000 tags: {status}");
-    let invalid = http(server.http_port, "POST /api/v1/write?db=public", &[], b"m,t=\xff f=1 1");
-    assert_eq!(invalid.unwrap().status, 400);
-    assert_eq!(sql(&server, "SELECT 1 AS one"), "one\n1\n");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn samples_of_opentsdb_become_tables_and_bad_points_are_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -196,6 +165,22 @@ async fn prometheus_writes_and_reads_back_and_a_scrape_counts_it() {
     let counted = |line: &str| assert!(metrics.body.contains(line), "{line}\n{}", metrics.body);
     counted("cnosdb_http_in_rows_total{protocol=\"prometheus\"} 2");
     counted("cnosdb_http_requests_total{path=\"/api/v1/prom/write\",status=\"400\"} 1");
+    counted("cnosdb_wal_syncs_total");
     counted("cnosdb_series{tenant=\"cnosdb\",database=\"public\"} 1");
     counted("# EOF");
+}
+
+#[test]
+fn a_profile_of_the_process_is_given_to_administrators() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    send(&server, "POST /api/v1/sql", "CREATE USER guest");
+    send(&server, "POST /api/v1/sql", "ALTER TENANT cnosdb ADD USER guest AS member");
+    let profile =
+        |parameters: &str| send(&server, &format!("GET /debug/pprof/profile?{parameters}"), "");
+    assert_eq!(profile("u=guest&seconds=1").status, 403);
+    assert_eq!(profile("seconds=soon").status, 400);
+    let taken = profile("seconds=1");
+    assert_eq!(taken.status, 200);
+    assert!(taken.body.contains("nanoseconds"), "{}", taken.body);
 }

@@ -12,6 +12,7 @@
 mod access;
 mod clients;
 mod cluster;
+mod hostile;
 mod http;
 mod kill9;
 mod linear;

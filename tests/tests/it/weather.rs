@@ -9,10 +9,9 @@ use tests::{Server, binary};
 fn the_quick_start_answers_as_postgresql_does() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path());
-    let root = format!("{}/..", env!("CARGO_MANIFEST_DIR"));
     let run = |arguments: &[&str]| {
         let output = Command::new(binary("cnosdb-cli"))
-            .current_dir(&root)
+            .current_dir("..")
             .args(["-p", &server.port.to_string(), "--format", "csv"])
             .args(arguments)
             .output()
@@ -24,6 +23,6 @@ fn the_quick_start_answers_as_postgresql_does() {
     let loaded = run(&["-f", "docs/guide/data/load.sql"]);
     assert!(loaded.contains("COPY 26115"), "{loaded}");
     let answers = run(&["-f", "docs/guide/data/questions.sql"]);
-    let expected = std::fs::read_to_string(format!("{root}/docs/guide/data/answers.csv")).unwrap();
+    let expected = std::fs::read_to_string("../docs/guide/data/answers.csv").unwrap();
     assert_eq!(answers, expected);
 }

@@ -1,0 +1,178 @@
+//! OpenTSDB's lines on a port of their own: `put metric time value tag=value …`. A line that was taken is
+//! answered with nothing, one that was not with why, as OpenTSDB does. Whoever reaches the port writes as
+//! the user the settings name: the protocol knows no passwords.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use query::{Database, Session};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::opentsdb::add_line;
+use crate::samples::Samples;
+
+/// The longest line.
+const LINE_BYTES_MAX: usize = 16 << 10;
+/// The most bytes that are read, and the lines among them stored, at once.
+const READ_BYTES: usize = 256 << 10;
+/// How long a connection may say nothing, or leave answers unread.
+const IDLE_PATIENCE: Duration = Duration::from_secs(600);
+/// How long to wait when the system gives no socket.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who the port writes as, and where.
+#[derive(Clone)]
+pub struct TelnetConfig {
+    /// The user.
+    pub user: String,
+    /// The tenant.
+    pub tenant: String,
+    /// The database.
+    pub database: String,
+    /// Connections at once.
+    pub connections_max: usize,
+}
+
+/// The running port.
+pub struct TelnetServer {
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl TelnetServer {
+    /// Serves senders of `listener` until it is closed.
+    pub fn start(listener: TcpListener, database: Arc<Database>, config: TelnetConfig) -> Self {
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, database, Arc::new(config), stop.clone()));
+        Self { stop, serving }
+    }
+
+    /// Takes no more lines, and waits for those that are being stored.
+    pub async fn close(self) {
+        self.stop.cancel();
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the port of OpenTSDB's lines failed");
+        }
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    database: Arc<Database>,
+    config: Arc<TelnetConfig>,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(config.connections_max));
+    let connections = tokio_util::task::TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!(%peer, "too many connections of OpenTSDB's lines");
+            continue;
+        };
+        let (database, config, stop) = (Arc::clone(&database), Arc::clone(&config), stop.clone());
+        connections.spawn(async move {
+            let _permit = permit;
+            if let Err(error) = connection(tcp, peer, &database, &config, stop).await {
+                tracing::debug!(%peer, %error, "a connection ended early");
+            }
+        });
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+/// Takes the lines of a connection until it ends, or the server does.
+async fn connection(
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    database: &Arc<Database>,
+    config: &TelnetConfig,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let session = database.connect(&config.user, &config.tenant, None);
+    let session = session.and_then(|session| {
+        session.set("search_path", Some(&config.database))?;
+        Ok(session)
+    });
+    let session = match session {
+        Ok(session) => session,
+        Err(error) => {
+            tracing::warn!(%peer, error = error.message, "lines of OpenTSDB are refused");
+            return tcp.write_all(format!("error: {}\n", error.message).as_bytes()).await;
+        }
+    };
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(READ_BYTES);
+        let read = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            read = timeout(IDLE_PATIENCE, tcp.read_buf(&mut buffer)) => read,
+        };
+        if !matches!(read, Ok(Ok(bytes)) if bytes > 0) {
+            return Ok(());
+        }
+        let whole = memchr::memrchr(b'\n', &buffer).map_or(0, |end| end + 1);
+        let mut answer = take(&session, &buffer[..whole]).await;
+        buffer.advance(whole);
+        if buffer.len() > LINE_BYTES_MAX {
+            answer.text.push_str("error: the line is too long\n");
+            answer.ends = true;
+        }
+        let written = timeout(IDLE_PATIENCE, tcp.write_all(answer.text.as_bytes())).await;
+        if answer.ends || !matches!(written, Ok(Ok(()))) {
+            return Ok(());
+        }
+    }
+}
+
+/// What a sender is told.
+struct Answer {
+    text: String,
+    ends: bool,
+}
+
+/// Stores lines that came together.
+async fn take(session: &Session, lines: &[u8]) -> Answer {
+    let (mut samples, mut text, mut ends) = (Samples::default(), String::new(), false);
+    for line in lines.split(|byte| *byte == b'\n') {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim();
+        match line.split_ascii_whitespace().next() {
+            None => {}
+            Some("put") => {
+                if let Err(reason) = add_line(&mut samples, line, None) {
+                    text.push_str(&format!("put: {reason}: {line}\n"));
+                }
+            }
+            Some("version") => text.push_str(concat!("CnosDB ", env!("CARGO_PKG_VERSION"), "\n")),
+            Some("exit" | "quit") => {
+                ends = true;
+                break;
+            }
+            Some(other) => text.push_str(&format!("unknown command: {other}\n")),
+        }
+    }
+    if let (_, Some(error)) = samples.store(session).await {
+        text.push_str(&format!("put: {}\n", error.message));
+    }
+    Answer { text, ends }
+}

@@ -1,0 +1,232 @@
+//! Batches of rows as text: CSV, TSV, JSON, NDJSON, or drawn as a table.
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema};
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::util::pretty::pretty_format_batches_with_options;
+
+/// As the original prints instants: UTC, without saying so.
+const TIME_FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.f";
+
+/// A form of text, in which rows come one after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TextForm {
+    Csv,
+    Tsv,
+    Json,
+    NdJson,
+}
+
+impl TextForm {
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::Csv => "text/csv; charset=utf-8; header=present",
+            Self::Tsv => "text/tab-separated-values; charset=utf-8",
+            Self::Json => "application/json",
+            Self::NdJson => "application/x-ndjson",
+        }
+    }
+}
+
+/// Rows of a text, as far as it is written.
+pub(crate) struct TextRows {
+    form: TextForm,
+    /// What stands before the first row, until it is given out.
+    begin: Option<String>,
+    /// The names of the columns, as JSON has them.
+    names: Vec<String>,
+    is_empty: bool,
+}
+
+impl TextRows {
+    /// Begins a text of rows.
+    pub(crate) fn new(form: TextForm, schema: &Schema) -> Self {
+        let names = || schema.fields().iter().map(|field| field.name());
+        let begin = match form {
+            TextForm::Csv => head(names(), ','),
+            TextForm::Tsv => head(names(), '\t'),
+            TextForm::Json => "[".to_owned(),
+            TextForm::NdJson => String::new(),
+        };
+        let names = names().map(|name| json_text(name)).collect();
+        Self { form, begin: Some(begin), names, is_empty: true }
+    }
+
+    /// Returns the text of a batch.
+    ///
+    /// # Errors
+    /// A type that has no text.
+    pub(crate) fn put(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+        let options = options();
+        let formatters =
+            batch.columns().iter().map(|array| ArrayFormatter::try_new(array, &options));
+        let formatters = formatters.collect::<Result<Vec<_>, _>>()?;
+        let mut out = self.begin.take().unwrap_or_default();
+        for row in 0..batch.num_rows() {
+            match self.form {
+                TextForm::Csv => put_line(batch, &formatters, row, (',', &mut out)),
+                TextForm::Tsv => put_line(batch, &formatters, row, ('\t', &mut out)),
+                TextForm::Json => {
+                    if !self.is_empty {
+                        out.push(',');
+                    }
+                    self.put_object(batch, &formatters, row, &mut out);
+                }
+                TextForm::NdJson => {
+                    self.put_object(batch, &formatters, row, &mut out);
+                    out.push('\n');
+                }
+            }
+            self.is_empty = false;
+        }
+        Ok(out.into_bytes())
+    }
+
+    /// Returns what stands after the last row.
+    pub(crate) fn end(self) -> Vec<u8> {
+        let mut out = self.begin.unwrap_or_default();
+        if self.form == TextForm::Json {
+            out.push(']');
+        }
+        out.into_bytes()
+    }
+
+    fn put_object(
+        &self,
+        batch: &RecordBatch,
+        formatters: &[ArrayFormatter<'_>],
+        row: usize,
+        out: &mut String,
+    ) {
+        out.push('{');
+        for (at, (array, formatter)) in batch.columns().iter().zip(formatters).enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            out.push_str(&self.names[at]);
+            out.push(':');
+            put_json(array, formatter, row, out);
+        }
+        out.push('}');
+    }
+}
+
+/// Draws rows as a table.
+///
+/// # Errors
+/// A type that has no text.
+pub(crate) fn table(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
+    let table = pretty_format_batches_with_options(batches, &options())?;
+    Ok(format!("{table}\n").into_bytes())
+}
+
+fn options() -> FormatOptions<'static> {
+    FormatOptions::default()
+        .with_timestamp_format(Some(TIME_FORMAT))
+        .with_timestamp_tz_format(Some(TIME_FORMAT))
+}
+
+/// Writes the names of columns as a line.
+fn head<'a>(names: impl Iterator<Item = &'a String>, separator: char) -> String {
+    let mut line = String::new();
+    for (at, name) in names.enumerate() {
+        if at > 0 {
+            line.push(separator);
+        }
+        put_cell(name, separator, &mut line);
+    }
+    line.push('\n');
+    line
+}
+
+fn put_line(
+    batch: &RecordBatch,
+    formatters: &[ArrayFormatter<'_>],
+    row: usize,
+    (separator, out): (char, &mut String),
+) {
+    for (at, (array, formatter)) in batch.columns().iter().zip(formatters).enumerate() {
+        if at > 0 {
+            out.push(separator);
+        }
+        if array.is_valid(row) {
+            put_cell(&formatter.value(row).to_string(), separator, out);
+        }
+    }
+    out.push('\n');
+}
+
+/// Writes a value; in quotes where it needs them (RFC 4180). An empty text is told from NULL by them.
+fn put_cell(text: &str, separator: char, out: &mut String) {
+    let plain = !text.is_empty() && !text.contains([separator, '"', '\n', '\r']);
+    if plain {
+        out.push_str(text);
+        return;
+    }
+    out.push('"');
+    out.push_str(&text.replace('"', "\"\""));
+    out.push('"');
+}
+
+fn put_json(array: &dyn Array, formatter: &ArrayFormatter<'_>, row: usize, out: &mut String) {
+    if array.is_null(row) {
+        out.push_str("null");
+        return;
+    }
+    let finite = match array.data_type() {
+        DataType::Float64 => array.as_primitive::<Float64Type>().value(row).is_finite(),
+        DataType::Float32 => array.as_primitive::<Float32Type>().value(row).is_finite(),
+        _ => true,
+    };
+    let text = formatter.value(row).to_string();
+    let bare = array.data_type().is_numeric() || array.data_type() == &DataType::Boolean;
+    if bare && finite {
+        out.push_str(&text);
+    } else {
+        out.push_str(&json_text(&text));
+    }
+}
+
+fn json_text(text: &str) -> String {
+    serde_json::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Float64Array, StringArray, TimestampNanosecondArray};
+    use std::sync::Arc;
+
+    fn sample() -> RecordBatch {
+        let times = TimestampNanosecondArray::from(vec![0, 1_500_000_000]).with_timezone("+00:00");
+        RecordBatch::try_from_iter([
+            ("time", Arc::new(times) as Arc<dyn Array>),
+            ("say \"x\"", Arc::new(StringArray::from(vec![Some("a,b"), None]))),
+            ("v", Arc::new(Float64Array::from(vec![1.5, f64::NAN]))),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn rows_are_text_in_every_form() {
+        let batch = sample();
+        let text = |form: TextForm| {
+            let mut rows = TextRows::new(form, &batch.schema());
+            let mut text = rows.put(&batch).unwrap();
+            text.extend(rows.end());
+            String::from_utf8(text).unwrap()
+        };
+        let csv = "time,\"say \"\"x\"\"\",v\n1970-01-01T00:00:00,\"a,b\",1.5\n1970-01-01T00:00:01.500,,NaN\n";
+        assert_eq!(text(TextForm::Csv), csv);
+        let json: serde_json::Value = serde_json::from_str(&text(TextForm::Json)).unwrap();
+        assert_eq!(json[0]["say \"x\""], "a,b");
+        assert_eq!(
+            (&json[1]["say \"x\""], &json[1]["v"]),
+            (&serde_json::Value::Null, &"NaN".into())
+        );
+        assert_eq!(text(TextForm::NdJson).lines().count(), 2);
+        assert!(text(TextForm::Tsv).starts_with("time\t"));
+    }
+}
