@@ -44,9 +44,9 @@ use replication::transport::NodeNetwork;
 use replication::{GroupConfig, Network, RaftService};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tskv::MemcacheGauge;
 use tskv::disk::Disk;
 use tskv::wal::{Wal, WalConfig};
+use tskv::{MemcacheGauge, SeriesCache};
 
 pub use change::ChangeLock;
 pub use compaction::VnodeFiles;
@@ -93,6 +93,7 @@ pub struct Cluster {
     pub(crate) meta: MetaClient,
     pub(crate) wal: Arc<Wal>,
     pub(crate) gauge: Arc<MemcacheGauge>,
+    pub(crate) series_cache: Arc<SeriesCache>,
     pub(crate) vnodes: Vnodes,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: Arc<dyn Disk>,
@@ -154,6 +155,7 @@ impl ClusterNode {
             meta,
             wal,
             gauge,
+            series_cache: Arc::default(),
             clock,
             disk,
         });

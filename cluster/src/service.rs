@@ -183,7 +183,9 @@ impl Cluster {
         request: &ScanRequest,
     ) -> Result<VnodeScan> {
         hosted.group.read_barrier().await?;
-        Ok(hosted.beside.vnode.scan(request.clone()))
+        let (vnode, request) = (Arc::clone(&hosted.beside.vnode), request.clone());
+        let scan = tokio::task::spawn_blocking(move || vnode.scan(request));
+        Ok(scan.await.map_err(Error::internal)??)
     }
 
     fn hold_scan(&self, scan: VnodeScan) -> Result<ScanInfo> {

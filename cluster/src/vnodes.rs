@@ -197,6 +197,7 @@ impl Cluster {
             disk: Arc::clone(&self.disk),
             folder,
             gauge: Arc::clone(&self.gauge),
+            cache: Arc::clone(&self.series_cache),
             schemas: self.schemas(),
         };
         let opened = tokio::task::spawn_blocking(move || {

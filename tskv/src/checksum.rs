@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::error::Result;
+use crate::index::{FoundSeries, SeriesFilter, SeriesView};
 use crate::reader::{RowReader, RowRequest};
 use crate::run::Run;
 use crate::schemas::TableFate;
@@ -70,44 +71,48 @@ impl Vnode {
             let TableFate::Live(schema) = self.schemas.table(table) else { continue };
             let fields = schema.fields().map(|(column, value_type)| (column.id, value_type));
             let fields: Vec<(ColumnId, ValueType)> = fields.collect();
-            let series = self.series.read().ids(table).to_vec();
+            let FoundSeries { ids: series, view, .. } =
+                self.series.matching(table, &SeriesFilter::default())?;
             let request =
                 RowRequest { table, times: TimeRange::ALL, fields, series: series.clone() };
             let mut reader = RowReader::new(&pinned, request);
             while let Some(run) = reader.next_run()? {
-                self.add_run(&mut sum, table, &run, &series);
+                add_run(&mut sum, table, &run, (&series, &view))?;
             }
         }
         Ok(Some(sum))
     }
+}
 
-    fn add_run(&self, sum: &mut VnodeChecksum, table: TableId, run: &Run, series: &[u32]) {
-        let mut keys: HashMap<u32, u64> = HashMap::new();
-        {
-            let known = self.series.read();
-            for place in &run.series {
-                let key = || hash_bytes(known.key(series[*place as usize]));
-                keys.entry(*place).or_insert_with(key);
-            }
-        }
-        let mut bytes = Vec::new();
-        for row in 0..run.rows() {
-            bytes.clear();
-            bytes.extend_from_slice(&table.0.to_le_bytes());
-            bytes.extend_from_slice(&keys[&run.series[row]].to_le_bytes());
-            bytes.extend_from_slice(&run.times[row].to_le_bytes());
-            let row_bytes = bytes.len();
-            sum.rows += 1;
-            sum.hash = sum.hash.wrapping_add(hash_bytes(&bytes));
-            for column in &run.columns {
-                bytes.truncate(row_bytes);
-                bytes.extend_from_slice(&column.id.0.to_le_bytes());
-                if put_value(&column.values, row, &mut bytes) {
-                    sum.hash = sum.hash.wrapping_add(hash_bytes(&bytes));
-                }
+/// Adds the rows of a run, in which a series is its place among the ids.
+fn add_run(
+    sum: &mut VnodeChecksum,
+    table: TableId,
+    run: &Run,
+    (series, view): (&[u32], &SeriesView),
+) -> Result<()> {
+    let places: Vec<u32> = run.series_rows().map(|(place, _, _)| place).collect();
+    let ids: Vec<u32> = places.iter().map(|place| series[*place as usize]).collect();
+    let hashes = view.keys(&ids)?.into_iter().map(|key| hash_bytes(&key));
+    let keys: HashMap<u32, u64> = places.into_iter().zip(hashes).collect();
+    let mut bytes = Vec::new();
+    for row in 0..run.rows() {
+        bytes.clear();
+        bytes.extend_from_slice(&table.0.to_le_bytes());
+        bytes.extend_from_slice(&keys[&run.series[row]].to_le_bytes());
+        bytes.extend_from_slice(&run.times[row].to_le_bytes());
+        let row_bytes = bytes.len();
+        sum.rows += 1;
+        sum.hash = sum.hash.wrapping_add(hash_bytes(&bytes));
+        for column in &run.columns {
+            bytes.truncate(row_bytes);
+            bytes.extend_from_slice(&column.id.0.to_le_bytes());
+            if put_value(&column.values, row, &mut bytes) {
+                sum.hash = sum.hash.wrapping_add(hash_bytes(&bytes));
             }
         }
     }
+    Ok(())
 }
 
 /// Appends a value's bytes. Returns false where it is NULL.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use model::wire::{Decoded, Reader, Write, malformed};
 use model::{ColumnId, Points, TableId, TimeRange};
 
-use crate::series::SeriesFilter;
+use crate::index::SeriesFilter;
 use crate::sessions::WriteId;
 
 const VERSION: u8 = 1;

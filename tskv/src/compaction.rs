@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use model::{ColumnId, TableId, TimeRange, ValueType};
 
 use crate::error::{Context, Result};
+use crate::index::{Segment, SeriesFilter, merge, segments_due};
 use crate::reader::{RowReader, RowRequest};
 use crate::schemas::TableFate;
 use crate::summary::{FileEntry, VersionEdit};
 use crate::tsm::{Effort, TsmFile, TsmWriter};
-use crate::version::{SuperVersion, Version, VersionFile, file_path, tombstone_path};
+use crate::version::{SuperVersion, Version, VersionFile, file_path, segment_path, tombstone_path};
 use crate::vnode::Vnode;
 
 /// So many fresh files are merged into one.
@@ -92,7 +93,7 @@ impl Vnode {
     /// Returns whether a wish would find work.
     pub fn compaction_is_due(&self, wish: CompactionWish) -> bool {
         let version = Arc::clone(&self.state.lock().version);
-        self.pick(&version, wish).is_some()
+        self.pick(&version, wish).is_some() || self.pick_segments(wish).is_some()
     }
 
     /// Compacts what is wished for; `None` where there is nothing to do, where another compaction is
@@ -107,11 +108,75 @@ impl Vnode {
     ) -> Result<Option<CompactionReport>> {
         let Some(_only) = self.compacting.try_lock() else { return Ok(None) };
         let version = Arc::clone(&self.state.lock().version);
-        let Some(range) = self.pick(&version, wish) else { return Ok(None) };
+        let (files, segments) = (self.pick(&version, wish), self.pick_segments(wish));
+        if files.is_none() && segments.is_none() {
+            return Ok(None);
+        }
         self.totals.running.store(true, Ordering::Release);
-        let report = self.merge_files(&version, range, stop);
+        let merged = match segments {
+            Some(segments) => self.merge_segments(&segments, stop),
+            None => Ok(()),
+        };
+        let report = merged.and_then(|()| match files {
+            Some(range) => self.merge_files(&version, range, stop),
+            None => Ok(Some(CompactionReport::default())),
+        });
         self.totals.running.store(false, Ordering::Release);
         report
+    }
+
+    /// Returns the segments of the index that are to become one.
+    fn pick_segments(&self, wish: CompactionWish) -> Option<Vec<Arc<Segment>>> {
+        let segments = self.series.segments();
+        let due = match wish {
+            CompactionWish::Due => {
+                let sizes: Vec<usize> = segments.iter().map(|one| one.ids().len()).collect();
+                segments_due(&sizes)?
+            }
+            CompactionWish::Cold | CompactionWish::Whole => 0..segments.len(),
+        };
+        (due.len() > 1).then(|| segments[due].to_vec())
+    }
+
+    /// Makes neighbouring segments of the index one.
+    fn merge_segments(&self, old: &[Arc<Segment>], stop: &AtomicBool) -> Result<()> {
+        let number = self.file_number();
+        let path = segment_path(&self.folder, number);
+        let written = merge(&self.disk, &path, old, stop);
+        if !matches!(written, Ok(true)) {
+            // Half a file is of no use; should this fail too, the next start removes it.
+            if let Err(error) = self.disk.remove(&path) {
+                tracing::debug!(%error, path = %path.display(), "left behind");
+            }
+            return written.map(|_| ());
+        }
+        let segment = Arc::new(Segment::open(&*self.disk, &path, number)?);
+        let mut summary = self.summary.lock();
+        let whole = summary.whole();
+        let removed: Vec<u64> = old.iter().map(|one| one.number()).collect();
+        // An image may have taken their place meanwhile: the file is then a stranger.
+        if !removed.iter().all(|number| whole.segments.contains(number)) {
+            return Ok(());
+        }
+        let edit = VersionEdit {
+            removed,
+            segments: vec![number],
+            next_file: self.next_file.load(Ordering::Acquire),
+            applied: whole.applied,
+            raft_state: whole.raft_state.clone(),
+            sessions: whole.sessions.clone(),
+            ..VersionEdit::default()
+        };
+        summary.append(edit)?;
+        self.series.merged(old, segment);
+        drop(summary);
+        for one in old {
+            // Those who read them read on: the name goes, the file stays until they close it.
+            if let Err(error) = self.disk.remove(one.path()) {
+                tracing::warn!(%error, path = %one.path().display(), "a merged file is left behind");
+            }
+        }
+        Ok(())
     }
 
     fn pick(&self, version: &Version, wish: CompactionWish) -> Option<Range<usize>> {
@@ -227,7 +292,7 @@ impl Vnode {
             }
             let mut fields = columns(&pinned.version, table);
             fields.retain(|(id, _)| fate.keeps(*id));
-            let series = self.series.read().ids(table).to_vec();
+            let series = self.series.matching(table, &SeriesFilter::default())?.ids;
             let request =
                 RowRequest { table, times: TimeRange::ALL, fields, series: series.clone() };
             let mut reader = RowReader::new(&pinned, request);

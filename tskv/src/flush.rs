@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::Result;
+use crate::index::{Segment, write_segment};
 use crate::memcache::{Memcache, TableRows};
 use crate::reader::survivors;
 use crate::run::{Columns, Run, merge};
-use crate::series;
 use crate::sessions::Sessions;
 use crate::summary::{FileEntry, VersionEdit};
 use crate::tombstone::{self, Tombstone};
@@ -25,7 +25,8 @@ struct Frozen {
     version: Arc<Version>,
     progress: Progress,
     sessions: Sessions,
-    series: (usize, usize),
+    /// The id of the first series that no segment holds, and the keys from there on.
+    series: (u32, Vec<Arc<[u8]>>),
 }
 
 /// What a flush adds to the version.
@@ -33,6 +34,7 @@ struct Frozen {
 struct Added {
     file: Option<VersionFile>,
     tombstones: Vec<(u64, Arc<Tombstone>)>,
+    segment: Option<Arc<Segment>>,
 }
 
 impl Vnode {
@@ -65,7 +67,9 @@ impl Vnode {
         version.files.extend(added.file);
         version.tombstones.extend(added.tombstones);
         state.version = Arc::new(version);
-        state.flushed_series = frozen.series.1;
+        if let Some(segment) = added.segment {
+            self.series.flushed(segment);
+        }
         state.frozen = None;
         self.gauge.0.fetch_sub(frozen.memcache.bytes(), Ordering::AcqRel);
         Ok(Some(frozen.progress))
@@ -80,7 +84,7 @@ impl Vnode {
         }
         assert!(state.frozen.is_none(), "flushes follow one another");
         // Under the state's lock: a series or write that came between would be lost on replay.
-        let series = (state.flushed_series, self.series.read().len());
+        let series = self.series.fresh();
         let memcache = Arc::new(std::mem::take(&mut state.mutable));
         state.frozen = Some(Arc::clone(&memcache));
         let version = Arc::clone(&state.version);
@@ -94,12 +98,12 @@ impl Vnode {
 
     fn write_files(&self, frozen: &Frozen, edit: &mut VersionEdit) -> Result<Added> {
         let mut added = Added::default();
-        let (first, end) = frozen.series;
-        if first < end {
-            let keys = self.series.read().range(first, end);
+        let (first, keys) = &frozen.series;
+        if !keys.is_empty() {
             let number = self.file_number();
             let path = segment_path(&self.folder, number);
-            series::write_segment(&*self.disk, &path, first, &keys)?;
+            write_segment(&self.disk, &path, *first, keys)?;
+            added.segment = Some(Arc::new(Segment::open(&*self.disk, &path, number)?));
             edit.segments.push(number);
         }
         if frozen.memcache.has_rows() {

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Error, Result};
+use crate::index::{Segment, SeriesCache, SeriesIndex};
 use crate::memcache::Memcache;
-use crate::series::{self, SeriesTable};
 use crate::summary::{self, FileEntry, VersionEdit};
 use crate::tombstone;
 use crate::tsm::TsmFile;
@@ -306,7 +306,7 @@ impl Vnode {
         for number in &manifest.whole.segments {
             edit.segments.push(number_of(Kind::Series, *number)?);
         }
-        let (version, series) = load(&*self.disk, &self.folder, &edit)?;
+        let (version, series) = load(&*self.disk, &self.folder, &edit, &self.cache)?;
         edit.removed = old.files.iter().map(|entry| entry.number).collect();
         edit.removed.extend(old.tombstones.iter().chain(&old.segments));
         summary.append(edit)?;
@@ -327,8 +327,8 @@ impl Vnode {
             let checked = match file.kind {
                 Kind::Rows => TsmFile::open(&*self.disk, &path).and_then(|file| file.verify()),
                 Kind::Tombstones => tombstone::read(&*self.disk, &path).map(|_| ()),
-                // Segments are checked while they are read, in order, as a whole.
-                Kind::Series => Ok(()),
+                Kind::Series => Segment::open(&*self.disk, &path, file.number)
+                    .and_then(|segment| segment.verify()),
             };
             if let Err(error) = checked {
                 self.disk.remove(&path).context("remove", &path)?;
@@ -363,12 +363,11 @@ impl Vnode {
         &self,
         manifest: &Manifest,
         raft_state: Bytes,
-        (version, series): (Version, SeriesTable),
+        (version, series): (Version, SeriesIndex),
     ) {
         let held = self.memcache_bytes();
         let mut state = self.state.lock();
-        state.flushed_series = series.len();
-        *self.series.write() = series;
+        self.series.replace(series);
         state.mutable = Memcache::default();
         state.frozen = None;
         state.version = Arc::new(version);
@@ -395,11 +394,9 @@ pub(crate) fn load(
     disk: &dyn Disk,
     folder: &Path,
     whole: &VersionEdit,
-) -> Result<(Version, SeriesTable)> {
-    let mut series = SeriesTable::default();
-    for number in &whole.segments {
-        series::read_segment(disk, &segment_path(folder, *number), &mut series)?;
-    }
+    cache: &Arc<SeriesCache>,
+) -> Result<(Version, SeriesIndex)> {
+    let series = SeriesIndex::open(disk, folder, &whole.segments, Arc::clone(cache))?;
     let mut version = Version::default();
     for entry in &whole.files {
         let file = Arc::new(TsmFile::open(disk, &file_path(folder, entry.number))?);

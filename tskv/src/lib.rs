@@ -11,7 +11,7 @@
 //! | `memcache`   | rows not yet in a file                                                    |
 //! | `run`        | sorted rows and the one merge                                             |
 //! | `tombstone`  | recorded deletes                                                          |
-//! | `series`     | series key to id and back                                                 |
+//! | `index`      | series key to id and back, tag values to ids: its own segments            |
 //! | `sessions`   | which writes were applied already                                         |
 //! | `tsm`        | column files                                                              |
 //! | `sealed`     | small files with a checksum at their end                                  |
@@ -26,7 +26,7 @@
 //! | `scan`       | Arrow batches of them                                                     |
 //!
 //! Write path: `wal` → (Raft) → `vnode::apply` → `run` → `memcache` → `flush` → `tsm`, `summary`.
-//! Read path: `vnode::scan` → `series` → `reader` (`tsm`, `memcache`, `tombstone`, `run::merge`) → Arrow.
+//! Read path: `vnode::scan` → `index` → `reader` (`tsm`, `memcache`, `tombstone`, `run::merge`) → Arrow.
 //! Change a stored byte: also touch docs/formats and the fixtures of tests/compat.
 
 mod checksum;
@@ -36,13 +36,13 @@ pub mod disk;
 mod error;
 mod flush;
 mod image;
+mod index;
 mod memcache;
 mod reader;
 mod run;
 mod scan;
 mod schemas;
 mod sealed;
-mod series;
 mod sessions;
 mod summary;
 mod tombstone;
@@ -59,9 +59,9 @@ pub use command::{
 pub use compaction::{CompactionReport, CompactionTotals, CompactionWish};
 pub use error::{Error, Result};
 pub use image::{MissingPiece, PIECE_BYTES_MAX};
+pub use index::{SeriesCache, SeriesFilter};
 pub use reader::{ExactCounts, ScanCounts};
 pub use scan::{ScanColumn, ScanRequest, VnodeScan};
 pub use schemas::{Schemas, TableFate};
-pub use series::SeriesFilter;
 pub use sessions::{SESSION_WINDOW, WriteId};
 pub use vnode::{MemcacheGauge, Progress, Vnode, VnodeConfig, VnodeSize};

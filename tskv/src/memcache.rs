@@ -57,6 +57,12 @@ impl Memcache {
         bytes
     }
 
+    /// Counts bytes that the rows take elsewhere in memory until they are flushed. Returns them.
+    pub(crate) fn hold(&mut self, bytes: usize) -> usize {
+        self.bytes += bytes;
+        bytes
+    }
+
     /// Returns what is held of a table.
     pub(crate) fn table(&self, table: TableId) -> Option<&TableRows> {
         self.tables.get(&table)
@@ -67,7 +73,7 @@ impl Memcache {
         self.tables.iter().map(|(table, rows)| (*table, rows))
     }
 
-    /// Returns the bytes that were pushed.
+    /// Returns the bytes that a flush will free.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -88,8 +88,8 @@ pub(crate) struct RowReader {
     files: Vec<FileSource>,
     runs: Vec<RunSource>,
     series: Arc<Vec<u32>>,
-    /// Where in `series` each stands.
-    rank: Arc<HashMap<u32, u32>>,
+    /// Where in `series` each stands; nothing where they ascend.
+    rank: Option<Arc<HashMap<u32, u32>>>,
     next_series: usize,
     end_series: usize,
     units: VecDeque<Unit>,
@@ -138,7 +138,8 @@ impl RowReader {
         });
         let runs: Vec<RunSource> = runs.collect();
         let in_memory = (series.len() > SERIES_COUNTED_MAX).then(|| mean(&runs, series.len()));
-        let rank = series.iter().enumerate().map(|(rank, id)| (*id, rank as u32)).collect();
+        let ranks = || series.iter().enumerate().map(|(rank, id)| (*id, rank as u32)).collect();
+        let rank = (!series.is_sorted()).then(|| Arc::new(ranks()));
         Self {
             times,
             fields,
@@ -148,10 +149,23 @@ impl RowReader {
             next_series: 0,
             end_series: series.len(),
             series: Arc::new(series),
-            rank: Arc::new(rank),
+            rank,
             units: VecDeque::new(),
             cache: VecDeque::new(),
             counts,
+        }
+    }
+
+    /// Returns the series, in visiting order.
+    pub(crate) fn series(&self) -> &[u32] {
+        &self.series
+    }
+
+    /// Returns where a series stands among them.
+    fn rank(&self, id: u32) -> u32 {
+        match &self.rank {
+            Some(rank) => rank[&id],
+            None => self.series.partition_point(|other| *other < id) as u32,
         }
     }
 
@@ -397,7 +411,7 @@ impl RowReader {
         let mut found: Vec<(u32, usize, usize)> = Vec::new();
         let mut find = |id: u32, (start, end): (usize, usize)| {
             if start < end {
-                let rank = self.rank[&id];
+                let rank = self.rank(id);
                 surviving_rows(run, masks, (id, start, end), |start, end| {
                     found.push((rank, start, end));
                 });

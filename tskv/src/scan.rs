@@ -8,13 +8,14 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, StringArray, TimestampNanosecondArray, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use model::series_key::tag;
 use model::{ColumnId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::index::{FoundSeries, SeriesFilter, SeriesView};
 use crate::reader::{ExactCounts, RowReader, RowRequest, ScanCounts};
 use crate::run::Run;
-use crate::series::{SeriesFilter, tag};
 use crate::version::SuperVersion;
 
 /// Rows of a batch.
@@ -57,12 +58,20 @@ pub struct ScanRequest {
 pub struct VnodeScan {
     request: ScanRequest,
     reader: RowReader,
-    /// The keys of the series, in visiting order.
-    keys: Arc<Vec<Arc<[u8]>>>,
+    keys: Keys,
     ordered: bool,
     last_rows: bool,
     rows_about: usize,
     ready: VecDeque<RecordBatch>,
+}
+
+/// The keys of the series.
+#[derive(Clone)]
+enum Keys {
+    /// All of them, in visiting order.
+    Known(Arc<Vec<Arc<[u8]>>>),
+    /// Where they are looked up as rows come.
+    Within(Arc<SeriesView>),
 }
 
 impl std::fmt::Debug for VnodeScan {
@@ -74,14 +83,25 @@ impl std::fmt::Debug for VnodeScan {
 impl VnodeScan {
     pub(crate) fn new(
         pinned: &SuperVersion,
-        mut series: Vec<(u32, Arc<[u8]>)>,
+        found: FoundSeries,
         request: ScanRequest,
-    ) -> Self {
+    ) -> Result<Self> {
         let rows_about = rows_about(pinned, &request);
-        let ordered = series.len() <= ORDERED_SERIES_MAX || rows_about / series.len() >= ROWS_LONG;
-        if ordered {
-            sort_by_tags(&mut series, &request.order);
-        }
+        let FoundSeries { mut ids, keys, view } = found;
+        let ordered = ids.len() <= ORDERED_SERIES_MAX || rows_about / ids.len() >= ROWS_LONG;
+        let keys = match keys {
+            None if !ordered => Keys::Within(Arc::new(view)),
+            keys => {
+                let keys = keys.map_or_else(|| view.keys(&ids), Ok)?;
+                let mut series: Vec<(u32, Arc<[u8]>)> = ids.into_iter().zip(keys).collect();
+                if ordered {
+                    sort_by_tags(&mut series, &request.order);
+                }
+                let keys;
+                (ids, keys) = series.into_iter().unzip();
+                Keys::Known(Arc::new(keys))
+            }
+        };
         let fields = request.columns.iter().filter_map(|column| match column {
             ScanColumn::Field(id, value_type) => Some((*id, *value_type)),
             ScanColumn::Time | ScanColumn::Tag(_) => None,
@@ -90,23 +110,23 @@ impl VnodeScan {
             table: request.table,
             times: request.times,
             fields: fields.collect(),
-            series: series.iter().map(|(id, _)| *id).collect(),
+            series: ids,
         };
-        Self {
+        Ok(Self {
             reader: RowReader::new(pinned, rows),
-            keys: Arc::new(series.into_iter().map(|(_, key)| key).collect()),
+            keys,
             ordered,
             last_rows: false,
             rows_about,
             ready: VecDeque::new(),
             request,
-        }
+        })
     }
 
     /// Splits the scan by series into about `parts` scans; read one after another they yield what this
     /// one would.
     pub fn split(self, parts: usize) -> Vec<Self> {
-        let series = self.keys.len();
+        let series = self.reader.series().len();
         let parts = parts.clamp(1, series.max(1));
         let part = |number: usize| {
             let mut scan = self.clone();
@@ -166,6 +186,8 @@ impl VnodeScan {
     }
 
     fn batch(&self, run: &Run) -> Result<RecordBatch> {
+        let wants_tags = self.request.columns.iter().any(|one| matches!(one, ScanColumn::Tag(_)));
+        let keys = if wants_tags { self.keys_of(run)? } else { Vec::new() };
         let columns: Vec<ArrayRef> = self
             .request
             .columns
@@ -175,7 +197,7 @@ impl VnodeScan {
                     let times = TimestampNanosecondArray::from(run.times.clone());
                     Arc::new(times.with_timezone(model::schema::TIME_ZONE)) as ArrayRef
                 }
-                ScanColumn::Tag(id) => self.tag_column(run, *id),
+                ScanColumn::Tag(id) => tag_column(run, &keys, *id),
                 ScanColumn::Field(id, _) => {
                     let column = run.column(*id).expect("the merge yields every field asked for");
                     Arc::clone(&column.values)
@@ -188,22 +210,28 @@ impl VnodeScan {
             .map_err(|error| Error::Stopped(format!("scan: {error}")))
     }
 
-    /// Builds a tag's column: each series' value once, then as often as it has rows.
-    fn tag_column(&self, run: &Run, id: ColumnId) -> ArrayRef {
-        let mut values: Vec<Option<&str>> = Vec::new();
-        let mut picks = Vec::with_capacity(run.rows());
-        let mut last = None;
-        for rank in &run.series {
-            if last != Some(*rank) {
-                values.push(tag(&self.keys[*rank as usize], id));
-                last = Some(*rank);
+    /// Returns the key of each series of a run, in the order of its rows.
+    fn keys_of(&self, run: &Run) -> Result<Vec<Arc<[u8]>>> {
+        let places = run.series_rows().map(|(place, _, _)| place as usize);
+        match &self.keys {
+            Keys::Known(keys) => Ok(places.map(|place| Arc::clone(&keys[place])).collect()),
+            Keys::Within(view) => {
+                let ids: Vec<u32> = places.map(|place| self.reader.series()[place]).collect();
+                view.keys(&ids)
             }
-            picks.push(values.len() as u32 - 1);
         }
-        let values = StringArray::from(values);
-        arrow::compute::take(&values, &UInt32Array::from(picks), None)
-            .expect("picks are inside the values")
     }
+}
+
+/// Builds a tag's column: each series' value once, then as often as it has rows.
+fn tag_column(run: &Run, keys: &[Arc<[u8]>], id: ColumnId) -> ArrayRef {
+    let values: StringArray = keys.iter().map(|key| tag(key, id)).collect();
+    let mut picks = Vec::with_capacity(run.rows());
+    for (number, (_, start, end)) in run.series_rows().enumerate() {
+        picks.resize(picks.len() + end - start, number as u32);
+    }
+    arrow::compute::take(&values, &UInt32Array::from(picks), None)
+        .expect("picks are inside the values")
 }
 
 /// Returns about how many rows of the table lie within the times.

@@ -154,8 +154,10 @@ impl VersionEdit {
         self.files.splice(at..at, later.files);
         self.tombstones.retain(|number| !later.removed.contains(number));
         self.tombstones.extend(later.tombstones);
-        self.segments.retain(|number| !later.removed.contains(number));
-        self.segments.extend(later.segments);
+        let gone = |number: &u64| later.removed.contains(number);
+        let at = self.segments.iter().position(gone).unwrap_or(self.segments.len());
+        self.segments.retain(|number| !gone(number));
+        self.segments.splice(at..at, later.segments);
         self.next_file = self.next_file.max(later.next_file);
         self.applied = later.applied;
         self.raft_state = later.raft_state;

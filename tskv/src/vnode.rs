@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use model::{Points, TableId, VnodeId};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use crate::checksum::PinnedRows;
 use crate::command::{Change, Command, Outcome};
@@ -20,11 +20,11 @@ use crate::compaction::CompactionTotals;
 use crate::disk::Disk;
 use crate::error::{Context, Error, Result};
 use crate::image::{self, PinnedImage};
+use crate::index::{SeriesCache, SeriesIndex};
 use crate::memcache::Memcache;
 use crate::run::Run;
 use crate::scan::{ScanRequest, VnodeScan};
 use crate::schemas::Schemas;
-use crate::series::SeriesTable;
 use crate::sessions::{Seen, Sessions, WriteId};
 use crate::summary::{Summary, VersionEdit};
 use crate::tombstone::{Deleted, Tombstone};
@@ -52,6 +52,8 @@ pub struct VnodeConfig {
     pub folder: PathBuf,
     /// Counts the bytes of rows in memory.
     pub gauge: Arc<MemcacheGauge>,
+    /// The ids of series met lately.
+    pub cache: Arc<SeriesCache>,
     /// What the catalog knows of tables.
     pub schemas: Schemas,
 }
@@ -64,7 +66,8 @@ pub struct Vnode {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) gauge: Arc<MemcacheGauge>,
     pub(crate) schemas: Schemas,
-    pub(crate) series: RwLock<SeriesTable>,
+    pub(crate) cache: Arc<SeriesCache>,
+    pub(crate) series: SeriesIndex,
     pub(crate) state: Mutex<State>,
     /// Held through a flush, so that flushes follow one another, and while an edit is appended.
     pub(crate) summary: Mutex<Summary>,
@@ -83,7 +86,6 @@ pub(crate) struct State {
     pub(crate) version: Arc<Version>,
     pub(crate) sessions: Sessions,
     pub(crate) progress: Option<Progress>,
-    pub(crate) flushed_series: usize,
     /// Numbers what arrives in memory, from 1 on.
     arrivals: u64,
 }
@@ -118,14 +120,14 @@ impl Vnode {
     /// # Errors
     /// Files the summary names that are missing or damaged: `Corrupt`, naming the file.
     pub fn open(config: VnodeConfig, id: VnodeId) -> Result<Self> {
-        let VnodeConfig { disk, folder, gauge, schemas } = config;
+        let VnodeConfig { disk, folder, gauge, cache, schemas } = config;
         for part in ["tsm", "index"] {
             let folder = folder.join(part);
             disk.make_folders(&folder).context("make", &folder)?;
         }
         let summary = Summary::open(Arc::clone(&disk), &folder.join("summary"))?;
         let whole = summary.whole().clone();
-        let (version, series) = image::load(&*disk, &folder, &whole)?;
+        let (version, series) = image::load(&*disk, &folder, &whole, &cache)?;
         remove_strangers(&*disk, &folder, &whole)?;
         let progress = (!whole.raft_state.is_empty())
             .then_some(Progress { applied: whole.applied, raft_state: whole.raft_state });
@@ -135,7 +137,6 @@ impl Vnode {
             version: Arc::new(version),
             sessions: whole.sessions,
             progress,
-            flushed_series: series.len(),
             arrivals: 0,
         };
         Ok(Self {
@@ -144,7 +145,8 @@ impl Vnode {
             disk,
             gauge,
             schemas,
-            series: RwLock::new(series),
+            cache,
+            series,
             state: Mutex::new(state),
             summary: Mutex::new(summary),
             compacting: Mutex::new(()),
@@ -189,7 +191,8 @@ impl Vnode {
     /// Applies the commands of one log entry and notes the progress that comes with them.
     ///
     /// # Errors
-    /// Bytes that are no command: the replica must stop, for its log is not what was proposed.
+    /// Bytes that are no command: the replica must stop, for its log is not what was proposed. Series
+    /// that cannot be looked up: it must stop as well.
     pub fn apply(&self, progress: Progress, commands: &[Bytes]) -> Result<Vec<Outcome>> {
         let decoded = commands.iter().map(|command| Command::decode(command));
         let decoded =
@@ -200,7 +203,7 @@ impl Vnode {
             outcomes.push(match state.note(command.id, command.time_ns) {
                 Some(outcome) => outcome,
                 None => {
-                    let bytes = self.apply_change(&mut state, progress.applied, command.change);
+                    let bytes = self.apply_change(&mut state, progress.applied, command.change)?;
                     self.gauge.0.fetch_add(bytes, Ordering::AcqRel);
                     Outcome::Applied
                 }
@@ -213,21 +216,22 @@ impl Vnode {
     }
 
     /// Does what a command says. Returns the bytes it takes in memory.
-    fn apply_change(&self, state: &mut State, index: u64, change: Change) -> usize {
-        match change {
+    fn apply_change(&self, state: &mut State, index: u64, change: Change) -> Result<usize> {
+        Ok(match change {
             Change::Write(batches) => {
                 let mut bytes = 0;
                 for points in batches {
-                    let (table, run) = self.run_of(points);
+                    let (table, run, of_series) = self.run_of(points)?;
                     let order = state.arrive();
                     bytes += state.mutable.push(table, order, run);
+                    bytes += state.mutable.hold(of_series);
                 }
                 bytes
             }
-            Change::DeleteRows(points) => self.delete_rows(state, index, &points),
+            Change::DeleteRows(points) => self.delete_rows(state, index, &points)?,
             Change::Move { deleted, written } => {
-                let bytes = self.delete_rows(state, index, &deleted);
-                bytes + self.apply_change(state, index, Change::Write(vec![written]))
+                let bytes = self.delete_rows(state, index, &deleted)?;
+                bytes + self.apply_change(state, index, Change::Write(vec![written]))?
             }
             Change::Checksum => {
                 self.pin_for_checksum(state, index);
@@ -237,42 +241,36 @@ impl Vnode {
                 let rows = if filter.terms.is_empty() {
                     Deleted::All(times)
                 } else {
-                    let found = self.series.read().matching(table, &filter);
-                    Deleted::Series(found.into_iter().map(|(id, _)| id).collect(), times)
+                    Deleted::Series(self.series.matching(table, &filter)?.ids, times)
                 };
                 let order = state.arrive();
                 state.mutable.delete(order, Tombstone { index, table, rows })
             }
-        }
+        })
     }
 
-    fn delete_rows(&self, state: &mut State, index: u64, points: &Points) -> usize {
-        let rows = Deleted::Rows(self.known_rows(points));
+    fn delete_rows(&self, state: &mut State, index: u64, points: &Points) -> Result<usize> {
+        let rows = Deleted::Rows(self.known_rows(points)?);
         let order = state.arrive();
-        state.mutable.delete(order, Tombstone { index, table: points.table, rows })
+        Ok(state.mutable.delete(order, Tombstone { index, table: points.table, rows }))
     }
 
-    fn run_of(&self, points: Points) -> (TableId, Run) {
-        let ids: Vec<u32> = {
-            let mut series = self.series.write();
-            points.series.iter().map(|key| series.id(key)).collect()
-        };
+    /// Returns the table and the rows of a batch, and the bytes its new series take.
+    fn run_of(&self, points: Points) -> Result<(TableId, Run, usize)> {
+        let (ids, bytes) = self.series.give_ids(&points.series)?;
         let series = points.row_series.iter().map(|number| ids[*number as usize]).collect();
-        (points.table, Run::sort(series, points.times, &points.fields))
+        Ok((points.table, Run::sort(series, points.times, &points.fields), bytes))
     }
 
     /// Returns the rows a batch names, of series there are, sorted.
-    fn known_rows(&self, points: &Points) -> Vec<(u32, i64)> {
-        let ids: Vec<Option<u32>> = {
-            let series = self.series.read();
-            points.series.iter().map(|key| series.find(key)).collect()
-        };
+    fn known_rows(&self, points: &Points) -> Result<Vec<(u32, i64)>> {
+        let ids = self.series.find(&points.series)?;
         let rows = points.row_series.iter().zip(&points.times);
         let mut rows: Vec<(u32, i64)> =
             rows.filter_map(|(number, time)| Some((ids[*number as usize]?, *time))).collect();
         rows.sort_unstable();
         rows.dedup();
-        rows
+        Ok(rows)
     }
 
     /// Returns the bytes of rows not yet in a file.
@@ -290,15 +288,18 @@ impl Vnode {
             file_bytes: version.files.iter().map(|one| one.file.bytes()).sum(),
             tombstones: version.tombstones.len(),
             memcache_bytes,
-            series: self.series.read().len(),
+            series: self.series.len(),
         }
     }
 
-    /// Pins what is visible now and prepares to read it.
-    pub fn scan(&self, request: ScanRequest) -> VnodeScan {
+    /// Pins what is visible now and prepares to read it. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A damaged segment of the index, what the disk says.
+    pub fn scan(&self, request: ScanRequest) -> Result<VnodeScan> {
         let pinned = self.pin(request.table);
         // After the pin: rows pinned have their series already.
-        let series = self.series.read().matching(request.table, &request.filter);
+        let series = self.series.matching(request.table, &request.filter)?;
         VnodeScan::new(&pinned, series, request)
     }
 
@@ -312,7 +313,8 @@ impl Vnode {
     /// `Corrupt`, naming file and offset.
     pub fn verify(&self) -> Result<()> {
         let version = Arc::clone(&self.state.lock().version);
-        version.files.iter().try_for_each(|one| one.file.verify())
+        version.files.iter().try_for_each(|one| one.file.verify())?;
+        self.series.segments().iter().try_for_each(|segment| segment.verify())
     }
 }
 

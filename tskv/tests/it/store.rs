@@ -16,7 +16,7 @@ use tskv::disk::SimDisk;
 use tskv::wal::{VnodeLog, Wal, WalConfig};
 use tskv::{
     CompactionWish, Error, MemcacheGauge, Outcome, Progress, ScanColumn, ScanRequest, Schemas,
-    SeriesFilter, Vnode, VnodeConfig, VnodeScan, WriteId, encode_delete_matching,
+    SeriesCache, SeriesFilter, Vnode, VnodeConfig, VnodeScan, WriteId, encode_delete_matching,
     encode_delete_rows, encode_write,
 };
 
@@ -57,7 +57,8 @@ impl TestVnode {
         let wal = Wal::open(Arc::<SimDisk>::clone(&disk), Path::new("wal"), &config)?;
         let gauge = Arc::new(MemcacheGauge::default());
         let folder = Path::new("vnode").to_path_buf();
-        let config = VnodeConfig { disk, folder, gauge, schemas: Schemas::unknown() };
+        let cache = Arc::new(SeriesCache::default());
+        let config = VnodeConfig { disk, folder, gauge, cache, schemas: Schemas::unknown() };
         let vnode = Vnode::open(config, VNODE)?;
         let log = wal.log(VNODE);
         let applied = vnode.progress().map_or(0, |progress| progress.applied);
@@ -141,19 +142,19 @@ impl TestVnode {
 
     /// Reads what lies within `times` and is kept by `filter`, and checks the promised order.
     pub(crate) fn scan(&self, times: TimeRange, filter: SeriesFilter) -> Result<Rows, Error> {
-        Self::read(self.vnode.scan(Self::request(times, filter)))
+        Self::read(self.vnode.scan(Self::request(times, filter))?)
     }
 
     /// Reads the last row of each tag within `times`.
     pub(crate) fn last_rows(&self, times: TimeRange) -> Result<Rows, Error> {
         let request = Self::request(times, SeriesFilter::default());
-        Self::read(self.vnode.scan(request).only_last_rows())
+        Self::read(self.vnode.scan(request)?.only_last_rows())
     }
 
     /// Returns the number of rows, where it is known without reading them.
     pub(crate) fn exact_rows(&self) -> Option<usize> {
         let request = Self::request(TimeRange::ALL, SeriesFilter::default());
-        self.vnode.scan(request).exact().map(|exact| exact.rows)
+        self.vnode.scan(request).ok()?.exact().map(|exact| exact.rows)
     }
 
     fn request(times: TimeRange, filter: SeriesFilter) -> ScanRequest {

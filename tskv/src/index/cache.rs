@@ -1,0 +1,110 @@
+//! The ids of keys met lately, of all vnodes of a node. It is a cache only: what it does not know is
+//! looked up.
+//!
+//! A key is known by 128 bits of XXH3 under a salt that nobody outside can know, so that no two keys that
+//! are met are taken for one another.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use twox_hash::XxHash3_128;
+
+/// Parts with a lock of their own.
+const SHARDS: usize = 16;
+/// Keys of a generation of a shard: two generations of all are 2 Mi keys, some 64 MiB.
+const GENERATION_KEYS: usize = 64 << 10;
+
+/// What a key is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Mark(u64, u64);
+
+/// Tells the keys of one index from those of others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Salt(u64);
+
+/// The ids of keys met lately.
+#[derive(Debug)]
+pub struct SeriesCache {
+    shards: Vec<Mutex<Generations>>,
+}
+
+/// When the young one is full it becomes the old one, and what was old is forgotten.
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashMap<Mark, u32, RandomState>,
+    old: HashMap<Mark, u32, RandomState>,
+}
+
+impl Default for SeriesCache {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl Salt {
+    pub(super) fn mark(self, key: &[u8]) -> Mark {
+        let hash = XxHash3_128::oneshot_with_seed(self.0, key);
+        Mark((hash >> 64) as u64, hash as u64)
+    }
+}
+
+impl SeriesCache {
+    /// Returns a salt that no other index has.
+    pub(super) fn salt(&self) -> Salt {
+        Salt(rand::random())
+    }
+
+    pub(super) fn get(&self, mark: Mark) -> Option<u32> {
+        let mut generations = self.shard(mark).lock();
+        if let Some(id) = generations.young.get(&mark) {
+            return Some(*id);
+        }
+        let id = generations.old.get(&mark).copied()?;
+        generations.put(mark, id);
+        Some(id)
+    }
+
+    pub(super) fn put(&self, mark: Mark, id: u32) {
+        self.shard(mark).lock().put(mark, id);
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.shards.iter().for_each(|shard| *shard.lock() = Generations::default());
+    }
+
+    fn shard(&self, mark: Mark) -> &Mutex<Generations> {
+        &self.shards[(mark.0 % SHARDS as u64) as usize]
+    }
+}
+
+impl Generations {
+    fn put(&mut self, mark: Mark, id: u32) {
+        if self.young.len() >= GENERATION_KEYS {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(mark, id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_met_lately_is_known_and_memory_is_bounded() {
+        let cache = SeriesCache::default();
+        let (salt, other) = (cache.salt(), cache.salt());
+        let all = 4 * SHARDS * GENERATION_KEYS;
+        for n in 0..all {
+            cache.put(salt.mark(&n.to_le_bytes()), n as u32);
+        }
+        let last = all - 1;
+        assert_eq!(cache.get(salt.mark(&last.to_le_bytes())), Some(last as u32));
+        assert_eq!(cache.get(other.mark(&last.to_le_bytes())), None);
+        let kept = |one: &Generations| one.young.len() + one.old.len();
+        let kept: usize = cache.shards.iter().map(|shard| kept(&shard.lock())).sum();
+        assert!(kept <= 2 * SHARDS * GENERATION_KEYS, "{kept}");
+    }
+}
