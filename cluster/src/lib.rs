@@ -58,7 +58,7 @@ pub use read::{Scan, ScanPart, Scans};
 pub use replica_set::{VnodeLogStore, VnodeMachine};
 use service::{Held, RowsService, VnodeMembers};
 pub use tskv::wal::WalTotals;
-pub use tskv::{ExactCounts, ScanColumn, ScanRequest, SeriesFilter};
+pub use tskv::{ExactCounts, ScanColumn, ScanRequest, SeriesFilter, TagTest};
 pub use upkeep::LocalSize;
 use vnodes::Vnodes;
 

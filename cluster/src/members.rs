@@ -75,10 +75,13 @@ impl Cluster {
             let mut stay = set.vnodes.iter().filter(|place| place.state != VnodeState::Leaving);
             let Some(first) = stay.next().filter(|first| first.id.0 != member) else { continue };
             let status = hosted.group.status();
-            let holds_all = |one: &replication::MemberStatus| {
-                one.member == first.id.0 && one.votes && one.matched == status.last_index
+            // Under writes it never holds all: what it lacks it is given while they wait.
+            let last = status.last_index.unwrap_or(0);
+            let follows = |one: &replication::MemberStatus| {
+                let near = one.matched.is_some_and(|has| has + LAG_MAX >= last);
+                one.member == first.id.0 && one.votes && near
             };
-            let fit = status.settled && status.members.iter().any(holds_all);
+            let fit = status.settled && status.members.iter().any(follows);
             if !hosted.group.leads() || !fit || !answers(first.node) {
                 continue;
             }

@@ -28,6 +28,8 @@ const HELD_BYTES_MAX: usize = 512 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The bytes that must come in a second from then on.
 const PACE: usize = 1 << 10;
+/// The least that is unpacked at once.
+const PIECE_BYTES: usize = 64 << 10;
 /// Bytes a permit of the budget stands for.
 const PERMIT_BYTES: usize = 1 << 10;
 /// How framed snappy begins; a body that begins otherwise is one block of it.
@@ -39,8 +41,10 @@ pub(crate) struct Bodies {
 }
 
 /// A share of the budget; given back when it is dropped.
-#[derive(Default)]
-pub(crate) struct Held(Option<OwnedSemaphorePermit>);
+pub(crate) struct Held {
+    free: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+}
 
 impl Default for Bodies {
     fn default() -> Self {
@@ -48,42 +52,46 @@ impl Default for Bodies {
     }
 }
 
+impl Held {
+    /// Takes more of the budget until it is for so many bytes, or fails: who waited for it would hold what
+    /// others wait for.
+    fn grow_to(&mut self, bytes: usize) -> Result<(), Failure> {
+        let has = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = bytes.div_ceil(PERMIT_BYTES).saturating_sub(has);
+        let permits = u32::try_from(more).unwrap_or(u32::MAX);
+        let Ok(more) = Arc::clone(&self.free).try_acquire_many_owned(permits) else {
+            let message = "the bodies of requests hold all memory they may";
+            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "53200", message));
+        };
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
+        }
+        Ok(())
+    }
+}
+
 impl Bodies {
-    /// Reads a body and unpacks it as its headers say.
+    /// Reads a body as it comes.
     ///
     /// # Errors
-    /// 408 for one that comes too slowly, 413 for too many bytes, 415 for an encoding that is not known,
-    /// 400 for bytes that are not of it, 503 while others hold the budget.
-    pub(crate) async fn take(
-        &self,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Result<(Bytes, Held), Failure> {
-        let (packed, mut held) = self.read(body).await?;
-        let Some(coding) = headers.get(CONTENT_ENCODING) else { return Ok((packed, held)) };
-        let coding = coding.to_str().unwrap_or_default().to_ascii_lowercase();
-        if matches!(coding.as_str(), "" | "identity") {
-            return Ok((packed, held));
-        }
-        let unpacked = tokio::task::spawn_blocking(move || unpack(&coding, &packed)).await;
-        let unpacked = unpacked.map_err(|_| Failure::bad_request("the body does not unpack"))??;
-        self.hold(&mut held, unpacked.len())?;
-        Ok((unpacked, held))
-    }
-
-    async fn read(&self, body: Body) -> Result<(Bytes, Held), Failure> {
+    /// 408 for one that comes too slowly, 413 for too many bytes, 503 while others hold the budget.
+    pub(crate) async fn read(&self, body: Body) -> Result<(Bytes, Held), Failure> {
         if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
             return Err(too_large());
         }
-        let begun = Instant::now();
+        let (begun, mut last) = (Instant::now(), Instant::now());
         let mut chunks = body.into_data_stream();
-        let (mut bytes, mut held) = (BytesMut::new(), Held::default());
+        let mut held = Held { free: Arc::clone(&self.free), permit: None };
+        let mut bytes = BytesMut::new();
         loop {
             let pace = Duration::from_secs((bytes.len() / PACE) as u64);
-            let Ok(chunk) = timeout_at(begun + PATIENCE + pace, chunks.next()).await else {
+            let until = (begun + pace).min(last) + PATIENCE;
+            let Ok(chunk) = timeout_at(until, chunks.next()).await else {
                 let message = format!("the body comes slower than {PACE} bytes a second");
                 return Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "08006", message));
             };
+            last = Instant::now();
             let Some(chunk) = chunk else { return Ok((bytes.freeze(), held)) };
             let chunk = chunk.map_err(|error| {
                 Failure::bad_request(format!("the body could not be read: {error}"))
@@ -91,24 +99,33 @@ impl Bodies {
             if bytes.len() + chunk.len() > BODY_BYTES_MAX {
                 return Err(too_large());
             }
-            self.hold(&mut held, chunk.len())?;
+            held.grow_to(bytes.len() + chunk.len())?;
             bytes.extend_from_slice(&chunk);
         }
     }
+}
 
-    /// Takes more of the budget, or nothing: who waited for it would hold what others wait for.
-    fn hold(&self, held: &mut Held, bytes: usize) -> Result<(), Failure> {
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        let Ok(more) = Arc::clone(&self.free).try_acquire_many_owned(permits) else {
-            let message = "the bodies of requests hold all memory they may";
-            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "53200", message));
-        };
-        match &mut held.0 {
-            Some(permit) => permit.merge(more),
-            None => held.0 = Some(more),
-        }
-        Ok(())
+/// Unpacks a body as its headers say.
+///
+/// # Errors
+/// 415 for an encoding that is not known, 400 for bytes that are not of it, 413 for too many bytes, 503
+/// while others hold the budget.
+pub(crate) async fn unpacked(
+    headers: &HeaderMap,
+    packed: Bytes,
+    mut held: Held,
+) -> Result<(Bytes, Held), Failure> {
+    let Some(coding) = headers.get(CONTENT_ENCODING) else { return Ok((packed, held)) };
+    let coding = coding.to_str().unwrap_or_default().to_ascii_lowercase();
+    if matches!(coding.as_str(), "" | "identity") {
+        return Ok((packed, held));
     }
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let mut hold = |bytes: usize| held.grow_to(packed.len() + bytes);
+        let body = unpack(&coding, &packed, &mut hold)?;
+        Ok((body, held))
+    });
+    unpacking.await.map_err(|_| Failure::bad_request("the body does not unpack"))?
 }
 
 fn too_large() -> Failure {
@@ -116,26 +133,35 @@ fn too_large() -> Failure {
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "54000", message)
 }
 
+/// Asked before so many bytes are held.
+type Hold<'a> = &'a mut dyn FnMut(usize) -> Result<(), Failure>;
+
 /// Unpacks a body of a coding.
-fn unpack(coding: &str, packed: &[u8]) -> Result<Bytes, Failure> {
+fn unpack(coding: &str, packed: &[u8], hold: Hold<'_>) -> Result<Bytes, Failure> {
     let bytes_max = packed.len().saturating_mul(RATIO_MAX);
     let bytes_max = bytes_max.clamp(RATIO_FREE_BYTES, UNPACKED_BYTES_MAX);
     match coding {
-        "gzip" | "x-gzip" => read(flate2::read::MultiGzDecoder::new(packed), bytes_max),
+        "gzip" | "x-gzip" => read(flate2::read::MultiGzDecoder::new(packed), bytes_max, hold),
         // The name means zlib's format (RFC 9110, 8.4.1.2); some send what it is made of.
-        "deflate" if is_zlib(packed) => read(flate2::read::ZlibDecoder::new(packed), bytes_max),
-        "deflate" => read(flate2::read::DeflateDecoder::new(packed), bytes_max),
-        "br" => read(brotli::Decompressor::new(packed, PERMIT_BYTES), bytes_max),
+        "deflate" if is_zlib(packed) => {
+            read(flate2::read::ZlibDecoder::new(packed), bytes_max, hold)
+        }
+        "deflate" => read(flate2::read::DeflateDecoder::new(packed), bytes_max, hold),
+        "br" => read(brotli::Decompressor::new(packed, PERMIT_BYTES), bytes_max, hold),
         "zstd" => read(
             zstd::stream::read::Decoder::new(packed)
                 .map_err(|error| Failure::bad_request(format!("the body is not zstd: {error}")))?,
             bytes_max,
+            hold,
         ),
-        "lz4" => read(lz4_flex::frame::FrameDecoder::new(packed), bytes_max),
+        "lz4" => read(lz4_flex::frame::FrameDecoder::new(packed), bytes_max, hold),
         "snappy" if packed.starts_with(SNAPPY_FRAMES) => {
-            read(snap::read::FrameDecoder::new(packed), bytes_max)
+            read(snap::read::FrameDecoder::new(packed), bytes_max, hold)
         }
-        "snappy" => snappy_block(packed, bytes_max),
+        "snappy" => {
+            hold(bytes_max.min(snap::raw::decompress_len(packed).unwrap_or(0)))?;
+            snappy_block(packed, bytes_max)
+        }
         other => {
             let message = format!(
                 "content encoding \"{other}\" is none of gzip, deflate, br, zstd, snappy, lz4"
@@ -161,14 +187,23 @@ pub(crate) fn snappy_block(packed: &[u8], bytes_max: usize) -> Result<Bytes, Fai
     Ok(snap::raw::Decoder::new().decompress_vec(packed).map_err(rubbish)?.into())
 }
 
-fn read(unpacking: impl Read, bytes_max: usize) -> Result<Bytes, Failure> {
+fn read(mut unpacking: impl Read, bytes_max: usize, hold: Hold<'_>) -> Result<Bytes, Failure> {
     let mut unpacked = Vec::new();
-    let read = unpacking.take(bytes_max as u64 + 1).read_to_end(&mut unpacked);
-    read.map_err(|error| Failure::bad_request(format!("the body does not unpack: {error}")))?;
-    if unpacked.len() > bytes_max {
-        return Err(bomb(bytes_max));
+    loop {
+        // As much as there is once more, for that is what a list of bytes grows by.
+        let more = unpacked.len().clamp(PIECE_BYTES, bytes_max + 1);
+        hold(unpacked.len() + more)?;
+        unpacked.reserve_exact(more);
+        let read = unpacking.by_ref().take(more as u64).read_to_end(&mut unpacked);
+        let read = read
+            .map_err(|error| Failure::bad_request(format!("the body does not unpack: {error}")))?;
+        if unpacked.len() > bytes_max {
+            return Err(bomb(bytes_max));
+        }
+        if read < more {
+            return Ok(unpacked.into());
+        }
     }
-    Ok(unpacked.into())
 }
 
 fn bomb(bytes_max: usize) -> Failure {
@@ -186,6 +221,10 @@ mod tests {
         let mut packed = packer.put(bytes).unwrap();
         packed.extend(packer.end().unwrap());
         packed
+    }
+
+    fn unpack(coding: &str, packed: &[u8]) -> Result<Bytes, Failure> {
+        super::unpack(coding, packed, &mut |_| Ok(()))
     }
 
     #[test]
@@ -217,11 +256,20 @@ mod tests {
         };
         let bodies = Bodies::default();
         let status = |failure: Failure| failure.status();
-        let crawls = bodies.take(&HeaderMap::new(), dripping(10, 1)).await;
+        let crawls = bodies.read(dripping(10, 1)).await;
         assert_eq!(crawls.map(|_| ()).map_err(status), Err(StatusCode::REQUEST_TIMEOUT));
-        let (bytes, held) = bodies.take(&HeaderMap::new(), dripping(2_048, 1)).await.unwrap();
+        let (bytes, held) = bodies.read(dripping(2_048, 1)).await.unwrap();
         assert_eq!(bytes.len(), 30 * 2_048);
-        drop(held);
+        let silent = bodies.read(dripping(60_000, 11)).await;
+        assert_eq!(silent.map(|_| ()).map_err(status), Err(StatusCode::REQUEST_TIMEOUT));
+        let held_bytes = || HELD_BYTES_MAX - bodies.free.available_permits() * PERMIT_BYTES;
+        assert_eq!(held_bytes(), 30 * 2_048);
+        let packed = packed(Coding::Gzip, &vec![7; 100_000]);
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_ENCODING, "gzip".parse().unwrap());
+        let (bytes, more) = unpacked(&headers, packed.into(), held).await.unwrap();
+        assert!(bytes.len() == 100_000 && held_bytes() >= 100_000);
+        drop(more);
         assert_eq!(bodies.free.available_permits() * PERMIT_BYTES, HELD_BYTES_MAX);
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use query::Session;
 
 use crate::auth::Parameters;
-use crate::body::Held;
+use crate::body::{Held, unpacked};
 use crate::failure::Failure;
 use crate::server::{PeerAddr, Shared};
 
@@ -36,7 +36,9 @@ impl FromRequest<Arc<Shared>> for Call {
         let Query(parameters) = Query::<Parameters>::try_from_uri(&head.uri)
             .map_err(|error| Failure::bad_request(error.body_text()))?;
         let session = shared.doorkeeper.enter(&head.headers, &parameters, peer.0).await?;
-        let (body, held) = shared.bodies.take(&head.headers, body).await?;
+        let (packed, held) = shared.bodies.read(body).await?;
+        shared.metrics.bytes_in(head.uri.path(), packed.len());
+        let (body, held) = unpacked(&head.headers, packed, held).await?;
         let (shared, headers) = (Arc::clone(shared), head.headers);
         Ok(Self { shared, session, peer, parameters, headers, body, _held: held })
     }

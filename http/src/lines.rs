@@ -18,6 +18,11 @@ use query::RowBatch;
 
 /// The most lines that are reported one by one.
 const REPORTED_MAX: usize = 100;
+/// The most tables and sets of fields of one body.
+const GROUPS_MAX: usize = 10_000;
+/// The most tags of a series, and fields of a line.
+const TAGS_MAX: usize = 256;
+const FIELDS_MAX: usize = 4_096;
 
 /// The unit of times that are written as numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +86,7 @@ impl Precision {
 pub fn parse(body: &[u8], precision: Precision, now_ns: i64) -> Parsed {
     let mut reading = Reading::default();
     let mut parsed = Parsed::default();
-    for (number, line) in (Lines { rest: body, number: 1 }) {
+    for (number, line) in (Lines { rest: body, number: 1, texts_end: true }) {
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
             continue;
@@ -105,6 +110,8 @@ struct Lines<'a> {
     rest: &'a [u8],
     /// The number of the line that comes next.
     number: usize,
+    /// No text that never ends was met so far: each costs a look at all that follows, so only one is.
+    texts_end: bool,
 }
 
 impl<'a> Iterator for Lines<'a> {
@@ -118,12 +125,16 @@ impl<'a> Iterator for Lines<'a> {
         let number = self.number;
         let newline = memchr(b'\n', self.rest).unwrap_or(self.rest.len());
         let first = self.rest.get(..newline).unwrap_or_default();
-        let end = match memchr(b'"', first) {
-            // A quote that never ends spoils its line, not all that follow. There is one at most: what is
-            // left has an even number of quotes, so that no other line costs a look at all of it.
-            Some(_) => quoted_end(self.rest).unwrap_or(newline),
-            None => newline,
-        };
+        let mut end = newline;
+        if self.texts_end
+            && let Some(fields) = fields_with_quotes(first)
+        {
+            match quoted_end(self.rest.get(fields..).unwrap_or_default()) {
+                Some(found) => end = fields + found,
+                // It spoils its line, not all that follow.
+                None => self.texts_end = false,
+            }
+        }
         let line = self.rest.get(..end).unwrap_or_default();
         self.rest = self.rest.get(end + 1..).unwrap_or_default();
         self.number += 1 + memchr_iter(b'\n', line).count();
@@ -131,7 +142,20 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// Returns where a line with quotes ends; `None` where the last of them never does.
+/// Returns where the fields of a line begin, where there are quotes in them: quotes in comments and tags are
+/// letters like others.
+fn fields_with_quotes(line: &[u8]) -> Option<usize> {
+    memchr(b'"', line)?;
+    let blanks = line.len() - line.trim_ascii_start().len();
+    let line = line.trim_ascii_start();
+    if line.starts_with(b"#") {
+        return None;
+    }
+    let (head, fields) = split_unescaped(line, b' ')?;
+    memchr(b'"', fields).map(|_| blanks + head.len() + 1)
+}
+
+/// Returns where fields with quotes end, and their line; `None` where the last of them never does.
 fn quoted_end(bytes: &[u8]) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     for (at, byte) in bytes.iter().enumerate() {
@@ -245,11 +269,14 @@ impl<'a> Reading<'a> {
     fn group(&mut self, head: u32) -> Result<usize, String> {
         let head = self.heads.get(head as usize).ok_or("no head")?;
         self.shape.clear();
-        self.shape.extend_from_slice(head.table.as_bytes());
-        for (name, value) in &self.fields {
-            self.shape.extend_from_slice(&[0, value.code()]);
+        // Each part behind its length: names may hold any byte.
+        let mut put = |code: u8, name: &[u8]| {
+            self.shape.push(code);
+            self.shape.extend_from_slice(&name.len().to_le_bytes());
             self.shape.extend_from_slice(name);
-        }
+        };
+        put(0, head.table.as_bytes());
+        self.fields.iter().for_each(|(name, value)| put(value.code(), name));
         if let Some((shape, group)) = &self.last
             && *shape == self.shape
         {
@@ -258,6 +285,9 @@ impl<'a> Reading<'a> {
         let group = match self.by_shape.get(&self.shape) {
             Some(group) => *group,
             None => {
+                if self.groups.len() == GROUPS_MAX {
+                    return Err(format!("more than {GROUPS_MAX} tables and sets of fields"));
+                }
                 self.groups.push(Group::new(&head.table, &self.fields)?);
                 self.by_shape.insert(self.shape.clone(), self.groups.len() - 1);
                 self.groups.len() - 1
@@ -343,11 +373,11 @@ fn text_of(raw: &[u8]) -> Cow<'_, str> {
 impl Column {
     fn of(value: Value<'_>) -> Self {
         match value {
-            Value::F64(_) => Self::F64(Float64Builder::new()),
-            Value::I64(_) => Self::I64(Int64Builder::new()),
-            Value::U64(_) => Self::U64(UInt64Builder::new()),
-            Value::Bool(_) => Self::Bool(BooleanBuilder::new()),
-            Value::Text(_) => Self::Text(StringBuilder::new()),
+            Value::F64(_) => Self::F64(Float64Builder::with_capacity(0)),
+            Value::I64(_) => Self::I64(Int64Builder::with_capacity(0)),
+            Value::U64(_) => Self::U64(UInt64Builder::with_capacity(0)),
+            Value::Bool(_) => Self::Bool(BooleanBuilder::with_capacity(0)),
+            Value::Text(_) => Self::Text(StringBuilder::with_capacity(0, 0)),
         }
     }
 
@@ -435,6 +465,9 @@ fn parse_head(head: &[u8]) -> Result<Head, String> {
         if tags.iter().any(|(other, _)| *other == name) {
             return Err(format!("tag \"{name}\" twice"));
         }
+        if tags.len() == TAGS_MAX {
+            return Err(format!("more than {TAGS_MAX} tags"));
+        }
         tags.push((name, value));
     }
     Ok(Head { table, tags })
@@ -452,6 +485,9 @@ fn parse_fields<'a>(
             return Err("a field without a value".to_owned());
         }
         let (value, after) = parse_value(after)?;
+        if fields.len() == FIELDS_MAX {
+            return Err(format!("more than {FIELDS_MAX} fields"));
+        }
         fields.push((name, value));
         match after.split_first() {
             Some((b',', more)) => rest = more,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::encoding::text::encode;
@@ -60,6 +60,11 @@ impl Metrics {
         self.rows.get_or_create(&labels).inc_by(rows as u64);
     }
 
+    /// Counts the bytes of a body, as sent, of a path that is served.
+    pub(crate) fn bytes_in(&self, path: &str, bytes: usize) {
+        self.bytes.get_or_create(&vec![("path", path.to_owned())]).inc_by(bytes as u64);
+    }
+
     /// Writes all numbers as text.
     fn text(&self, measures: Vec<Measure>) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix(PREFIX);
@@ -101,8 +106,6 @@ pub(crate) async fn count(
     next: Next,
 ) -> Response {
     let path = request.uri().path().to_owned();
-    let length = request.headers().get(CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let begun = Instant::now();
     let response = next.run(request).await;
     let status = response.status();
@@ -113,7 +116,6 @@ pub(crate) async fn count(
     metrics.requests.get_or_create(&labels).inc();
     let labels = vec![("path", path)];
     metrics.seconds.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
-    metrics.bytes.get_or_create(&labels).inc_by(length.unwrap_or(0));
     response
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::call::Call;
 use crate::failure::Failure;
 use crate::lines::Precision;
-use crate::samples::{Samples, tag_of};
+use crate::samples::{Samples, Stored, tag_of};
 
 /// The most points the answer names one by one.
 const REPORTED_MAX: usize = 100;
@@ -39,25 +39,35 @@ enum Value {
     Text(String),
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Points {
-    One(Point),
-    Many(Vec<Point>),
+/// Points that were not taken.
+#[derive(Default)]
+struct Bad {
+    count: usize,
+    /// The first of them: number and reason.
+    first: Vec<(usize, String)>,
+}
+
+impl Bad {
+    fn push(&mut self, number: usize, reason: String) {
+        self.count += 1;
+        if self.first.len() < REPORTED_MAX {
+            self.first.push((number, reason));
+        }
+    }
 }
 
 /// Takes lines; `put` before one is passed over.
 pub(crate) async fn lines(call: Call) -> Result<Response, Failure> {
     let unit = unit(&call)?;
     let text = call.text()?;
-    let (mut samples, mut bad) = (Samples::default(), Vec::new());
+    let (mut samples, mut bad) = (Samples::default(), Bad::default());
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() {
             continue;
         }
         if let Err(reason) = add_line(&mut samples, line, unit) {
-            bad.push((at + 1, reason));
+            bad.push(at + 1, reason);
         }
     }
     finish(&call, samples, bad).await
@@ -66,16 +76,18 @@ pub(crate) async fn lines(call: Call) -> Result<Response, Failure> {
 /// Takes JSON: a point, or a list of points.
 pub(crate) async fn put(call: Call) -> Result<Response, Failure> {
     let unit = unit(&call)?;
-    let points: Points = serde_json::from_slice(&call.body)
+    let body = call.body.clone();
+    let points = tokio::task::spawn_blocking(move || match body.trim_ascii_start().first() {
+        Some(b'[') => serde_json::from_slice::<Vec<Point>>(&body),
+        _ => serde_json::from_slice(&body).map(|point| vec![point]),
+    });
+    let points = points.await.map_err(|_| Failure::bad_request("the points could not be read"))?;
+    let points = points
         .map_err(|error| Failure::bad_request(format!("the points are not OpenTSDB's: {error}")))?;
-    let points = match points {
-        Points::One(point) => vec![point],
-        Points::Many(points) => points,
-    };
-    let (mut samples, mut bad) = (Samples::default(), Vec::new());
+    let (mut samples, mut bad) = (Samples::default(), Bad::default());
     for (at, point) in points.into_iter().enumerate() {
         if let Err(reason) = add(&mut samples, point, unit) {
-            bad.push((at + 1, reason));
+            bad.push(at + 1, reason);
         }
     }
     finish(&call, samples, bad).await
@@ -125,33 +137,37 @@ fn add(samples: &mut Samples, point: Point, unit: Option<i64>) -> Result<(), Str
 }
 
 /// Stores what could be read; names what could not.
-async fn finish(
-    call: &Call,
-    samples: Samples,
-    mut bad: Vec<(usize, String)>,
-) -> Result<Response, Failure> {
-    let (stored, failed) = samples.store(&call.session).await;
+async fn finish(call: &Call, samples: Samples, mut bad: Bad) -> Result<Response, Failure> {
+    let Stored { rows: stored, rows_failed, failed } = samples.store(&call.session).await;
     call.shared.metrics.rows_in("opentsdb", stored);
     let told = call.parameters.details.is_some() || call.parameters.summary.is_some();
     match failed {
-        Some(error) if bad.is_empty() => return Err(error.into()),
-        Some(error) => bad.push((0, error.message)),
-        None if bad.is_empty() && !told => return Ok(StatusCode::NO_CONTENT.into_response()),
+        // What may be taken another time is to be sent once more, wrong points and all.
+        Some(error) if bad.count == 0 || error.sqlstate.starts_with('5') => {
+            return Err(error.into());
+        }
+        Some(error) => {
+            bad.push(0, error.message);
+            bad.count += rows_failed - 1;
+        }
+        None if bad.count == 0 && !told => return Ok(StatusCode::NO_CONTENT.into_response()),
         None => {}
     }
     if told {
-        let status = if bad.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-        let mut body = json!({ "success": stored, "failed": bad.len() });
+        let status = if bad.count == 0 { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+        let mut body = json!({ "success": stored, "failed": bad.count });
         if call.parameters.details.is_some() {
-            let errors = bad.into_iter().take(REPORTED_MAX);
-            body["errors"] =
-                errors.map(|(point, error)| json!({ "point": point, "error": error })).collect();
+            body["errors"] = bad
+                .first
+                .into_iter()
+                .map(|(point, error)| json!({ "point": point, "error": error }))
+                .collect();
         }
         let kind = [(CONTENT_TYPE, "application/json")];
         return Ok((status, kind, body.to_string()).into_response());
     }
-    let message = format!("partial write: {} points were not taken, {stored} were", bad.len());
-    let lines = bad.into_iter().take(REPORTED_MAX);
+    let message = format!("partial write: {} points were not taken, {stored} were", bad.count);
+    let lines = bad.first.into_iter();
     let lines = lines.map(|(line, reason)| json!({ "line": line, "reason": reason })).collect();
     Err(Failure::new(StatusCode::BAD_REQUEST, "22P02", message).with_lines(lines))
 }

@@ -22,7 +22,7 @@ use crate::samples::{Samples, VALUE, label_of, tag_of};
 const NAME: &str = "__name__";
 const MS_NS: i64 = 1_000_000;
 /// The most bytes of a write once unpacked; Prometheus sends some hundred KiB.
-const WRITE_BYTES_MAX: usize = 32 << 20;
+const WRITE_BYTES_MAX: usize = 16 << 20;
 /// The most bytes of what a read asks, once unpacked.
 const READ_BYTES_MAX: usize = 1 << 20;
 /// The most bytes a read answers with: 16 for a sample, the labels of a series and 64 more.
@@ -141,9 +141,9 @@ pub(crate) async fn write(call: Call) -> Result<StatusCode, Failure> {
         }
         samples.add(&metric, tags, all.into_iter());
     }
-    let (stored, failed) = samples.store(&call.session).await;
-    call.shared.metrics.rows_in("prometheus", stored);
-    match failed {
+    let stored = samples.store(&call.session).await;
+    call.shared.metrics.rows_in("prometheus", stored.rows);
+    match stored.failed {
         Some(error) => Err(error.into()),
         None => Ok(StatusCode::NO_CONTENT),
     }

@@ -21,8 +21,9 @@ use crate::text::{TextForm, TextRows, table};
 /// Rows of a row group of Parquet; they are held until it is full.
 const ROW_GROUP_ROWS: usize = 1 << 17;
 const ROW_GROUP_BYTES: usize = 32 << 20;
-/// The most rows drawn as a table, for the widths of its columns are those of all rows.
+/// The most rows drawn as a table, for the widths of its columns are those of all rows; and their bytes.
 const TABLE_ROWS_MAX: usize = 10_000;
+const TABLE_BYTES_MAX: usize = 32 << 20;
 
 /// A form rows are given in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +43,14 @@ impl RowFormat {
         types.find_map(|one| {
             Some(match one {
                 "*/*" | "text/*" | "text/csv" | "application/csv" | "" => Self::Text(TextForm::Csv),
-                "text/tab-separated-values" | "application/tsv" => Self::Text(TextForm::Tsv),
+                "text/tab-separated-values" | "text/tsv" | "application/tsv" => {
+                    Self::Text(TextForm::Tsv)
+                }
                 "application/json" | "application/*" => Self::Text(TextForm::Json),
                 "application/x-ndjson" | "application/nd-json" | "application/ndjson" => {
                     Self::Text(TextForm::NdJson)
                 }
-                "text/plain" | "application/table" => Self::Table,
+                "text/plain" | "text/table" | "application/table" => Self::Table,
                 "application/vnd.apache.arrow.stream" => Self::Arrow,
                 "application/vnd.apache.parquet" => Self::Parquet,
                 _ => return None,
@@ -72,6 +75,7 @@ pub(crate) enum RowWriter {
     Table {
         batches: Vec<RecordBatch>,
         rows: usize,
+        bytes: usize,
     },
     Arrow(Box<StreamWriter<Vec<u8>>>),
     Parquet(Box<ParquetRows>),
@@ -93,7 +97,7 @@ impl RowWriter {
             RowFormat::Text(form) => Self::Text(TextRows::new(form, schema)),
             RowFormat::Table => {
                 let names = RecordBatch::new_empty(SchemaRef::clone(schema));
-                Self::Table { batches: vec![names], rows: 0 }
+                Self::Table { batches: vec![names], rows: 0, bytes: 0 }
             }
             RowFormat::Arrow => {
                 let writer = StreamWriter::try_new(Vec::new(), schema);
@@ -110,11 +114,11 @@ impl RowWriter {
     pub(crate) fn put(&mut self, batch: RecordBatch) -> Result<Vec<u8>, Error> {
         match self {
             Self::Text(text) => text.put(&batch).map_err(|error| failed(&error)),
-            Self::Table { batches, rows } => {
+            Self::Table { batches, rows, bytes } => {
                 *rows += batch.num_rows();
-                if *rows > TABLE_ROWS_MAX {
-                    let message = format!("a table of more than {TABLE_ROWS_MAX} rows");
-                    return Err(Error::new("54000", message).hint("ask for text/csv"));
+                *bytes += batch.get_array_memory_size();
+                if *rows > TABLE_ROWS_MAX || *bytes > TABLE_BYTES_MAX {
+                    return Err(too_large());
                 }
                 batches.push(batch);
                 Ok(Vec::new())
@@ -134,7 +138,10 @@ impl RowWriter {
     pub(crate) fn end(self) -> Result<Vec<u8>, Error> {
         match self {
             Self::Text(text) => Ok(text.end()),
-            Self::Table { batches, .. } => table(&batches).map_err(|error| failed(&error)),
+            Self::Table { batches, .. } => {
+                let drawn = table(&batches, TABLE_BYTES_MAX).map_err(|error| failed(&error))?;
+                drawn.ok_or_else(too_large)
+            }
             Self::Arrow(mut writer) => {
                 writer.finish().map_err(|error| failed(&error))?;
                 Ok(std::mem::take(writer.get_mut()))
@@ -144,6 +151,11 @@ impl RowWriter {
             }
         }
     }
+}
+
+fn too_large() -> Error {
+    let message = format!("a table of more than {TABLE_ROWS_MAX} rows or {TABLE_BYTES_MAX} bytes");
+    Error::new("54000", message).hint("ask for text/csv")
 }
 
 fn failed(error: &ArrowError) -> Error {
@@ -251,6 +263,12 @@ mod tests {
         let widths: Vec<usize> = text.lines().map(str::len).collect();
         assert!(widths.len() == 8 && widths.iter().all(|width| *width == widths[0]), "{text}");
         let mut writer = RowWriter::new(RowFormat::Table, &sample().schema()).unwrap();
+        let wide = (0..5_000).map(|n| "x".repeat(n / 4_999 * 10_000));
+        let wide: ArrayRef = Arc::new(StringArray::from_iter_values(wide));
+        let wide = RecordBatch::try_from_iter([("s", wide)]).unwrap();
+        let mut drawn = RowWriter::new(RowFormat::Table, &wide.schema()).unwrap();
+        drawn.put(wide).unwrap();
+        assert_eq!(drawn.end().unwrap_err().sqlstate, "54000", "one wide cell widens all");
         let many = (0..=TABLE_ROWS_MAX / 2).try_for_each(|_| writer.put(sample()).map(|_| ()));
         assert_eq!(many.unwrap_err().sqlstate, "54000");
     }

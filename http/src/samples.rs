@@ -17,6 +17,15 @@ pub(crate) struct Samples {
     tables: HashMap<String, Table>,
 }
 
+/// What became of samples.
+pub(crate) struct Stored {
+    pub(crate) rows: usize,
+    pub(crate) rows_failed: usize,
+    /// What the first that was not taken failed with. One that may be taken another time goes before others,
+    /// so that senders repeat.
+    pub(crate) failed: Option<query::Error>,
+}
+
 type Tags = Vec<(String, String)>;
 
 #[derive(Debug, Default)]
@@ -74,10 +83,9 @@ impl Samples {
         }
     }
 
-    /// Stores all samples, each metric by itself; returns how many, and what the first that was not taken
-    /// failed with. One that may be taken another time goes before others, so that senders repeat.
-    pub(crate) async fn store(self, session: &Session) -> (usize, Option<query::Error>) {
-        let (mut stored, mut failed) = (0, None::<query::Error>);
+    /// Stores all samples, each metric by itself.
+    pub(crate) async fn store(self, session: &Session) -> Stored {
+        let (mut rows_stored, mut rows_failed, mut failed) = (0, 0, None::<query::Error>);
         for (name, table) in self.tables {
             if table.times.is_empty() {
                 continue;
@@ -92,14 +100,16 @@ impl Samples {
                 fields: vec![(VALUE.to_owned(), values)],
             };
             match session.write(batch).await {
-                Ok(()) => stored += rows,
-                Err(error) if failed.is_none() || error.sqlstate.starts_with('5') => {
-                    failed = Some(error);
+                Ok(()) => rows_stored += rows,
+                Err(error) => {
+                    rows_failed += rows;
+                    if failed.is_none() || error.sqlstate.starts_with('5') {
+                        failed = Some(error);
+                    }
                 }
-                Err(_) => {}
             }
         }
-        (stored, failed)
+        Stored { rows: rows_stored, rows_failed, failed }
     }
 }
 

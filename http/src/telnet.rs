@@ -18,12 +18,16 @@ use tokio_util::sync::CancellationToken;
 use crate::opentsdb::add_line;
 use crate::samples::Samples;
 
-/// The longest line.
+/// The longest line that is waited for.
 const LINE_BYTES_MAX: usize = 16 << 10;
 /// The most bytes that are read, and the lines among them stored, at once.
 const READ_BYTES: usize = 256 << 10;
 /// How long a connection may say nothing, or leave answers unread.
 const IDLE_PATIENCE: Duration = Duration::from_secs(600);
+/// How long lines may take to be stored when the server stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+/// How requests of HTTP begin: a page in somebody's browser must not write here.
+const HTTP: [&str; 6] = ["GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE"];
 /// How long to wait when the system gives no socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,8 +61,9 @@ impl TelnetServer {
     /// Takes no more lines, and waits for those that are being stored.
     pub async fn close(self) {
         self.stop.cancel();
-        if let Err(error) = self.serving.await {
-            tracing::error!(%error, "the port of OpenTSDB's lines failed");
+        let mut serving = self.serving;
+        if timeout(STOP_PATIENCE, &mut serving).await.is_err() {
+            serving.abort();
         }
     }
 }
@@ -137,7 +142,10 @@ async fn connection(
             answer.text.push_str("error: the line is too long\n");
             answer.ends = true;
         }
-        let written = timeout(IDLE_PATIENCE, tcp.write_all(answer.text.as_bytes())).await;
+        let written = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            written = timeout(IDLE_PATIENCE, tcp.write_all(answer.text.as_bytes())) => written,
+        };
         if answer.ends || !matches!(written, Ok(Ok(()))) {
             return Ok(());
         }
@@ -154,7 +162,10 @@ struct Answer {
 async fn take(session: &Session, lines: &[u8]) -> Answer {
     let (mut samples, mut text, mut ends) = (Samples::default(), String::new(), false);
     for line in lines.split(|byte| *byte == b'\n') {
-        let line = String::from_utf8_lossy(line);
+        let Ok(line) = std::str::from_utf8(line) else {
+            text.push_str("put: not UTF-8\n");
+            continue;
+        };
         let line = line.trim();
         match line.split_ascii_whitespace().next() {
             None => {}
@@ -164,14 +175,15 @@ async fn take(session: &Session, lines: &[u8]) -> Answer {
                 }
             }
             Some("version") => text.push_str(concat!("CnosDB ", env!("CARGO_PKG_VERSION"), "\n")),
-            Some("exit" | "quit") => {
-                ends = true;
-                break;
-            }
+            Some("exit" | "quit") => ends = true,
+            Some(word) if HTTP.contains(&word) => ends = true,
             Some(other) => text.push_str(&format!("unknown command: {other}\n")),
         }
+        if ends {
+            break;
+        }
     }
-    if let (_, Some(error)) = samples.store(session).await {
+    if let Some(error) = samples.store(session).await.failed {
         text.push_str(&format!("put: {}\n", error.message));
     }
     Answer { text, ends }

@@ -113,13 +113,30 @@ impl TextRows {
     }
 }
 
-/// Draws rows as a table.
+/// Draws rows as a table; `None` where that would take more than so many bytes: each cell is as wide as the
+/// widest of its column.
 ///
 /// # Errors
 /// A type that has no text.
-pub(crate) fn table(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
-    let table = pretty_format_batches_with_options(batches, &options())?;
-    Ok(format!("{table}\n").into_bytes())
+pub(crate) fn table(
+    batches: &[RecordBatch],
+    bytes_max: usize,
+) -> Result<Option<Vec<u8>>, ArrowError> {
+    let (options, mut widths, mut rows) = (options(), Vec::new(), 0_usize);
+    for batch in batches {
+        widths.resize(batch.num_columns(), 0_usize);
+        rows += batch.num_rows();
+        for (width, array) in widths.iter_mut().zip(batch.columns()) {
+            let formatter = ArrayFormatter::try_new(array, &options)?;
+            let len = |row: usize| formatter.value(row).to_string().len();
+            *width = (0..batch.num_rows()).map(len).max().unwrap_or(0).max(*width);
+        }
+    }
+    if rows.saturating_mul(widths.iter().sum()) > bytes_max {
+        return Ok(None);
+    }
+    let table = pretty_format_batches_with_options(batches, &options)?;
+    Ok(Some(format!("{table}\n").into_bytes()))
 }
 
 fn options() -> FormatOptions<'static> {

@@ -39,6 +39,8 @@ pub(crate) async fn write(call: Call) -> Result<(), Failure> {
             Err(error) if kept == 0 && failed.is_empty() && is_general(&error) => {
                 return Err(error.into());
             }
+            // What may be taken another time is to be sent once more, wrong lines and all.
+            Err(error) if error.sqlstate.starts_with('5') => return Err(error.into()),
             Err(error) => failed.push((error, lines)),
         }
     }
@@ -59,7 +61,8 @@ fn is_general(error: &Error) -> bool {
 fn refused(parsed: &Parsed, failed: &[(Error, Vec<u32>)], kept: usize) -> Failure {
     let unreadable = parsed.bad.iter().map(|bad| (bad.number, bad.reason.clone()));
     let unwritten = failed.iter().flat_map(|(error, lines)| {
-        lines.iter().map(move |line| (*line as usize, error.message.clone()))
+        let lines = lines.iter().take(REPORTED_MAX);
+        lines.map(move |line| (*line as usize, error.message.clone()))
     });
     let mut all: Vec<(usize, String)> = unreadable.chain(unwritten).collect();
     all.sort();

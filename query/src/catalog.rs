@@ -6,6 +6,7 @@
 mod information_schema;
 mod system;
 mod tables;
+mod tag_tests;
 
 use std::sync::Arc;
 

@@ -71,7 +71,9 @@ impl Session {
         let changed = self.delete_target(delete)?;
         self.check(Need::Write(changed.object()))?;
         let plan = self.physical_plan(&changed.rows(&[]), params.to_vec()).await?;
-        let Some(request) = storage_answers(&plan).cloned() else {
+        // A command names the values of tags, and tests none.
+        let told = storage_answers(&plan).filter(|request| request.filter.tests.is_empty());
+        let Some(request) = told.cloned() else {
             return self.delete_rows(&changed, params).await;
         };
         let lock = self.lock(&changed, request.times).await?;

@@ -148,7 +148,7 @@ impl From<DataFusionError> for Error {
         match error.find_root() {
             DataFusionError::External(inner) => match inner.downcast_ref::<Self>() {
                 Some(own) => own.clone(),
-                None => Self::new("XX000", inner.to_string()),
+                None => expression(&inner.to_string()),
             },
             DataFusionError::ArrowError(inner, _) => arrow(inner),
             DataFusionError::SQL(inner, _) => Self::parser(inner, ""),
@@ -177,6 +177,17 @@ impl From<Error> for DataFusionError {
 impl From<ArrowError> for Error {
     fn from(error: ArrowError) -> Self {
         arrow(&error)
+    }
+}
+
+/// Returns the error of a regular expression that is none, or an unknown one.
+fn expression(text: &str) -> Error {
+    // Drawn over several lines, the reason on the last.
+    match text.rsplit_once("error: ") {
+        Some((drawn, reason)) if drawn.starts_with("regex parse error") => {
+            Error::new("2201B", format!("invalid regular expression: {}", first_line(reason)))
+        }
+        _ => Error::new("XX000", text),
     }
 }
 

@@ -147,14 +147,14 @@ impl Server {
         kill(&mut self.child);
     }
 
-    /// Returns the bytes of memory the process holds.
+    /// Returns the most bytes of memory the process ever held.
     ///
     /// # Panics
     /// Where the system does not say.
-    pub fn resident_bytes(&self) -> u64 {
+    pub fn peak_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.expect("a process has a status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         kib.expect("a status names the memory") * 1_024
     }

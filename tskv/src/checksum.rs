@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::error::Result;
-use crate::index::{FoundSeries, SeriesFilter, SeriesView};
+use crate::index::{SeriesFilter, SeriesIndex};
 use crate::reader::{RowReader, RowRequest};
 use crate::run::Run;
 use crate::schemas::TableFate;
@@ -71,13 +71,12 @@ impl Vnode {
             let TableFate::Live(schema) = self.schemas.table(table) else { continue };
             let fields = schema.fields().map(|(column, value_type)| (column.id, value_type));
             let fields: Vec<(ColumnId, ValueType)> = fields.collect();
-            let FoundSeries { ids: series, view, .. } =
-                self.series.matching(table, &SeriesFilter::default())?;
+            let series = self.series.matching(table, &SeriesFilter::default())?;
             let request =
                 RowRequest { table, times: TimeRange::ALL, fields, series: series.clone() };
             let mut reader = RowReader::new(&pinned, request);
             while let Some(run) = reader.next_run()? {
-                add_run(&mut sum, table, &run, (&series, &view))?;
+                add_run(&mut sum, table, &run, (&series, &self.series))?;
             }
         }
         Ok(Some(sum))
@@ -89,11 +88,11 @@ fn add_run(
     sum: &mut VnodeChecksum,
     table: TableId,
     run: &Run,
-    (series, view): (&[u32], &SeriesView),
+    (series, index): (&[u32], &SeriesIndex),
 ) -> Result<()> {
     let places: Vec<u32> = run.series_rows().map(|(place, _, _)| place).collect();
     let ids: Vec<u32> = places.iter().map(|place| series[*place as usize]).collect();
-    let hashes = view.keys(&ids)?.into_iter().map(|key| hash_bytes(&key));
+    let hashes = index.keys(&ids)?.into_iter().map(|key| hash_bytes(&key));
     let keys: HashMap<u32, u64> = places.into_iter().zip(hashes).collect();
     let mut bytes = Vec::new();
     for row in 0..run.rows() {

@@ -78,12 +78,16 @@ pub fn encode_delete_rows(id: WriteId, time_ns: i64, rows: &Points) -> Bytes {
 }
 
 /// Encodes a delete of the rows of some series of a table within some times.
+///
+/// # Panics
+/// Where the filter has tests: a command names values.
 pub fn encode_delete_matching(
     id: WriteId,
     time_ns: i64,
     table: TableId,
     (filter, times): (&SeriesFilter, TimeRange),
 ) -> Bytes {
+    assert!(filter.tests.is_empty(), "a delete names the values of tags");
     let mut out = begin(DELETE_MATCHING, id, time_ns);
     out.put_u32(table.0);
     out.put_i64(times.min);
@@ -170,7 +174,20 @@ fn take_matching(reader: &mut Reader<'_>) -> Decoded<Change> {
         }
         terms.push((column, values));
     }
-    Ok(Change::DeleteMatching { table, filter: SeriesFilter { terms }, times })
+    let filter = SeriesFilter { terms, ..SeriesFilter::default() };
+    Ok(Change::DeleteMatching { table, filter, times })
+}
+
+impl Change {
+    /// Returns the batches it names series by.
+    pub(crate) fn batches(&self) -> Vec<&Points> {
+        match self {
+            Self::Write(batches) => batches.iter().collect(),
+            Self::DeleteRows(points) => vec![points],
+            Self::Move { deleted, written } => vec![deleted, written],
+            Self::DeleteMatching { .. } | Self::Checksum => Vec::new(),
+        }
+    }
 }
 
 impl Outcome {

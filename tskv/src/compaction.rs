@@ -128,11 +128,13 @@ impl Vnode {
     /// Returns the segments of the index that are to become one.
     fn pick_segments(&self, wish: CompactionWish) -> Option<Vec<Arc<Segment>>> {
         let segments = self.series.segments();
+        let sizes: Vec<usize> = segments.iter().map(|one| one.ids().len()).collect();
+        let all: usize = sizes.iter().sum();
+        let largest = sizes.iter().max().copied().unwrap_or(0);
+        let little_is_new = (all - largest) * (COLD_SHARE as usize) < all;
         let due = match wish {
-            CompactionWish::Due => {
-                let sizes: Vec<usize> = segments.iter().map(|one| one.ids().len()).collect();
-                segments_due(&sizes)?
-            }
+            CompactionWish::Due => segments_due(&sizes)?,
+            CompactionWish::Cold if little_is_new => segments_due(&sizes)?,
             CompactionWish::Cold | CompactionWish::Whole => 0..segments.len(),
         };
         (due.len() > 1).then(|| segments[due].to_vec())
@@ -154,10 +156,6 @@ impl Vnode {
         let mut summary = self.summary.lock();
         let whole = summary.whole();
         let removed: Vec<u64> = old.iter().map(|one| one.number()).collect();
-        // An image may have taken their place meanwhile: the file is then a stranger.
-        if !removed.iter().all(|number| whole.segments.contains(number)) {
-            return Ok(());
-        }
         let edit = VersionEdit {
             removed,
             segments: vec![number],
@@ -292,7 +290,7 @@ impl Vnode {
             }
             let mut fields = columns(&pinned.version, table);
             fields.retain(|(id, _)| fate.keeps(*id));
-            let series = self.series.matching(table, &SeriesFilter::default())?.ids;
+            let series = self.series.matching(table, &SeriesFilter::default())?;
             let request =
                 RowRequest { table, times: TimeRange::ALL, fields, series: series.clone() };
             let mut reader = RowReader::new(&pinned, request);

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::index::{Segment, write_segment};
 use crate::memcache::{Memcache, TableRows};
 use crate::reader::survivors;
@@ -45,7 +45,7 @@ impl Vnode {
     /// What the disk says; the vnode must then be stopped.
     pub fn flush(&self) -> Result<Option<Progress>> {
         let mut summary = self.summary.lock();
-        let Some(frozen) = self.freeze(summary.whole()) else {
+        let Some(frozen) = self.freeze(summary.whole())? else {
             summary.confirm()?;
             let whole = summary.whole();
             return Ok((!whole.raft_state.is_empty()).then(|| Progress {
@@ -76,11 +76,14 @@ impl Vnode {
     }
 
     /// Takes what is to be flushed; `None` where nothing was applied since the last flush.
-    fn freeze(&self, flushed: &VersionEdit) -> Option<Frozen> {
+    fn freeze(&self, flushed: &VersionEdit) -> Result<Option<Frozen>> {
         let mut state = self.state.lock();
-        let progress = state.progress.clone()?;
+        if state.is_halfway {
+            return Err(Error::Stopped("an entry of the log was applied in part".to_owned()));
+        }
+        let Some(progress) = state.progress.clone() else { return Ok(None) };
         if progress.applied == flushed.applied && !flushed.raft_state.is_empty() {
-            return None;
+            return Ok(None);
         }
         assert!(state.frozen.is_none(), "flushes follow one another");
         // Under the state's lock: a series or write that came between would be lost on replay.
@@ -88,7 +91,8 @@ impl Vnode {
         let memcache = Arc::new(std::mem::take(&mut state.mutable));
         state.frozen = Some(Arc::clone(&memcache));
         let version = Arc::clone(&state.version);
-        Some(Frozen { memcache, version, progress, sessions: state.sessions.clone(), series })
+        let sessions = state.sessions.clone();
+        Ok(Some(Frozen { memcache, version, progress, sessions, series }))
     }
 
     /// Takes a number for a file.
@@ -123,7 +127,7 @@ impl Vnode {
                 added.file = Some(VersionFile { entry, file });
                 edit.files.push(entry);
             } else {
-                self.disk.remove(&path).map_err(|source| crate::error::Error::Io {
+                self.disk.remove(&path).map_err(|source| Error::Io {
                     context: format!("remove {}", path.display()),
                     source,
                 })?;

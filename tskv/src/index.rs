@@ -6,7 +6,8 @@
 //! its directory and a filter are in memory. Keys met lately are known without a look at the disk
 //! (`cache`, which all vnodes of a node share).
 //!
-//! Invariant: segments hold the ids from 0 on without a gap, oldest first; what is fresh follows them.
+//! Invariants: segments hold the ids from 0 on without a gap, oldest first; what is fresh follows them. An
+//! id means the same key for ever, whatever is flushed, merged or taken from another replica meanwhile.
 
 mod cache;
 mod filter;
@@ -25,7 +26,7 @@ use parking_lot::RwLock;
 
 use cache::Salt;
 pub use cache::SeriesCache;
-pub use filter::SeriesFilter;
+pub use filter::{SeriesFilter, TagTest};
 use fresh::FreshSeries;
 pub(crate) use merge::{merge, segments_due};
 pub(crate) use segment::Segment;
@@ -48,24 +49,6 @@ struct Parts {
     fresh: FreshSeries,
     /// Tells this vnode's keys, as they are now, from all others in the cache.
     salt: Salt,
-}
-
-/// What was in the index at a moment: files that are removed meanwhile are read on.
-#[derive(Clone, Debug)]
-pub(crate) struct SeriesView {
-    segments: Vec<Arc<Segment>>,
-    fresh_first: u32,
-    fresh: Vec<Arc<[u8]>>,
-}
-
-/// Series of a table, in order of id.
-#[derive(Debug)]
-pub(crate) struct FoundSeries {
-    pub(crate) ids: Vec<u32>,
-    /// Their keys, where they had to be looked at.
-    pub(crate) keys: Option<Vec<Arc<[u8]>>>,
-    /// Where their keys are.
-    pub(crate) view: SeriesView,
 }
 
 impl SeriesIndex {
@@ -163,43 +146,50 @@ impl SeriesIndex {
         self.parts.read().fresh.end() as usize
     }
 
-    /// Returns the series of a table that a filter keeps.
+    /// Returns the series of a table that a filter keeps, in order of id.
     ///
     /// # Errors
     /// A damaged segment, what the disk says.
-    pub(crate) fn matching(&self, table: TableId, filter: &SeriesFilter) -> Result<FoundSeries> {
-        let (view, fresh) = {
+    pub(crate) fn matching(&self, table: TableId, filter: &SeriesFilter) -> Result<Vec<u32>> {
+        let (segments, fresh) = {
             let parts = self.parts.read();
-            (parts.view(), parts.fresh.matching(table, filter))
+            (parts.segments.clone(), parts.fresh.matching(table, filter))
         };
         let mut ids = Vec::new();
-        if filter.terms.is_empty() {
-            for segment in &view.segments {
-                segment.table_ids(table)?.extend_into(&mut ids);
-            }
-            ids.extend(fresh.iter().map(|(id, _)| *id));
-            return Ok(FoundSeries { ids, keys: None, view });
+        for segment in &segments {
+            segment.matching(table, filter, &mut ids)?;
         }
-        let mut keys = Vec::new();
-        for segment in &view.segments {
-            segment.matching(table, filter, &mut ids, &mut keys)?;
-        }
-        for (id, key) in fresh {
-            ids.push(id);
-            keys.push(key);
-        }
-        Ok(FoundSeries { ids, keys: Some(keys), view })
+        ids.extend(fresh);
+        Ok(ids)
     }
 
-    /// Returns what is in the index now.
-    pub(crate) fn view(&self) -> SeriesView {
-        self.parts.read().view()
+    /// Returns the keys of ids that were given, in their order; the ids must ascend.
+    ///
+    /// # Errors
+    /// As [`SeriesIndex::matching`].
+    pub(crate) fn keys(&self, ids: &[u32]) -> Result<Vec<Arc<[u8]>>> {
+        let (segments, fresh) = {
+            let parts = self.parts.read();
+            let first = parts.fresh.first();
+            let fresh = &ids[ids.partition_point(|id| *id < first)..];
+            let key = |id: &u32| Arc::clone(&parts.fresh.keys()[(id - first) as usize]);
+            (parts.segments.clone(), fresh.iter().map(key).collect::<Vec<_>>())
+        };
+        let mut keys = Vec::with_capacity(ids.len());
+        let mut rest = ids;
+        for segment in &segments {
+            let end = rest.partition_point(|id| *id < segment.ids().end);
+            segment.keys(&rest[..end], &mut keys)?;
+            rest = &rest[end..];
+        }
+        keys.extend(fresh);
+        Ok(keys)
     }
 
     /// Returns the keys that no segment holds, and the id of the first.
     pub(crate) fn fresh(&self) -> (u32, Vec<Arc<[u8]>>) {
-        let view = self.view();
-        (view.fresh_first, view.fresh)
+        let parts = self.parts.read();
+        (parts.fresh.first(), parts.fresh.keys().to_vec())
     }
 
     /// Takes a segment that holds what was fresh first.
@@ -225,16 +215,6 @@ impl SeriesIndex {
     }
 }
 
-impl Parts {
-    fn view(&self) -> SeriesView {
-        SeriesView {
-            segments: self.segments.clone(),
-            fresh_first: self.fresh.first(),
-            fresh: self.fresh.keys().to_vec(),
-        }
-    }
-}
-
 fn find_in(segments: &[Arc<Segment>], key: &[u8]) -> Result<Option<u32>> {
     for segment in segments.iter().rev() {
         if let Some(id) = segment.find(key)? {
@@ -242,28 +222,6 @@ fn find_in(segments: &[Arc<Segment>], key: &[u8]) -> Result<Option<u32>> {
         }
     }
     Ok(None)
-}
-
-impl SeriesView {
-    /// Returns the keys of ids that were given, in their order; the ids must ascend.
-    ///
-    /// # Errors
-    /// A damaged segment, what the disk says.
-    pub(crate) fn keys(&self, ids: &[u32]) -> Result<Vec<Arc<[u8]>>> {
-        let mut keys = Vec::with_capacity(ids.len());
-        let mut rest = ids;
-        for segment in &self.segments {
-            let (of_segment, after) =
-                rest.split_at(rest.partition_point(|id| *id < segment.ids().end));
-            segment.keys(of_segment, &mut keys)?;
-            rest = after;
-        }
-        for id in rest {
-            let key = self.fresh.get((id - self.fresh_first) as usize);
-            keys.push(Arc::clone(key.expect("the id was given when the view was taken")));
-        }
-        Ok(keys)
-    }
 }
 
 #[cfg(test)]

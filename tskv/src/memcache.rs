@@ -31,10 +31,10 @@ pub(crate) struct Memcache {
 }
 
 impl Memcache {
-    /// Adds rows that are newer than all that are there. Returns the bytes they take.
-    pub(crate) fn push(&mut self, table: TableId, order: u64, run: Run) -> usize {
+    /// Adds rows that are newer than all that are there.
+    pub(crate) fn push(&mut self, table: TableId, order: u64, run: Run) {
         if run.rows() == 0 {
-            return 0;
+            return;
         }
         let bytes = run.bytes();
         let rows = self.tables.entry(table).or_default();
@@ -45,22 +45,19 @@ impl Memcache {
             rows.runs.push((order, Arc::new(merge(&newest, &Columns::All))));
         }
         self.bytes += bytes;
-        bytes
     }
 
-    /// Adds a delete of what arrived before it. Returns the bytes it takes.
-    pub(crate) fn delete(&mut self, order: u64, tombstone: Tombstone) -> usize {
+    /// Adds a delete of what arrived before it.
+    pub(crate) fn delete(&mut self, order: u64, tombstone: Tombstone) {
         let bytes = tombstone.bytes();
         let rows = self.tables.entry(tombstone.table).or_default();
         rows.tombstones.push((order, Arc::new(tombstone)));
         self.bytes += bytes;
-        bytes
     }
 
-    /// Counts bytes that the rows take elsewhere in memory until they are flushed. Returns them.
-    pub(crate) fn hold(&mut self, bytes: usize) -> usize {
+    /// Counts bytes that the rows take elsewhere in memory until they are flushed.
+    pub(crate) fn hold(&mut self, bytes: usize) {
         self.bytes += bytes;
-        bytes
     }
 
     /// Returns what is held of a table.

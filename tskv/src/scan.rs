@@ -13,7 +13,7 @@ use model::{ColumnId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::index::{FoundSeries, SeriesFilter, SeriesView};
+use crate::index::{SeriesFilter, SeriesIndex};
 use crate::reader::{ExactCounts, RowReader, RowRequest, ScanCounts};
 use crate::run::Run;
 use crate::version::SuperVersion;
@@ -71,7 +71,7 @@ enum Keys {
     /// All of them, in visiting order.
     Known(Arc<Vec<Arc<[u8]>>>),
     /// Where they are looked up as rows come.
-    Within(Arc<SeriesView>),
+    Within(Arc<SeriesIndex>),
 }
 
 impl std::fmt::Debug for VnodeScan {
@@ -83,24 +83,21 @@ impl std::fmt::Debug for VnodeScan {
 impl VnodeScan {
     pub(crate) fn new(
         pinned: &SuperVersion,
-        found: FoundSeries,
+        mut ids: Vec<u32>,
+        index: &Arc<SeriesIndex>,
         request: ScanRequest,
     ) -> Result<Self> {
         let rows_about = rows_about(pinned, &request);
-        let FoundSeries { mut ids, keys, view } = found;
         let ordered = ids.len() <= ORDERED_SERIES_MAX || rows_about / ids.len() >= ROWS_LONG;
-        let keys = match keys {
-            None if !ordered => Keys::Within(Arc::new(view)),
-            keys => {
-                let keys = keys.map_or_else(|| view.keys(&ids), Ok)?;
-                let mut series: Vec<(u32, Arc<[u8]>)> = ids.into_iter().zip(keys).collect();
-                if ordered {
-                    sort_by_tags(&mut series, &request.order);
-                }
-                let keys;
-                (ids, keys) = series.into_iter().unzip();
-                Keys::Known(Arc::new(keys))
-            }
+        let keys = if ordered {
+            let keys = index.keys(&ids)?;
+            let mut series: Vec<(u32, Arc<[u8]>)> = ids.into_iter().zip(keys).collect();
+            sort_by_tags(&mut series, &request.order);
+            let keys;
+            (ids, keys) = series.into_iter().unzip();
+            Keys::Known(Arc::new(keys))
+        } else {
+            Keys::Within(Arc::clone(index))
         };
         let fields = request.columns.iter().filter_map(|column| match column {
             ScanColumn::Field(id, value_type) => Some((*id, *value_type)),
@@ -143,7 +140,7 @@ impl VnodeScan {
 
     /// Returns what is known of the rows without reading them; `None` where only reading tells.
     pub fn exact(&self) -> Option<ExactCounts> {
-        self.request.filter.terms.is_empty().then(|| self.reader.exact()).flatten()
+        self.request.filter.is_empty().then(|| self.reader.exact()).flatten()
     }
 
     /// Makes the scan yield only the last row of each series.
@@ -215,9 +212,9 @@ impl VnodeScan {
         let places = run.series_rows().map(|(place, _, _)| place as usize);
         match &self.keys {
             Keys::Known(keys) => Ok(places.map(|place| Arc::clone(&keys[place])).collect()),
-            Keys::Within(view) => {
+            Keys::Within(index) => {
                 let ids: Vec<u32> = places.map(|place| self.reader.series()[place]).collect();
-                view.keys(&ids)
+                index.keys(&ids)
             }
         }
     }

@@ -67,7 +67,7 @@ pub struct Vnode {
     pub(crate) gauge: Arc<MemcacheGauge>,
     pub(crate) schemas: Schemas,
     pub(crate) cache: Arc<SeriesCache>,
-    pub(crate) series: SeriesIndex,
+    pub(crate) series: Arc<SeriesIndex>,
     pub(crate) state: Mutex<State>,
     /// Held through a flush, so that flushes follow one another, and while an edit is appended.
     pub(crate) summary: Mutex<Summary>,
@@ -86,6 +86,8 @@ pub(crate) struct State {
     pub(crate) version: Arc<Version>,
     pub(crate) sessions: Sessions,
     pub(crate) progress: Option<Progress>,
+    /// An entry was applied in part: what is in memory is no state of the log, and never flushed.
+    pub(crate) is_halfway: bool,
     /// Numbers what arrives in memory, from 1 on.
     arrivals: u64,
 }
@@ -137,6 +139,7 @@ impl Vnode {
             version: Arc::new(version),
             sessions: whole.sessions,
             progress,
+            is_halfway: false,
             arrivals: 0,
         };
         Ok(Self {
@@ -146,7 +149,7 @@ impl Vnode {
             gauge,
             schemas,
             cache,
-            series,
+            series: Arc::new(series),
             state: Mutex::new(state),
             summary: Mutex::new(summary),
             compacting: Mutex::new(()),
@@ -197,62 +200,71 @@ impl Vnode {
         let decoded = commands.iter().map(|command| Command::decode(command));
         let decoded =
             decoded.collect::<std::result::Result<Vec<_>, _>>().map_err(Error::Command)?;
+        // Series that are known are looked up before anything changes, and before others wait.
+        for points in decoded.iter().flat_map(|command| command.change.batches()) {
+            self.series.find(&points.series)?;
+        }
         let mut outcomes = Vec::with_capacity(decoded.len());
         let mut state = self.state.lock();
+        let held = state.mutable.bytes();
         for command in decoded {
             outcomes.push(match state.note(command.id, command.time_ns) {
                 Some(outcome) => outcome,
                 None => {
-                    let bytes = self.apply_change(&mut state, progress.applied, command.change)?;
-                    self.gauge.0.fetch_add(bytes, Ordering::AcqRel);
+                    let applied = self.apply_change(&mut state, progress.applied, command.change);
+                    if let Err(error) = applied {
+                        state.is_halfway = true;
+                        self.gauge.0.fetch_add(state.mutable.bytes() - held, Ordering::AcqRel);
+                        return Err(error);
+                    }
                     Outcome::Applied
                 }
             });
         }
+        self.gauge.0.fetch_add(state.mutable.bytes() - held, Ordering::AcqRel);
         let before = state.progress.as_ref().map_or(0, |before| before.applied);
         assert!(before <= progress.applied, "apply went back from {before}: {progress:?}");
         state.progress = Some(progress);
         Ok(outcomes)
     }
 
-    /// Does what a command says. Returns the bytes it takes in memory.
-    fn apply_change(&self, state: &mut State, index: u64, change: Change) -> Result<usize> {
-        Ok(match change {
+    /// Does what a command says.
+    fn apply_change(&self, state: &mut State, index: u64, change: Change) -> Result<()> {
+        match change {
             Change::Write(batches) => {
-                let mut bytes = 0;
                 for points in batches {
                     let (table, run, of_series) = self.run_of(points)?;
                     let order = state.arrive();
-                    bytes += state.mutable.push(table, order, run);
-                    bytes += state.mutable.hold(of_series);
+                    state.mutable.push(table, order, run);
+                    state.mutable.hold(of_series);
                 }
-                bytes
             }
             Change::DeleteRows(points) => self.delete_rows(state, index, &points)?,
             Change::Move { deleted, written } => {
-                let bytes = self.delete_rows(state, index, &deleted)?;
-                bytes + self.apply_change(state, index, Change::Write(vec![written]))?
+                self.delete_rows(state, index, &deleted)?;
+                self.apply_change(state, index, Change::Write(vec![written]))?;
             }
             Change::Checksum => {
                 self.pin_for_checksum(state, index);
-                0
             }
             Change::DeleteMatching { table, filter, times } => {
-                let rows = if filter.terms.is_empty() {
+                let rows = if filter.is_empty() {
                     Deleted::All(times)
                 } else {
-                    Deleted::Series(self.series.matching(table, &filter)?.ids, times)
+                    Deleted::Series(self.series.matching(table, &filter)?, times)
                 };
                 let order = state.arrive();
-                state.mutable.delete(order, Tombstone { index, table, rows })
+                state.mutable.delete(order, Tombstone { index, table, rows });
             }
-        })
+        }
+        Ok(())
     }
 
-    fn delete_rows(&self, state: &mut State, index: u64, points: &Points) -> Result<usize> {
+    fn delete_rows(&self, state: &mut State, index: u64, points: &Points) -> Result<()> {
         let rows = Deleted::Rows(self.known_rows(points)?);
         let order = state.arrive();
-        Ok(state.mutable.delete(order, Tombstone { index, table: points.table, rows }))
+        state.mutable.delete(order, Tombstone { index, table: points.table, rows });
+        Ok(())
     }
 
     /// Returns the table and the rows of a batch, and the bytes its new series take.
@@ -300,7 +312,7 @@ impl Vnode {
         let pinned = self.pin(request.table);
         // After the pin: rows pinned have their series already.
         let series = self.series.matching(request.table, &request.filter)?;
-        VnodeScan::new(&pinned, series, request)
+        VnodeScan::new(&pinned, series, &self.series, request)
     }
 
     pub(crate) fn pin(&self, table: TableId) -> SuperVersion {

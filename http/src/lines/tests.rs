@@ -68,6 +68,25 @@ fn a_quote_that_never_ends_spoils_its_line_alone() {
     let parsed = parse(format!("{lines}m f=\"open\n{lines}").as_bytes(), Precision::Ns, 0);
     assert_eq!((parsed.good_count, parsed.bad_count), (0, 400_001));
     assert_eq!(ok("m f=\"a\\\"\nb\" 1\nm f=\"c\" 2")[0].times, [1, 2]);
+    let letters = "# 5\" disk\nm,t=5\" f=1 1\n# 3\" disk\nm,t=3\" f=1 2\n";
+    assert_eq!(ok(letters)[0].times, [1, 2], "quotes in comments and tags are letters");
+    let mixed = "m,\" f=\"\n".repeat(50_001);
+    assert_eq!(parse(mixed.as_bytes(), Precision::Ns, 0).good_count, 0);
+}
+
+#[test]
+fn a_body_may_name_so_much_and_no_more() {
+    let many = |part: &dyn Fn(usize) -> String, count| (0..count).map(part).collect::<String>();
+    let groups = many(&|n| format!("m f{n}=1 1\n"), GROUPS_MAX + 1);
+    assert_eq!(parse(groups.as_bytes(), Precision::Ns, 0).bad_count, 1);
+    let tags = format!("m{} f=1 1", many(&|n| format!(",t{n}=x"), TAGS_MAX + 1));
+    assert_eq!(parse(tags.as_bytes(), Precision::Ns, 0).bad_count, 1);
+    let fields = format!("m {}g=1 1", many(&|n| format!("f{n}=1,"), FIELDS_MAX));
+    assert_eq!(parse(fields.as_bytes(), Precision::Ns, 0).bad_count, 1);
+    let zeros = "m a=1,b=1 1\nm a\0\x01b=2 2\nm a=3,b=3 3";
+    for (batch, lines) in parse(zeros.as_bytes(), Precision::Ns, 0).batches {
+        assert!(batch.fields.iter().all(|(_, values)| values.len() == lines.len()));
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cluster::{ScanColumn, ScanRequest, SeriesFilter};
+use cluster::{ScanColumn, ScanRequest, SeriesFilter, TagTest};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{SchemaProvider, Session, TableProvider};
 use datafusion::common::{Result, ScalarValue, project_schema};
@@ -14,7 +14,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use model::time::Span;
 use model::{ColumnId, ColumnKind, TableSchema, TimeRange};
 
-use super::SessionCatalogs;
+use super::{SessionCatalogs, tag_tests};
 use crate::access::{Need, Object, check};
 use crate::error::Error;
 use crate::scan::{ScanOptions, TskvScanExec};
@@ -87,7 +87,19 @@ pub(crate) struct TskvTable {
 #[derive(Clone, Debug, Default)]
 struct Pushed {
     times: Option<TimeRange>,
-    term: Option<(ColumnId, Vec<Option<String>>)>,
+    tags: SeriesFilter,
+}
+
+impl Pushed {
+    fn term(column: ColumnId, values: Vec<Option<String>>) -> Self {
+        let terms = vec![(column, values)];
+        Self { tags: SeriesFilter { terms, ..SeriesFilter::default() }, ..Self::default() }
+    }
+
+    fn tests(column: ColumnId, tests: Vec<TagTest>) -> Self {
+        let tests = tests.into_iter().map(|test| (column, test)).collect();
+        Self { tags: SeriesFilter { tests, ..SeriesFilter::default() }, ..Self::default() }
+    }
 }
 
 #[async_trait]
@@ -131,7 +143,8 @@ impl TableProvider for TskvTable {
         let (mut times, mut filter) = (self.alive(), SeriesFilter::default());
         for pushed in filters.iter().filter_map(|filter| self.push(filter)) {
             times = pushed.times.map_or(times, |range| times.intersect(&range));
-            filter.terms.extend(pushed.term);
+            filter.terms.extend(pushed.tags.terms);
+            filter.tests.extend(pushed.tags.tests);
         }
         let request = ScanRequest {
             table: self.table.id,
@@ -175,36 +188,48 @@ impl TskvTable {
                 let column = self.table.column(column.name())?;
                 match column.kind {
                     ColumnKind::Time => {
-                        Some(Pushed { times: Some(range(op, literal)?), term: None })
+                        Some(Pushed { times: Some(range(op, literal)?), ..Pushed::default() })
                     }
                     ColumnKind::Tag if op == Operator::Eq => {
-                        let term = Some((column.id, vec![Some(text(literal)?)]));
-                        Some(Pushed { times: None, term })
+                        Some(Pushed::term(column.id, vec![Some(text(literal)?)]))
                     }
-                    ColumnKind::Tag | ColumnKind::Field(_) => None,
+                    ColumnKind::Tag => {
+                        let test = tag_tests::compared(op, text(literal)?)?;
+                        Some(Pushed::tests(column.id, vec![test]))
+                    }
+                    ColumnKind::Field(_) => None,
                 }
             }
-            Expr::InList(InList { expr, list, negated: false }) => {
-                let Expr::Column(column) = expr.as_ref() else { return None };
-                let column = self.table.column(column.name())?;
-                if column.kind != ColumnKind::Tag {
-                    return None;
-                }
+            Expr::InList(InList { expr, list, negated }) => {
                 let values = list.iter().map(|value| match value {
-                    Expr::Literal(literal, _) => text(literal).map(Some),
+                    Expr::Literal(literal, _) => text(literal),
                     _ => None,
                 });
-                let term = Some((column.id, values.collect::<Option<Vec<_>>>()?));
-                Some(Pushed { times: None, term })
+                let (tag, values) = (self.tag(expr)?, values.collect::<Option<Vec<String>>>()?);
+                Some(if *negated {
+                    Pushed::tests(tag, vec![TagTest::NoneOf(values)])
+                } else {
+                    Pushed::term(tag, values.into_iter().map(Some).collect())
+                })
             }
-            Expr::IsNull(expr) => {
-                let Expr::Column(column) = expr.as_ref() else { return None };
-                let column = self.table.column(column.name())?;
-                let is_tag = column.kind == ColumnKind::Tag;
-                is_tag.then(|| Pushed { times: None, term: Some((column.id, vec![None])) })
+            Expr::Like(like) => {
+                let Expr::Literal(pattern, _) = like.pattern.as_ref() else { return None };
+                let tests = tag_tests::like(like, &text(pattern)?)?;
+                Some(Pushed::tests(self.tag(&like.expr)?, tests))
+            }
+            Expr::IsNull(expr) => Some(Pushed::term(self.tag(expr)?, vec![None])),
+            Expr::IsNotNull(expr) => {
+                Some(Pushed::tests(self.tag(expr)?, vec![TagTest::NoneOf(Vec::new())]))
             }
             _ => None,
         }
+    }
+
+    /// Returns the tag that an expression is.
+    fn tag(&self, expr: &Expr) -> Option<ColumnId> {
+        let Expr::Column(column) = expr else { return None };
+        let column = self.table.column(column.name())?;
+        (column.kind == ColumnKind::Tag).then_some(column.id)
     }
 }
 

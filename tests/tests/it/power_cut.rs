@@ -101,6 +101,8 @@ async fn cut_power(cuts: u32, envs: &[(&str, &str)]) -> Option<Result<(), String
     let mut writers = Writers::new(server.port).await;
     for cut in 0..cuts {
         writers.start(&server).await;
+        // The processor stops with the disk: nothing is acknowledged that comes after.
+        server.signal("STOP");
         disk.cut();
         server.kill();
         disk.restore();

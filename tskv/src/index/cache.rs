@@ -12,7 +12,7 @@ use twox_hash::XxHash3_128;
 
 /// Parts with a lock of their own.
 const SHARDS: usize = 16;
-/// Keys of a generation of a shard: two generations of all are 2 Mi keys, some 64 MiB.
+/// Keys of a generation of a shard: two generations of all are 2 Mi keys, some 100 MiB.
 const GENERATION_KEYS: usize = 64 << 10;
 
 /// What a key is known by.

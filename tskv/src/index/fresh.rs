@@ -90,14 +90,11 @@ impl FreshSeries {
     }
 
     /// Returns the series of a table that a filter keeps, in order of id.
-    pub(super) fn matching(&self, table: TableId, filter: &SeriesFilter) -> Vec<(u32, Arc<[u8]>)> {
+    pub(super) fn matching(&self, table: TableId, filter: &SeriesFilter) -> Vec<u32> {
         let Some(series) = self.tables.get(&table) else { return Vec::new() };
-        let candidates = series.candidates(filter);
-        let found = candidates.iter().filter_map(|id| {
-            let key = &self.keys[(*id - self.first) as usize];
-            filter.keeps(key).then(|| (*id, Arc::clone(key)))
-        });
-        found.collect()
+        let (candidates, sieve) = (series.candidates(filter), filter.sieve());
+        let key = |id: &u32| &self.keys[(*id - self.first) as usize];
+        candidates.iter().copied().filter(|id| sieve.keeps(key(id))).collect()
     }
 }
 

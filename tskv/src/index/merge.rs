@@ -1,4 +1,5 @@
-//! Merging segments: neighbours become one, block by block, so that memory does not grow with the series.
+//! Merging segments: neighbours become one, block by block. Of what is read no more than a block of each is
+//! in memory, of what is written the directory and the filter.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -59,6 +60,9 @@ pub(crate) fn merge(
     let hashes = |segment: &Arc<Segment>, number| segment.hashes_of_block(number);
     let mut all = Merge::new(segments, |segment| segment.blocks()[1], hashes)?;
     while let Some((hash, id)) = all.next()? {
+        if stop.load(Ordering::Acquire) {
+            return Ok(false);
+        }
         writer.hash(hash, id)?;
     }
     let entries = |segment: &Arc<Segment>, number| {

@@ -6,7 +6,7 @@
 //! the values of a tag can be walked.
 #![deny(clippy::indexing_slicing)]
 
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ pub(super) const HASH_BYTES: usize = 12;
 pub(super) const CRC_BYTES: u64 = 4;
 /// The most bytes LZ4 makes of one.
 const LZ4_RATIO_MAX: usize = 255;
+/// With so few series to look at no walk over values is worth while.
+const FEW: usize = 64;
 /// The tag under whose empty value all series of a table are found.
 pub(super) const ALL: ColumnId = ColumnId(u32::MAX);
 
@@ -196,27 +198,41 @@ impl Segment {
         Ok(self.find_entry(&entry_key(table, ALL, ""))?.unwrap_or_default())
     }
 
-    /// Appends the series of a table that a filter with terms keeps, and their keys.
+    /// Appends the series of a table that a filter keeps. Keys are looked at only where values of tags do
+    /// not tell.
     pub(super) fn matching(
         &self,
         table: TableId,
         filter: &SeriesFilter,
         ids: &mut Vec<u32>,
-        keys: &mut Vec<Arc<[u8]>>,
     ) -> Result<()> {
-        let mut best: Option<Vec<u32>> = None;
+        let mut found: Option<Vec<u32>> = None;
+        let mut narrow = |mut more: Vec<u32>| {
+            more.sort_unstable();
+            more.dedup();
+            if let Some(before) = &found {
+                more.retain(|id| before.binary_search(id).is_ok());
+            }
+            let few = more.len() <= FEW;
+            found = Some(more);
+            few
+        };
         for (column, values) in filter.lists() {
-            let mut found = Vec::new();
+            let mut of_term = Vec::new();
             for value in values {
                 if let Some(series) = self.find_entry(&entry_key(table, column, value))? {
-                    series.extend_into(&mut found);
+                    series.extend_into(&mut of_term);
                 }
             }
-            if best.as_ref().is_none_or(|best| found.len() < best.len()) {
-                best = Some(found);
+            narrow(of_term);
+        }
+        let mut few = false;
+        for (column, bounds) in filter.walks() {
+            if !few {
+                few = narrow(self.walk(table, column, bounds)?);
             }
         }
-        let mut candidates = match best {
+        let candidates = match found {
             Some(found) => found,
             None => {
                 let mut all = Vec::new();
@@ -224,17 +240,54 @@ impl Segment {
                 all
             }
         };
-        candidates.sort_unstable();
-        candidates.dedup();
-        let mut found = Vec::with_capacity(candidates.len());
-        self.keys(&candidates, &mut found)?;
-        for (id, key) in candidates.into_iter().zip(found) {
-            if filter.keeps(&key) {
-                ids.push(id);
-                keys.push(key);
-            }
+        if filter.is_told_by_lists() {
+            ids.extend(candidates);
+            return Ok(());
+        }
+        let sieve = filter.sieve();
+        let mut keys = Vec::with_capacity(BLOCK_KEYS);
+        for some in candidates.chunks(BLOCK_KEYS) {
+            keys.clear();
+            self.keys(some, &mut keys)?;
+            ids.extend(
+                some.iter().zip(&keys).filter(|(_, key)| sieve.keeps(key)).map(|(id, _)| *id),
+            );
         }
         Ok(())
+    }
+
+    /// Returns the series of which a tag lies within bounds.
+    fn walk(
+        &self,
+        table: TableId,
+        column: ColumnId,
+        (low, high): (Bound<&str>, Bound<&str>),
+    ) -> Result<Vec<u32>> {
+        let begin = entry_key(table, column, "");
+        let low = match low {
+            Bound::Included(low) | Bound::Excluded(low) => entry_key(table, column, low),
+            Bound::Unbounded => begin.clone(),
+        };
+        let high = match high {
+            Bound::Included(high) | Bound::Excluded(high) => Some(entry_key(table, column, high)),
+            Bound::Unbounded => None,
+        };
+        let first = self.entries.partition_point(|(first, _)| **first <= *low).saturating_sub(1);
+        let mut found = Vec::new();
+        for number in first..self.entries.len() {
+            for Entry { key, series } in self.entries_of_block(number)? {
+                let of_tag = key.get(..begin.len()) == Some(begin.as_slice());
+                // Whether a bound itself is inside is seen when its series' keys are looked at.
+                let beyond = high.as_ref().is_some_and(|high| key > *high);
+                if key >= low && (beyond || !of_tag) {
+                    return Ok(found);
+                }
+                if key >= low {
+                    series.extend_into(&mut found);
+                }
+            }
+        }
+        Ok(found)
     }
 
     fn find_entry(&self, key: &[u8]) -> Result<Option<Postings>> {

@@ -1,5 +1,6 @@
 //! The index beside a plain list of keys: whatever was flushed and merged meanwhile, it finds the same.
 
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -31,7 +32,25 @@ fn random_filter(random: &mut StdRng) -> SeriesFilter {
             .map(|_| values[random.random_range(0..values.len())].map(str::to_owned));
         (column, wanted.collect())
     });
-    SeriesFilter { terms: terms.collect() }
+    let terms = terms.collect();
+    let bounds = [None, Some(""), Some("a"), Some("b"), Some("b\0"), Some("17"), Some("host_2")];
+    let tests = (0..random.random_range(0..3)).map(|_| {
+        let column = ColumnId([1, 2, 7, 9][random.random_range(0..4)]);
+        let bound = |random: &mut StdRng| {
+            let at = bounds[random.random_range(0..bounds.len())].map(str::to_owned);
+            let included = random.random();
+            at.map_or(Bound::Unbounded, |at| {
+                if included { Bound::Included(at) } else { Bound::Excluded(at) }
+            })
+        };
+        let test = match random.random_range(0..4) {
+            0..2 => TagTest::Within(bound(random), bound(random)),
+            2 => TagTest::NoneOf(vec!["a".to_owned(), "17".to_owned()]),
+            _ => TagTest::Matches { pattern: "^(b|1.)".to_owned(), negated: random.random() },
+        };
+        (column, test)
+    });
+    SeriesFilter { terms, tests: tests.collect() }
 }
 
 struct Indexed {
@@ -112,12 +131,13 @@ impl Indexed {
         assert_eq!(self.index.find(&asked).unwrap(), walked.collect::<Vec<_>>());
         let (table, filter) = (TableId(random.random_range(1..=TABLES)), random_filter(random));
         let found = self.index.matching(table, &filter).unwrap();
+        let sieve = filter.sieve();
         let of_table = (0..)
             .zip(&self.keys)
-            .filter(|(_, key)| model::series_key::check(key) == Ok(table) && filter.keeps(key));
+            .filter(|(_, key)| model::series_key::check(key) == Ok(table) && sieve.keeps(key));
         let (ids, keys): (Vec<u32>, Vec<&Box<[u8]>>) = of_table.unzip();
-        assert_eq!(found.ids, ids, "{table} {filter:?}");
-        let loaded = found.keys.unwrap_or_else(|| found.view.keys(&ids).unwrap());
+        assert_eq!(found, ids, "{table} {filter:?}");
+        let loaded = self.index.keys(&ids).unwrap();
         assert!(loaded.iter().zip(keys).all(|(one, other)| **one == **other));
     }
 }
@@ -159,11 +179,21 @@ fn values_with_more_series_than_a_block_holds_are_found_whole() {
     indexed.give(&keys[9_000..]);
     indexed.flush(&[]);
     indexed.merge(&mut StdRng::seed_from_u64(0));
-    let filter = SeriesFilter { terms: vec![(ColumnId(2), vec![Some("odd".to_owned())])] };
+    let of = |column, value: &str| {
+        let terms = vec![(column, vec![Some(value.to_owned())])];
+        SeriesFilter { terms, ..SeriesFilter::default() }
+    };
+    let filter = of(ColumnId(2), "odd");
     let found = indexed.index.matching(TableId(1), &filter).unwrap();
-    assert_eq!(found.ids, (0..20_000).filter(|id| id % 2 == 1).collect::<Vec<u32>>());
-    let one = SeriesFilter { terms: vec![(ColumnId(1), vec![Some("host_777".to_owned())])] };
-    assert_eq!(indexed.index.matching(TableId(1), &one).unwrap().ids, [777]);
+    assert_eq!(found, (0..20_000).filter(|id| id % 2 == 1).collect::<Vec<u32>>());
+    let one = of(ColumnId(1), "host_777");
+    assert_eq!(indexed.index.matching(TableId(1), &one).unwrap(), [777]);
+    let bounds = [Bound::Included("host_1999".to_owned()), Bound::Excluded("host_2".to_owned())];
+    let [low, high] = bounds;
+    let tests = vec![(ColumnId(1), TagTest::Within(low, high))];
+    let some = SeriesFilter { tests, ..SeriesFilter::default() };
+    let ids = indexed.index.matching(TableId(1), &some).unwrap();
+    assert_eq!(ids, [vec![1_999], (19_990..20_000).collect::<Vec<u32>>()].concat());
     indexed.index.cache.forget();
     let ids = indexed.index.find(&keys).unwrap();
     assert_eq!(ids, (0..20_000).map(Some).collect::<Vec<_>>());

@@ -87,7 +87,12 @@ impl TestVnode {
             }
             TestDelete::Matching(tag, times) => {
                 let terms = tag.iter().map(|tag| (TAG, vec![tag.clone()])).collect();
-                encode_delete_matching(id, 0, TABLE, (&SeriesFilter { terms }, *times))
+                encode_delete_matching(
+                    id,
+                    0,
+                    TABLE,
+                    (&SeriesFilter { terms, ..SeriesFilter::default() }, *times),
+                )
             }
         })
     }

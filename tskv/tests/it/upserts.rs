@@ -54,7 +54,8 @@ fn check(seed: u64, steps: usize) -> usize {
                 let from = random.random_range(-25..20);
                 let times = TimeRange { min: from, max: from + random.random_range(0..20) };
                 let wanted = if random.random_bool(0.5) { Some("a".to_owned()) } else { None };
-                let filter = SeriesFilter { terms: vec![(TAG, vec![wanted.clone()])] };
+                let terms = vec![(TAG, vec![wanted.clone()])];
+                let filter = SeriesFilter { terms, ..SeriesFilter::default() };
                 let mut expected = rows.clone();
                 expected.retain(|(tag, time), _| *tag == wanted && times.contains(*time));
                 assert_eq!(store.scan(times, filter).unwrap(), expected, "seed {seed}");
