@@ -3,7 +3,8 @@
 //!
 //! | module    | holds                                                                |
 //! |-----------|----------------------------------------------------------------------|
-//! | `server`  | sockets, TLS, routes, the graceful stop                               |
+//! | `sockets` | a port: accepts so many connections at once, until it is closed       |
+//! | `server`  | TLS, routes, the graceful stop                                        |
 //! | `request_id` | a name for each request                                            |
 //! | `call`    | a request as the routes take it                                       |
 //! | `auth`    | who asks: basic, token or parameters, against the SCRAM verifier      |
@@ -38,6 +39,7 @@ mod request_id;
 mod rows;
 mod samples;
 mod server;
+mod sockets;
 mod sql;
 mod telnet;
 mod text;

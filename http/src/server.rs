@@ -16,8 +16,6 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use query::Database;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -25,6 +23,7 @@ use tower::ServiceExt;
 use crate::auth::Doorkeeper;
 use crate::body::Bodies;
 use crate::metrics::Metrics;
+use crate::sockets::{Port, accept};
 use crate::{metrics, opentsdb, pack, profile, prometheus, request_id, sql, write};
 
 /// How long a TLS handshake may take.
@@ -33,10 +32,6 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 const HEADERS_PATIENCE: Duration = Duration::from_secs(60);
 /// The most bytes of the headers of a request; more is 431.
 const HEADERS_BYTES_MAX: usize = 32 << 10;
-/// How long requests may take to end when the server stops.
-const STOP_PATIENCE: Duration = Duration::from_secs(3);
-/// How long to wait when the system gives no socket.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Settings of the front end.
 #[derive(Clone)]
@@ -80,10 +75,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
 }
 
 /// The running front end.
-pub struct HttpServer {
-    stop: CancellationToken,
-    serving: JoinHandle<()>,
-}
+pub struct HttpServer(Port);
 
 impl HttpServer {
     /// Serves clients of `listener` until it is closed.
@@ -99,52 +91,28 @@ impl HttpServer {
             .layer(from_fn_with_state(counts, metrics::count))
             .layer(from_fn(request_id::name))
             .with_state(Arc::new(Shared { doorkeeper, database, metrics, bodies }));
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, routes, config, stop.clone()));
-        Self { stop, serving }
+        Self(Port::open(|stop| serve(listener, routes, config, stop)))
     }
 
     /// Takes no more requests, and waits for those that were begun.
     pub async fn close(self) {
-        self.stop.cancel();
-        let mut serving = self.serving;
-        if tokio::time::timeout(STOP_PATIENCE, &mut serving).await.is_err() {
-            serving.abort();
-        }
+        self.0.close().await;
     }
 }
 
-/// Accepts connections, and serves each beside the others: a slow client holds up nobody.
 async fn serve(listener: TcpListener, routes: Router, config: HttpConfig, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(config.connections_max));
     let graceful = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (tcp, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(permit) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(%peer, "too many http connections");
-            continue;
-        };
+    accept(listener, config.connections_max, &stop, |tcp, peer| {
         let (routes, tls, watcher) = (routes.clone(), config.tls.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            let _permit = permit;
+        async move {
             let Some(tls) = tls else { return connection(tcp, peer, routes, watcher).await };
             let shaken = tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(tcp)).await;
             if let Ok(Ok(stream)) = shaken {
                 connection(stream, peer, routes, watcher).await;
             }
-        });
-    }
+        }
+    })
+    .await;
     graceful.shutdown().await;
 }
 

@@ -10,13 +10,13 @@ use bytes::{Buf, BytesMut};
 use query::{Database, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::opentsdb::add_line;
 use crate::samples::Samples;
+use crate::sockets::{Port, accept};
 
 /// The longest line that is waited for.
 const LINE_BYTES_MAX: usize = 16 << 10;
@@ -24,12 +24,8 @@ const LINE_BYTES_MAX: usize = 16 << 10;
 const READ_BYTES: usize = 256 << 10;
 /// How long a connection may say nothing, or leave answers unread.
 const IDLE_PATIENCE: Duration = Duration::from_secs(600);
-/// How long lines may take to be stored when the server stops.
-const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// How requests of HTTP begin: a page in somebody's browser must not write here.
 const HTTP: [&str; 6] = ["GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE"];
-/// How long to wait when the system gives no socket.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who the port writes as, and where.
 #[derive(Clone)]
@@ -45,26 +41,17 @@ pub struct TelnetConfig {
 }
 
 /// The running port.
-pub struct TelnetServer {
-    stop: CancellationToken,
-    serving: JoinHandle<()>,
-}
+pub struct TelnetServer(Port);
 
 impl TelnetServer {
     /// Serves senders of `listener` until it is closed.
     pub fn start(listener: TcpListener, database: Arc<Database>, config: TelnetConfig) -> Self {
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, database, Arc::new(config), stop.clone()));
-        Self { stop, serving }
+        Self(Port::open(|stop| serve(listener, database, Arc::new(config), stop)))
     }
 
     /// Takes no more lines, and waits for those that are being stored.
     pub async fn close(self) {
-        self.stop.cancel();
-        let mut serving = self.serving;
-        if timeout(STOP_PATIENCE, &mut serving).await.is_err() {
-            serving.abort();
-        }
+        self.0.close().await;
     }
 }
 
@@ -74,33 +61,16 @@ async fn serve(
     config: Arc<TelnetConfig>,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(config.connections_max));
-    let connections = tokio_util::task::TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (tcp, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(permit) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(%peer, "too many connections of OpenTSDB's lines");
-            continue;
-        };
+    let connections = TaskTracker::new();
+    accept(listener, config.connections_max, &stop, |tcp, peer| {
         let (database, config, stop) = (Arc::clone(&database), Arc::clone(&config), stop.clone());
-        connections.spawn(async move {
-            let _permit = permit;
+        connections.track_future(async move {
             if let Err(error) = connection(tcp, peer, &database, &config, stop).await {
                 tracing::debug!(%peer, %error, "a connection ended early");
             }
-        });
-    }
+        })
+    })
+    .await;
     connections.close();
     connections.wait().await;
 }

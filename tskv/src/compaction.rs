@@ -6,6 +6,7 @@
 //! Invariant: the new file is durable before the edit that names it; the old ones are removed after.
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -146,35 +147,47 @@ impl Vnode {
         let path = segment_path(&self.folder, number);
         let written = merge(&self.disk, &path, old, stop);
         if !matches!(written, Ok(true)) {
-            // Half a file is of no use; should this fail too, the next start removes it.
-            if let Err(error) = self.disk.remove(&path) {
-                tracing::debug!(%error, path = %path.display(), "left behind");
-            }
+            self.discard(&path);
             return written.map(|_| ());
         }
         let segment = Arc::new(Segment::open(&*self.disk, &path, number)?);
         let mut summary = self.summary.lock();
-        let whole = summary.whole();
-        let removed: Vec<u64> = old.iter().map(|one| one.number()).collect();
-        let edit = VersionEdit {
-            removed,
-            segments: vec![number],
+        let removed = old.iter().map(|one| one.number()).collect();
+        let segments = vec![number];
+        let edit = VersionEdit { removed, segments, ..self.edit_without_progress(summary.whole()) };
+        summary.append(edit)?;
+        self.series.merged(old, segment);
+        drop(summary);
+        self.remove_merged(old.iter().map(|one| one.path().to_path_buf()));
+        Ok(())
+    }
+
+    /// Begins an edit that covers no more of the log than all before it.
+    fn edit_without_progress(&self, whole: &VersionEdit) -> VersionEdit {
+        VersionEdit {
             next_file: self.next_file.load(Ordering::Acquire),
             applied: whole.applied,
             raft_state: whole.raft_state.clone(),
             sessions: whole.sessions.clone(),
             ..VersionEdit::default()
-        };
-        summary.append(edit)?;
-        self.series.merged(old, segment);
-        drop(summary);
-        for one in old {
-            // Those who read them read on: the name goes, the file stays until they close it.
-            if let Err(error) = self.disk.remove(one.path()) {
-                tracing::warn!(%error, path = %one.path().display(), "a merged file is left behind");
+        }
+    }
+
+    /// Removes half a file, which is of no use; should this fail too, the next start removes it.
+    fn discard(&self, path: &Path) {
+        if let Err(error) = self.disk.remove(path) {
+            tracing::debug!(%error, path = %path.display(), "left behind");
+        }
+    }
+
+    /// Removes files that no version has any more. Those who read them read on: the name goes, the file
+    /// stays until they close it.
+    fn remove_merged(&self, paths: impl Iterator<Item = PathBuf>) {
+        for path in paths {
+            if let Err(error) = self.disk.remove(&path) {
+                tracing::warn!(%error, path = %path.display(), "a merged file is left behind");
             }
         }
-        Ok(())
     }
 
     fn pick(&self, version: &Version, wish: CompactionWish) -> Option<Range<usize>> {
@@ -253,10 +266,7 @@ impl Vnode {
         let written = match written {
             Ok(Some(file)) => file,
             other => {
-                // Half a file is of no use; should this fail too, the next start removes it.
-                if let Err(error) = self.disk.remove(&path) {
-                    tracing::debug!(%error, path = %path.display(), "left behind");
-                }
+                self.discard(&path);
                 return other.map(|_| None);
             }
         };
@@ -325,27 +335,14 @@ impl Vnode {
         version.tombstones.retain(|(number, _)| !unneeded.contains(number));
         let mut removed: Vec<u64> = inputs.iter().map(|one| one.entry.number).collect();
         removed.extend(&unneeded);
-        let whole = summary.whole();
-        let edit = VersionEdit {
-            removed,
-            files: merged.iter().map(|one| one.entry).collect(),
-            next_file: self.next_file.load(Ordering::Acquire),
-            applied: whole.applied,
-            raft_state: whole.raft_state.clone(),
-            sessions: whole.sessions.clone(),
-            ..VersionEdit::default()
-        };
+        let files = merged.iter().map(|one| one.entry).collect();
+        let edit = VersionEdit { removed, files, ..self.edit_without_progress(summary.whole()) };
         summary.append(edit)?;
         self.state.lock().version = Arc::new(version);
         drop(summary);
         let files = inputs.iter().map(|one| one.file.path().to_path_buf());
         let tombstones = unneeded.iter().map(|number| tombstone_path(&self.folder, *number));
-        for path in files.chain(tombstones) {
-            // Readers that pinned it read on: the name goes, the file stays until they close it.
-            if let Err(error) = self.disk.remove(&path) {
-                tracing::warn!(%error, path = %path.display(), "a merged file is left behind");
-            }
-        }
+        self.remove_merged(files.chain(tombstones));
         Ok(())
     }
 }

@@ -217,6 +217,7 @@ impl Segment {
             found = Some(more);
             few
         };
+        let mut few = false;
         for (column, values) in filter.lists() {
             let mut of_term = Vec::new();
             for value in values {
@@ -224,9 +225,8 @@ impl Segment {
                     series.extend_into(&mut of_term);
                 }
             }
-            narrow(of_term);
+            few = narrow(of_term);
         }
-        let mut few = false;
         for (column, bounds) in filter.walks() {
             if !few {
                 few = narrow(self.walk(table, column, bounds)?);
