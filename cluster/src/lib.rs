@@ -113,6 +113,11 @@ pub struct ClusterNode {
 }
 
 impl Cluster {
+    /// Returns this node.
+    pub fn node(&self) -> NodeId {
+        self.config.node
+    }
+
     /// Returns what this node's log has done since it was opened.
     pub fn wal_totals(&self) -> WalTotals {
         self.wal.totals()
@@ -132,7 +137,7 @@ impl ClusterNode {
         network: Option<NodeNetwork>,
     ) -> Result<Self> {
         let wal = {
-            let (disk, folder) = (Arc::clone(&disk), config.data_dir.join("wal"));
+            let (disk, folder) = (Arc::clone(&disk), config.data_dir.join(tskv::wal::FOLDER));
             let settings = config.wal.clone();
             let opened = move || Wal::open(disk, &folder, &settings);
             tokio::task::spawn_blocking(opened).await.map_err(Error::internal)??

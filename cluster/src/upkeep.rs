@@ -157,9 +157,10 @@ impl Cluster {
         let short = self.gauge.bytes() >= self.config.memcache_bytes_max / 2;
         let size = |hosted: &HostedVnode| hosted.beside.vnode.memcache_bytes();
         let largest = due.iter().map(|(_, hosted)| size(hosted)).max().unwrap_or(0);
+        let catalog = self.meta.catalog();
         due.retain(|(member, hosted)| {
             let bytes = size(hosted);
-            bytes >= self.config.flush_bytes
+            bytes >= self.flush_bytes_of(&catalog, VnodeId(*member))
                 || (short && bytes > 0 && bytes == largest)
                 || holders.contains(&VnodeId(*member))
         });
@@ -174,6 +175,16 @@ impl Cluster {
             }
             self.signals.done.notify_waiters();
         }
+    }
+
+    /// Returns the bytes of memory from which on a vnode is flushed.
+    fn flush_bytes_of(&self, catalog: &Catalog, vnode: VnodeId) -> usize {
+        let database = catalog
+            .replica_set_of(vnode)
+            .and_then(|(bucket, _)| catalog.database_by_id(bucket.database));
+        let own = database.and_then(|database| database.options.max_memcache_bytes);
+        let own = own.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        own.map_or(self.config.flush_bytes, |own| own.min(self.config.flush_bytes))
     }
 
     /// Opens a vnode that nothing has used since the start, so that it can be flushed.
@@ -206,9 +217,24 @@ impl Cluster {
         }
     }
 
+    async fn drop_for_good(&self, command: &Command) {
+        if let Err(error) = self.meta.submit(command).await {
+            tracing::warn!(%error, "what was dropped stays for now");
+        }
+    }
+
     async fn drop_expired(&self) {
         let catalog = self.meta.catalog();
         let now = self.clock.now_ns();
+        let is_due = |drop_at: Option<i64>| drop_at.is_some_and(|at| at <= now);
+        for tenant in catalog.tenants().filter(|tenant| is_due(tenant.drop_at)) {
+            tracing::info!(tenant = tenant.name, "a dropped tenant's time is over");
+            self.drop_for_good(&Command::DropTenant { tenant: tenant.id }).await;
+        }
+        for database in catalog.all_databases().filter(|database| is_due(database.drop_at)) {
+            tracing::info!(database = database.name, "a dropped database's time is over");
+            self.drop_for_good(&Command::DropDatabase { database: database.id }).await;
+        }
         for database in catalog.all_databases() {
             let Span::Ns(ttl) = database.options.ttl else { continue };
             let oldest = now.saturating_sub(ttl);

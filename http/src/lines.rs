@@ -5,6 +5,8 @@
 //! wrong is reported with its number, and the others are kept.
 #![deny(clippy::indexing_slicing)]
 
+mod pieces;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +17,9 @@ use arrow::array::{
 use foldhash::fast::RandomState;
 use memchr::{memchr, memchr_iter};
 use query::RowBatch;
+
+use pieces::Piece;
+pub use pieces::parse;
 
 /// The most lines that are reported one by one.
 const REPORTED_MAX: usize = 100;
@@ -82,11 +87,12 @@ impl Precision {
     }
 }
 
-/// Reads a body of lines; a line without a time has `now_ns`.
-pub fn parse(body: &[u8], precision: Precision, now_ns: i64) -> Parsed {
+/// Reads some of a body's lines.
+fn parse_piece(piece: Piece<'_>, precision: Precision, now_ns: i64) -> Parsed {
     let mut reading = Reading::default();
     let mut parsed = Parsed::default();
-    for (number, line) in (Lines { rest: body, number: 1, texts_end: true }) {
+    let Piece { bytes, number, texts_end } = piece;
+    for (number, line) in (Lines { rest: bytes, number, texts_end }) {
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
             continue;

@@ -120,7 +120,18 @@ pub(crate) async fn write(call: Call) -> Result<StatusCode, Failure> {
         let message = format!("{kind} is not spoken here, but prometheus.WriteRequest");
         return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "0A000", message));
     }
-    let request: WriteRequest = message(&call, WRITE_BYTES_MAX)?;
+    // Large messages take a while: other requests of this thread go elsewhere meanwhile.
+    let samples = tokio::task::block_in_place(|| samples_of(&call))?;
+    let stored = samples.store(&call.session).await;
+    call.shared.metrics.rows_in("prometheus", stored.rows);
+    match stored.failed {
+        Some(error) => Err(error.into()),
+        None => Ok(StatusCode::NO_CONTENT),
+    }
+}
+
+fn samples_of(call: &Call) -> Result<Samples, Failure> {
+    let request: WriteRequest = message(call, WRITE_BYTES_MAX)?;
     let mut samples = Samples::default();
     for series in request.timeseries {
         let (mut metric, mut tags) = (None, Vec::with_capacity(series.labels.len()));
@@ -141,12 +152,7 @@ pub(crate) async fn write(call: Call) -> Result<StatusCode, Failure> {
         }
         samples.add(&metric, tags, all.into_iter());
     }
-    let stored = samples.store(&call.session).await;
-    call.shared.metrics.rows_in("prometheus", stored.rows);
-    match stored.failed {
-        Some(error) => Err(error.into()),
-        None => Ok(StatusCode::NO_CONTENT),
-    }
+    Ok(samples)
 }
 
 /// Answers a remote read.

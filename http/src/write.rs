@@ -8,6 +8,8 @@ use crate::call::Call;
 use crate::failure::Failure;
 use crate::lines::{Parsed, parse};
 
+/// The most threads that read one body.
+const THREADS_MAX: usize = 8;
 /// The most lines the answer names one by one.
 const REPORTED_MAX: usize = 100;
 
@@ -21,7 +23,11 @@ pub(crate) async fn write(call: Call) -> Result<(), Failure> {
     let precision = call.parameters.precision()?.unwrap_or_default();
     let Call { shared, session, parameters, body, .. } = &call;
     let (body, now) = (body.clone(), session.now_ns());
-    let parsed = tokio::task::spawn_blocking(move || parse(&body, precision, now)).await;
+    let parsed = tokio::task::spawn_blocking(move || {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        parse(&body, precision, now, threads.min(THREADS_MAX))
+    })
+    .await;
     let parsed = parsed.map_err(|_| Failure::bad_request("the lines could not be read"))?;
     if parameters.strict == Some(true) && parsed.bad_count > 0 {
         return Err(refused(&parsed, &[], 0));

@@ -12,13 +12,13 @@ use model::placement::bucket_range;
 use model::schema::{COLUMNS_MAX, NAME_BYTES_MAX, TAGS_MAX};
 use model::time::Span;
 use model::{
-    BucketId, Column, ColumnId, ColumnKind, DatabaseId, ErrorKind, NodeId, ReplicaSetId, TableId,
-    TableSchema, TenantId, TimeRange, UserId, VnodeId,
+    BucketId, Codec, Column, ColumnId, ColumnKind, DatabaseId, ErrorKind, NodeId, ReplicaSetId,
+    TableId, TableSchema, TenantId, TimeRange, UserId, VnodeId,
 };
 
 use crate::catalog::{
     Bucket, Catalog, Change, Counters, Database, DatabaseOptions, Entity, GrantObject, Key,
-    Precision, ReplicaSet, Role, Tenant, User, VnodePlace, VnodeState,
+    ObjectLimits, Precision, ReplicaSet, Role, Tenant, User, VnodePlace, VnodeState,
 };
 use crate::command::{
     AlterTable, Command, DatabaseChange, NewColumn, NewUser, Reply, TenantChange, UserChange,
@@ -33,7 +33,7 @@ use roles::{change_roles, forget_object};
 use views::{NewView, create_view, drop_views};
 
 /// The tenant, database and user that every installation begins with.
-pub(crate) const FIRST_TENANT: &str = "cnosdb";
+pub const FIRST_TENANT: &str = "cnosdb";
 const FIRST_DATABASE: &str = "public";
 const FIRST_USER: &str = "root";
 
@@ -81,37 +81,19 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
             changes.counters.session += 1;
             return Ok(Reply::Session(changes.counters.session));
         }
-        Command::CreateTenant { name, comment } => {
-            check_name("tenant", &name)?;
-            if catalog.tenant(&name).is_some() {
-                return Err(Error::exists("tenant", &name));
-            }
-            let tenant = new_tenant(name, comment, changes);
-            let options = default_options();
-            new_database(tenant, FIRST_DATABASE.to_owned(), options, changes);
-        }
-        Command::AlterTenant { tenant, change } => alter_tenant(catalog, tenant, change, changes)?,
-        Command::DropTenant { tenant } => drop_tenant(catalog, tenant, changes)?,
+        Command::CreateTenant { .. }
+        | Command::AlterTenant { .. }
+        | Command::DropTenant { .. }
+        | Command::HideTenant { .. }
+        | Command::RecoverTenant { .. } => define_tenant(catalog, command, changes)?,
         Command::CreateUser(user) => create_user(catalog, user, changes)?,
         Command::AlterUser { user, change } => alter_user(catalog, user, change, changes)?,
         Command::DropUser { user } => drop_user(catalog, user, changes)?,
-        Command::CreateDatabase { tenant, name, options } => {
-            check_name("database", &name)?;
-            check_options(&options)?;
-            let tenant = tenant_of(catalog, tenant)?.id;
-            let taken = catalog.database(tenant, &name).is_some();
-            if taken || SYSTEM_DATABASES.contains(&name.as_str()) {
-                return Err(Error::exists("database", &name));
-            }
-            new_database(tenant, name, options, changes);
-        }
-        Command::AlterDatabase { database, change } => {
-            alter_database(catalog, database, &change, changes)?;
-        }
-        Command::DropDatabase { database } => {
-            drop_database(catalog, database, changes)?;
-            forget_object(catalog, GrantObject::Database(database), changes);
-        }
+        Command::CreateDatabase { .. }
+        | Command::AlterDatabase { .. }
+        | Command::DropDatabase { .. }
+        | Command::HideDatabase { .. }
+        | Command::RecoverDatabase { .. } => define_database(catalog, command, changes)?,
         Command::CreateTable { database, name, columns } => {
             create_table(catalog, database, name, &columns, changes)?;
         }
@@ -144,6 +126,110 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
     Ok(Reply::Done)
 }
 
+/// Makes, changes and drops tenants; other commands change nothing.
+fn define_tenant(catalog: &Catalog, command: Command, changes: &mut Changes) -> Result<()> {
+    match command {
+        Command::CreateTenant { name, comment, drop_after_ns, limits } => {
+            check_name("tenant", &name)?;
+            check_free("tenant", &name, catalog.named_tenant(&name).map(|one| one.drop_at))?;
+            let tenant = new_tenant(name, comment, (drop_after_ns, limits), changes);
+            let options = default_options();
+            new_database(tenant, FIRST_DATABASE.to_owned(), options, changes);
+        }
+        Command::AlterTenant { tenant, change } => alter_tenant(catalog, tenant, change, changes)?,
+        Command::DropTenant { tenant } => drop_tenant(catalog, tenant, changes)?,
+        Command::HideTenant { tenant, drop_at } => {
+            let mut tenant = droppable_tenant(catalog, tenant)?.clone();
+            tenant.drop_at = Some(drop_at);
+            changes.put(Entity::Tenant(tenant));
+        }
+        Command::RecoverTenant { tenant } => {
+            let mut tenant = tenant_of(catalog, tenant)?.clone();
+            tenant.drop_at = None;
+            changes.put(Entity::Tenant(tenant));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Makes, changes and drops databases; other commands change nothing.
+fn define_database(catalog: &Catalog, command: Command, changes: &mut Changes) -> Result<()> {
+    match command {
+        Command::CreateDatabase { tenant, name, options } => {
+            check_name("database", &name)?;
+            check_options(&options)?;
+            let tenant = tenant_of(catalog, tenant)?;
+            if SYSTEM_DATABASES.contains(&name.as_str()) {
+                return Err(Error::exists("database", &name));
+            }
+            let named = catalog.named_database(tenant.id, &name);
+            check_free("database", &name, named.map(|one| one.drop_at))?;
+            let count = catalog.named_databases(tenant.id).count();
+            check_limit("max_databases", tenant.limits.databases, count + 1)?;
+            check_limits(tenant, &options)?;
+            new_database(tenant.id, name, options, changes);
+        }
+        Command::AlterDatabase { database, change } => {
+            alter_database(catalog, database, &change, changes)?;
+        }
+        Command::DropDatabase { database } => {
+            drop_database(catalog, database, changes)?;
+            forget_object(catalog, GrantObject::Database(database), changes);
+        }
+        Command::HideDatabase { database, drop_at } => {
+            let mut database = droppable_database(catalog, database)?.clone();
+            database.drop_at = Some(drop_at);
+            changes.put(Entity::Database(database));
+        }
+        Command::RecoverDatabase { database } => {
+            let mut database = database_of(catalog, database)?.clone();
+            database.drop_at = None;
+            changes.put(Entity::Database(database));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Refuses a name that something has, also what waits to be dropped.
+fn check_free(what: &str, name: &str, taken: Option<Option<i64>>) -> Result<()> {
+    match taken {
+        None => Ok(()),
+        Some(None) => Err(Error::exists(what, name)),
+        Some(Some(_)) => {
+            let message = format!(
+                "{what} \"{name}\" waits to be dropped: RECOVER {} {name} brings it back",
+                what.to_uppercase()
+            );
+            Err(Error::refused(ErrorKind::AlreadyExists, message))
+        }
+    }
+}
+
+fn check_limit(limit: &str, most: Option<u32>, wanted: usize) -> Result<()> {
+    match most {
+        Some(most) if wanted > most as usize => {
+            let message = format!("the tenant's limit {limit} is {most}");
+            Err(Error::refused(ErrorKind::LimitReached, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses options that a tenant's limits do not allow.
+fn check_limits(tenant: &Tenant, options: &DatabaseOptions) -> Result<()> {
+    const DAY_NS: i64 = 86_400 * 1_000_000_000;
+    let limits = &tenant.limits;
+    check_limit("max_shard_number", limits.shards, options.shards as usize)?;
+    check_limit("max_replicate_number", limits.replicas, options.replicas as usize)?;
+    let days = match options.ttl {
+        Span::Infinite => usize::MAX,
+        Span::Ns(ttl) => usize::try_from(ttl.div_euclid(DAY_NS)).unwrap_or(0),
+    };
+    check_limit("max_retention_time", limits.retention_days, days)
+}
+
 fn check_name(what: &str, name: &str) -> Result<()> {
     let wrong = if name.trim().is_empty() {
         "must not be blank"
@@ -168,6 +254,8 @@ pub(crate) fn default_options() -> DatabaseOptions {
         vnode_duration_ns: 365 * 86_400 * 1_000_000_000,
         replicas: 1,
         precision: Precision::Ns,
+        strict_write: false,
+        max_memcache_bytes: None,
     }
 }
 
@@ -189,7 +277,12 @@ fn bootstrap(catalog: &Catalog, verifier: Option<String>, changes: &mut Changes)
     if catalog.tenants().next().is_some() {
         return Ok(());
     }
-    let tenant = new_tenant(FIRST_TENANT.to_owned(), "system tenant".to_owned(), changes);
+    let tenant = new_tenant(
+        FIRST_TENANT.to_owned(),
+        "system tenant".to_owned(),
+        (None, ObjectLimits::default()),
+        changes,
+    );
     new_database(tenant, FIRST_DATABASE.to_owned(), default_options(), changes);
     let comment = "system admin".to_owned();
     create_user(
@@ -205,7 +298,12 @@ fn bootstrap(catalog: &Catalog, verifier: Option<String>, changes: &mut Changes)
     )
 }
 
-fn new_tenant(name: String, comment: String, changes: &mut Changes) -> TenantId {
+fn new_tenant(
+    name: String,
+    comment: String,
+    (drop_after_ns, limits): (Option<i64>, ObjectLimits),
+    changes: &mut Changes,
+) -> TenantId {
     changes.counters.tenant += 1;
     let id = TenantId(changes.counters.tenant);
     changes.put(Entity::Tenant(Tenant {
@@ -214,6 +312,9 @@ fn new_tenant(name: String, comment: String, changes: &mut Changes) -> TenantId 
         comment,
         members: BTreeMap::new(),
         roles: BTreeMap::new(),
+        drop_after_ns,
+        limits,
+        drop_at: None,
     }));
     id
 }
@@ -232,6 +333,14 @@ fn alter_tenant(
     let mut tenant = tenant_of(catalog, id)?.clone();
     match change {
         TenantChange::Comment(comment) => tenant.comment = comment,
+        TenantChange::DropAfter(after) => tenant.drop_after_ns = after,
+        TenantChange::Limits(limits) if tenant.name == FIRST_TENANT => {
+            if limits != ObjectLimits::default() {
+                let message = format!("tenant \"{FIRST_TENANT}\" cannot be limited");
+                return Err(Error::refused(ErrorKind::Conflict, message));
+            }
+        }
+        TenantChange::Limits(limits) => tenant.limits = limits,
         TenantChange::AddMember(user, role) => {
             user_of(catalog, user)?;
             if let Role::Custom(name) = &role
@@ -240,6 +349,7 @@ fn alter_tenant(
                 return Err(Error::not_found("role", name));
             }
             tenant.members.insert(user, role);
+            check_limit("max_users_number", tenant.limits.users, tenant.members.len())?;
         }
         change @ (TenantChange::AddRole(..)
         | TenantChange::DropRole(_)
@@ -255,13 +365,18 @@ fn alter_tenant(
     Ok(())
 }
 
-fn drop_tenant(catalog: &Catalog, id: TenantId, changes: &mut Changes) -> Result<()> {
+fn droppable_tenant(catalog: &Catalog, id: TenantId) -> Result<&Tenant> {
     let tenant = tenant_of(catalog, id)?;
     if tenant.name == FIRST_TENANT {
         let message = format!("tenant \"{FIRST_TENANT}\" cannot be dropped");
         return Err(Error::refused(ErrorKind::Conflict, message));
     }
-    for database in catalog.databases(id) {
+    Ok(tenant)
+}
+
+fn drop_tenant(catalog: &Catalog, id: TenantId, changes: &mut Changes) -> Result<()> {
+    droppable_tenant(catalog, id)?;
+    for database in catalog.named_databases(id) {
         remove_database(catalog, database, changes);
     }
     changes.delete(Key::Tenant(id));
@@ -337,7 +452,8 @@ fn new_database(tenant: TenantId, name: String, options: DatabaseOptions, change
     changes.counters.database += 1;
     let id = DatabaseId(changes.counters.database);
     let bucket_minute = (i64::MIN, 0);
-    changes.put(Entity::Database(Database { id, tenant, name, options, bucket_minute }));
+    let database = Database { id, tenant, name, options, bucket_minute, drop_at: None };
+    changes.put(Entity::Database(database));
 }
 
 fn database_of(catalog: &Catalog, id: DatabaseId) -> Result<&Database> {
@@ -358,19 +474,26 @@ fn alter_database(
         DatabaseChange::Shards(shards) => options.shards = *shards,
         DatabaseChange::VnodeDuration(ns) => options.vnode_duration_ns = *ns,
         DatabaseChange::Replicas(replicas) => options.replicas = *replicas,
+        DatabaseChange::StrictWrite(strict) => options.strict_write = *strict,
+        DatabaseChange::MaxMemcache(bytes) => options.max_memcache_bytes = Some(*bytes),
     }
     check_options(options)?;
+    check_limits(tenant_of(catalog, database.tenant)?, &database.options)?;
     changes.put(Entity::Database(database));
     Ok(())
 }
 
-fn drop_database(catalog: &Catalog, id: DatabaseId, changes: &mut Changes) -> Result<()> {
+fn droppable_database(catalog: &Catalog, id: DatabaseId) -> Result<&Database> {
     let database = database_of(catalog, id)?;
     if database.name == FIRST_DATABASE {
         let message = format!("database \"{FIRST_DATABASE}\" cannot be dropped");
         return Err(Error::refused(ErrorKind::Conflict, message));
     }
-    remove_database(catalog, database, changes);
+    Ok(database)
+}
+
+fn drop_database(catalog: &Catalog, id: DatabaseId, changes: &mut Changes) -> Result<()> {
+    remove_database(catalog, droppable_database(catalog, id)?, changes);
     Ok(())
 }
 
@@ -403,6 +526,7 @@ fn create_table(
         name: "time".to_owned(),
         kind: ColumnKind::Time,
         not_null: true,
+        codec: Codec::Default,
     };
     let mut table = TableSchema {
         id: TableId(changes.counters.table),
@@ -428,6 +552,7 @@ fn add_column(table: &mut TableSchema, column: &NewColumn) -> Result<()> {
         return Err(Error::refused(ErrorKind::AlreadyExists, message));
     }
     let limit = |message: String| Err(Error::refused(ErrorKind::LimitReached, message));
+    check_codec(&column.name, column.kind, column.codec)?;
     if table.columns.len() >= COLUMNS_MAX {
         return limit(format!("table \"{}\" has {COLUMNS_MAX} columns", table.name));
     }
@@ -439,9 +564,23 @@ fn add_column(table: &mut TableSchema, column: &NewColumn) -> Result<()> {
         name: column.name.clone(),
         kind: column.kind,
         not_null: column.not_null,
+        codec: column.codec,
     });
     table.next_column += 1;
     Ok(())
+}
+
+fn check_codec(name: &str, kind: ColumnKind, codec: Codec) -> Result<()> {
+    if codec.fits(kind) {
+        return Ok(());
+    }
+    let kind = match kind {
+        ColumnKind::Time => "the time of a row".to_owned(),
+        ColumnKind::Tag => "a tag".to_owned(),
+        ColumnKind::Field(value_type) => format!("a field of type {}", value_type.sql()),
+    };
+    let message = format!("column \"{name}\": {kind} cannot have codec {codec}");
+    Err(Error::refused(ErrorKind::InvalidInput, message))
 }
 
 fn table_of(catalog: &Catalog, id: TableId) -> Result<&TableSchema> {
@@ -460,6 +599,12 @@ fn alter_table(
         AlterTable::Add(column) => add_column(&mut table, &column)?,
         AlterTable::Drop(name) => drop_column(&mut table, &name)?,
         AlterTable::RenameColumn { from, to } => rename_column(&mut table, &from, to)?,
+        AlterTable::Codec { column, codec } => {
+            let known = table.columns.iter_mut().find(|known| known.name == column);
+            let known = known.ok_or_else(|| Error::not_found("column", &column))?;
+            check_codec(&column, known.kind, codec)?;
+            known.codec = codec;
+        }
         AlterTable::Rename(name) => {
             check_name("table", &name)?;
             if catalog.table(table.database, &name).is_some() {
@@ -618,7 +763,7 @@ mod tests {
 
     fn field(name: &str) -> NewColumn {
         let kind = ColumnKind::Field(model::ValueType::F64);
-        NewColumn { name: name.to_owned(), kind, not_null: false }
+        NewColumn { name: name.to_owned(), kind, not_null: false, codec: Codec::Default }
     }
 
     #[test]
@@ -679,7 +824,14 @@ mod tests {
     fn dropping_a_tenant_drops_all_it_holds() {
         let mut catalog = TestCatalog::new();
         let comment = String::new();
-        catalog.run(Command::CreateTenant { name: "t".to_owned(), comment }).unwrap();
+        catalog
+            .run(Command::CreateTenant {
+                name: "t".to_owned(),
+                comment,
+                drop_after_ns: None,
+                limits: ObjectLimits::default(),
+            })
+            .unwrap();
         let tenant = catalog.0.tenant("t").unwrap().id;
         let database = catalog.0.database(tenant, "public").unwrap().id;
         let columns = vec![field("a")];

@@ -24,6 +24,30 @@ pub struct Tenant {
     /// Its own roles, by name.
     #[serde(default)]
     pub roles: BTreeMap<String, CustomRole>,
+    /// How long a dropped tenant is kept where DROP says nothing, nanoseconds.
+    #[serde(default)]
+    pub drop_after_ns: Option<i64>,
+    /// What it may have at most.
+    #[serde(default)]
+    pub limits: ObjectLimits,
+    /// Dropped: nobody enters it, and what it holds goes at this time, nanoseconds since the epoch.
+    #[serde(default)]
+    pub drop_at: Option<i64>,
+}
+
+/// What a tenant may have at most; `None`: as much as it wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectLimits {
+    /// Members.
+    pub users: Option<u32>,
+    /// Databases.
+    pub databases: Option<u32>,
+    /// Shards of a database.
+    pub shards: Option<u32>,
+    /// Replicas of a database.
+    pub replicas: Option<u32>,
+    /// Days that rows live.
+    pub retention_days: Option<u32>,
 }
 
 /// What a member of a tenant may do.
@@ -178,6 +202,12 @@ pub struct DatabaseOptions {
     pub replicas: u32,
     /// Unit of integer times.
     pub precision: Precision,
+    /// Whether rows of line protocol and the like may make no tables and columns.
+    #[serde(default)]
+    pub strict_write: bool,
+    /// Bytes of memory of a vnode from which on it is flushed; `None`: what the node's configuration says.
+    #[serde(default)]
+    pub max_memcache_bytes: Option<u64>,
 }
 
 /// A database of a tenant.
@@ -193,6 +223,9 @@ pub struct Database {
     pub options: DatabaseOptions,
     /// Log time at which a minute of bucket creation began, and buckets created in it.
     pub bucket_minute: (i64, u32),
+    /// Dropped: it has no name any more, and goes at this time, nanoseconds since the epoch.
+    #[serde(default)]
+    pub drop_at: Option<i64>,
 }
 
 /// A table, with its schema.
@@ -410,6 +443,11 @@ impl Catalog {
 
     /// Returns a tenant by name.
     pub fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
+        self.named_tenant(name).filter(|tenant| tenant.drop_at.is_none())
+    }
+
+    /// Returns a tenant by name, also one that waits to be dropped.
+    pub fn named_tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
         self.tenants.values().find(|tenant| tenant.name == name)
     }
 
@@ -418,7 +456,7 @@ impl Catalog {
         self.tenants.get(&id)
     }
 
-    /// Returns all tenants.
+    /// Returns all tenants, also those that wait to be dropped.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
         self.tenants.values()
     }
@@ -440,6 +478,11 @@ impl Catalog {
 
     /// Returns a database of a tenant by name.
     pub fn database(&self, tenant: TenantId, name: &str) -> Option<&Arc<Database>> {
+        self.named_database(tenant, name).filter(|database| database.drop_at.is_none())
+    }
+
+    /// Returns a database of a tenant by name, also one that waits to be dropped.
+    pub fn named_database(&self, tenant: TenantId, name: &str) -> Option<&Arc<Database>> {
         let id = self.database_names.get(&(tenant, name.to_owned()))?;
         self.databases.get(id)
     }
@@ -451,6 +494,11 @@ impl Catalog {
 
     /// Returns the databases of a tenant, by name.
     pub fn databases(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Database>> {
+        self.named_databases(tenant).filter(|database| database.drop_at.is_none())
+    }
+
+    /// Returns the databases of a tenant, also those that wait to be dropped.
+    pub fn named_databases(&self, tenant: TenantId) -> impl Iterator<Item = &Arc<Database>> {
         let names = self.database_names.range((tenant, String::new())..);
         let names = names.take_while(move |((of, _), _)| *of == tenant);
         names.filter_map(|(_, id)| self.databases.get(id))

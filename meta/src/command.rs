@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 use model::{
-    BucketId, ColumnKind, DatabaseId, NodeId, ReplicaSetId, TableId, TenantId, UserId, VnodeId,
+    BucketId, Codec, ColumnKind, DatabaseId, NodeId, ReplicaSetId, TableId, TenantId, UserId,
+    VnodeId,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{DatabaseOptions, GrantObject, Level, NodeRoles, NodeState, Role, SystemRole};
+use crate::catalog::{
+    DatabaseOptions, GrantObject, Level, NodeRoles, NodeState, ObjectLimits, Role, SystemRole,
+};
 use crate::error::{Error, Result};
 
 const VERSION: u8 = 1;
@@ -27,6 +30,12 @@ pub enum Command {
         name: String,
         /// What people say of it.
         comment: String,
+        /// How long it is kept once it is dropped, nanoseconds.
+        #[serde(default)]
+        drop_after_ns: Option<i64>,
+        /// What it may have at most.
+        #[serde(default)]
+        limits: ObjectLimits,
     },
     /// Changes a tenant.
     AlterTenant {
@@ -37,6 +46,18 @@ pub enum Command {
     },
     /// Removes a tenant with all it holds.
     DropTenant {
+        /// Which.
+        tenant: TenantId,
+    },
+    /// Hides a tenant, and drops it at a time.
+    HideTenant {
+        /// Which.
+        tenant: TenantId,
+        /// When it goes, nanoseconds since the epoch.
+        drop_at: i64,
+    },
+    /// Brings back a tenant that waits to be dropped.
+    RecoverTenant {
         /// Which.
         tenant: TenantId,
     },
@@ -72,6 +93,18 @@ pub enum Command {
     },
     /// Removes a database with its tables and rows.
     DropDatabase {
+        /// Which.
+        database: DatabaseId,
+    },
+    /// Hides a database, and drops it at a time.
+    HideDatabase {
+        /// Which.
+        database: DatabaseId,
+        /// When it goes, nanoseconds since the epoch.
+        drop_at: i64,
+    },
+    /// Brings back a database that waits to be dropped.
+    RecoverDatabase {
         /// Which.
         database: DatabaseId,
     },
@@ -222,6 +255,10 @@ pub struct NewUser {
 /// A change of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TenantChange {
+    /// Another time that it is kept once it is dropped, nanoseconds.
+    DropAfter(Option<i64>),
+    /// Other limits.
+    Limits(ObjectLimits),
     /// Another comment.
     Comment(String),
     /// A new member; an old one gets the role.
@@ -273,6 +310,10 @@ pub enum DatabaseChange {
     VnodeDuration(i64),
     /// Another number of replicas in new buckets.
     Replicas(u32),
+    /// Whether rows may make no tables and columns.
+    StrictWrite(bool),
+    /// Other bytes of memory from which on vnodes are flushed.
+    MaxMemcache(u64),
 }
 
 /// A column to be made.
@@ -284,6 +325,9 @@ pub struct NewColumn {
     pub kind: ColumnKind,
     /// Whether NULL is refused.
     pub not_null: bool,
+    /// Which encodings its pages may have.
+    #[serde(default)]
+    pub codec: Codec,
 }
 
 /// A change of a table.
@@ -302,6 +346,13 @@ pub enum AlterTable {
     },
     /// Another name of the table.
     Rename(String),
+    /// Another codec of a column, for what is written from now on.
+    Codec {
+        /// The column.
+        column: String,
+        /// Its codec.
+        codec: Codec,
+    },
 }
 
 /// What a command answers.

@@ -26,11 +26,11 @@ mod placement;
 mod service;
 mod store;
 
-pub use apply::cluster_number;
+pub use apply::{FIRST_TENANT, cluster_number};
 pub use catalog::{
     Bucket, Catalog, CustomRole, Database, DatabaseOptions, Grant, GrantObject, Level, Node,
-    NodeRoles, NodeState, Precision, ReplicaSet, Role, SystemRole, Table, Tenant, User, View,
-    VnodePlace, VnodeState,
+    NodeRoles, NodeState, ObjectLimits, Precision, ReplicaSet, Role, SystemRole, Table, Tenant,
+    User, View, VnodePlace, VnodeState,
 };
 pub use client::MetaClient;
 pub use command::{

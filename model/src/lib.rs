@@ -7,9 +7,12 @@
 //! | `ids`        | newtypes of every id                                              |
 //! | `wire`       | bounded reading and writing of little-endian bytes                |
 //! | `schema`     | columns and tables                                                |
+//! | `codec`      | the encodings a column's pages may have                           |
+//! | `lossy`      | codecs that change values within a bound                          |
 //! | `series_key` | the canonical bytes of a series                                   |
 //! | `points`     | the columnar batch that is sent, logged and applied               |
 //! | `time`       | time ranges and durations as people write them                    |
+//! | `size`       | sizes in bytes as people write them                               |
 //! | `placement`  | buckets and shards                                                |
 //! | `error`      | the kinds every crate's error maps to                             |
 //! | `clock`      | wall time, system or set by a test                                |
@@ -17,16 +20,20 @@
 //! Change a column type here: also touch `points`, `tskv::tsm` and `query::types`.
 
 pub mod clock;
+pub mod codec;
 pub mod error;
 pub mod ids;
+pub mod lossy;
 pub mod placement;
 pub mod points;
 pub mod schema;
 pub mod series_key;
+pub mod size;
 pub mod time;
 pub mod wire;
 
 pub use clock::{Clock, SystemClock};
+pub use codec::Codec;
 pub use error::ErrorKind;
 pub use ids::{
     BucketId, ColumnId, DatabaseId, NodeId, ReplicaSetId, SeriesId, TableId, TenantId, UserId,

@@ -3,6 +3,7 @@
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
 
+use crate::codec::Codec;
 use crate::ids::{ColumnId, DatabaseId, TableId};
 
 /// The most columns a table may have, dropped ones not counted.
@@ -95,6 +96,9 @@ pub struct Column {
     /// Whether NULL is refused; only for tags.
     #[serde(default)]
     pub not_null: bool,
+    /// Which encodings its pages may have.
+    #[serde(default)]
+    pub codec: Codec,
 }
 
 /// A table's schema at one version.

@@ -12,7 +12,7 @@ use pgwire::api::results::{CopyResponse, FieldFormat, Tag};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyFail, CopyOutResponse};
-use query::{CopyFormat, CopyIn, CopyOut, Error};
+use query::{CopyFormat, CopyIn, CopyOut, Error, Zone};
 
 use crate::connection::{Connection, wire_error};
 use crate::encode::{self, Column};
@@ -70,7 +70,7 @@ impl CopyHandler for Connection {
 }
 
 /// Sends rows in the format that was asked for.
-pub(crate) async fn send<C>(client: &mut C, mut out: CopyOut) -> PgWireResult<()>
+pub(crate) async fn send<C>(client: &mut C, mut out: CopyOut, zone: &Zone) -> PgWireResult<()>
 where
     C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
     C::Error: Debug,
@@ -91,7 +91,7 @@ where
     let mut sent = 0;
     while let Some(batch) = out.rows.next().await {
         let batch = batch.map_err(wire_error)?;
-        let columns = encode::columns(&batch).map_err(wire_error)?;
+        let columns = encode::columns(&batch, zone).map_err(wire_error)?;
         for row in 0..batch.num_rows() {
             put_row(&out.format, &columns, row, &mut buffer).map_err(wire_error)?;
             // A message a row, as PostgreSQL sends: psycopg and others count on it.

@@ -1,7 +1,7 @@
 //! Parameters of the extended protocol, text and binary.
 
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
-use query::{Error, Result, ScalarValue};
+use query::{Error, Result, ScalarValue, Zone, parse_array, parse_instant};
 
 const EPOCH_2000_US: i64 = 946_684_800_000_000;
 const EPOCH_2000_DAYS: i32 = 10_957;
@@ -11,6 +11,7 @@ pub(crate) fn parameter(
     bytes: Option<&[u8]>,
     is_binary: bool,
     wanted: &DataType,
+    clock: &Clock,
 ) -> Result<ScalarValue> {
     let Some(bytes) = bytes else {
         return ScalarValue::try_from(wanted).map_err(Error::from);
@@ -20,11 +21,88 @@ pub(crate) fn parameter(
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|_| Error::new("22021", "invalid byte sequence for encoding \"UTF8\""))?;
-    let text = ScalarValue::Utf8(Some(text.to_owned()));
-    if *wanted == DataType::Utf8 {
-        return Ok(text);
+    from_text(text, wanted, clock)
+}
+
+fn from_text(text: &str, wanted: &DataType, clock: &Clock) -> Result<ScalarValue> {
+    match wanted {
+        DataType::Utf8 => Ok(ScalarValue::Utf8(Some(text.to_owned()))),
+        DataType::Timestamp(TimeUnit::Nanosecond, zone @ Some(_)) => {
+            let ns = parse_instant(text, &clock.zone, clock.now_ns).ok_or_else(|| {
+                let message =
+                    format!("invalid input syntax for type timestamp with time zone: \"{text}\"");
+                Error::new("22007", message)
+            })?;
+            Ok(ScalarValue::TimestampNanosecond(Some(ns), zone.clone()))
+        }
+        DataType::List(item) => {
+            let elements = parse_array(text).ok_or_else(|| {
+                Error::new("22P02", format!("malformed array literal: \"{text}\""))
+            })?;
+            let element = |element: Option<String>| match element {
+                None => ScalarValue::try_from(item.data_type()).map_err(Error::from),
+                Some(text) => from_text(&text, item.data_type(), clock),
+            };
+            let elements = elements.into_iter().map(element).collect::<Result<Vec<_>>>()?;
+            Ok(list(&elements, item.data_type()))
+        }
+        wanted => ScalarValue::Utf8(Some(text.to_owned())).cast_to(wanted).map_err(Error::from),
     }
-    text.cast_to(wanted).map_err(Error::from)
+}
+
+fn list(elements: &[ScalarValue], item: &DataType) -> ScalarValue {
+    ScalarValue::List(ScalarValue::new_list_nullable(elements, item))
+}
+
+/// Reads an array of one dimension: dimensions, whether there are NULLs, the element's type, then length
+/// and lower bound of each dimension, then the elements, each behind its length.
+fn binary_list(bytes: &[u8], item: &DataType) -> Result<ScalarValue> {
+    let malformed = || Error::new("22P03", "incorrect binary data format");
+    let mut rest = bytes;
+    let mut number = || {
+        let (head, tail) = rest.split_first_chunk::<4>().ok_or_else(malformed)?;
+        rest = tail;
+        Ok::<i32, Error>(i32::from_be_bytes(*head))
+    };
+    let dimensions = number()?;
+    let (_nulls, _type) = (number()?, number()?);
+    if dimensions == 0 {
+        return Ok(list(&[], item));
+    }
+    if dimensions != 1 {
+        return Err(Error::new("0A000", "arrays of several dimensions are not supported"));
+    }
+    let count = usize::try_from(number()?).map_err(|_| malformed())?;
+    number()?;
+    if count > rest.len() / 4 {
+        return Err(malformed());
+    }
+    let mut elements = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (len, tail) = rest.split_first_chunk::<4>().ok_or_else(malformed)?;
+        rest = tail;
+        let Ok(len) = usize::try_from(i32::from_be_bytes(*len)) else {
+            elements.push(ScalarValue::try_from(item).map_err(Error::from)?);
+            continue;
+        };
+        let (element, tail) = rest.split_at_checked(len).ok_or_else(malformed)?;
+        rest = tail;
+        elements.push(match item {
+            DataType::Utf8 => {
+                let text = std::str::from_utf8(element);
+                let wrong = |_| Error::new("22021", "invalid byte sequence for encoding \"UTF8\"");
+                ScalarValue::Utf8(Some(text.map_err(wrong)?.to_owned()))
+            }
+            item => binary(element, item)?,
+        });
+    }
+    if rest.is_empty() { Ok(list(&elements, item)) } else { Err(malformed()) }
+}
+
+/// How texts of instants are read.
+pub(crate) struct Clock {
+    pub(crate) zone: Zone,
+    pub(crate) now_ns: i64,
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
@@ -73,6 +151,7 @@ fn binary(bytes: &[u8], wanted: &DataType) -> Result<ScalarValue> {
             let ns = us.and_then(|us| us.checked_mul(1_000));
             ScalarValue::TimestampNanosecond(Some(ns.ok_or_else(out_of_range)?), zone.clone())
         }
+        DataType::List(item) => binary_list(bytes, item.data_type())?,
         DataType::Interval(IntervalUnit::MonthDayNano) => {
             let bytes = array::<16>(bytes)?;
             let us = i64::from_be_bytes(array(&bytes[..8])?);

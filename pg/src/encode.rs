@@ -14,6 +14,7 @@ use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::{BufMut, BytesMut};
 use pgwire::api::results::FieldFormat;
+use query::Zone;
 
 /// Nanoseconds from the Unix epoch to 2000-01-01.
 const EPOCH_2000_NS: i64 = 946_684_800_000_000_000;
@@ -30,12 +31,13 @@ pub(crate) enum Column {
     F32(Float32Array),
     F64(Float64Array),
     Text(StringArray),
-    /// True where it is an instant, which is written with its offset.
-    Time(TimestampNanosecondArray, bool),
+    /// An instant is written in a zone, with its offset.
+    Time(TimestampNanosecondArray, Option<Zone>),
     Date(Date32Array),
     Interval(IntervalMonthDayNanoArray),
     Decimal(Decimal128Array),
-    List(ListArray),
+    /// Instants in it are written in a zone.
+    List(ListArray, Zone),
     /// Anything else, as Arrow writes it.
     Other(ArrayRef),
 }
@@ -44,11 +46,12 @@ pub(crate) enum Column {
 ///
 /// # Errors
 /// A value that its wire type cannot hold.
-pub(crate) fn columns(batch: &RecordBatch) -> Result<Vec<Column>, query::Error> {
-    batch.columns().iter().map(|array| column(array).map_err(query::Error::from)).collect()
+pub(crate) fn columns(batch: &RecordBatch, zone: &Zone) -> Result<Vec<Column>, query::Error> {
+    let column = |array| column(array, zone).map_err(query::Error::from);
+    batch.columns().iter().map(column).collect()
 }
 
-fn column(array: &ArrayRef) -> Result<Column, arrow::error::ArrowError> {
+fn column(array: &ArrayRef, shown: &Zone) -> Result<Column, arrow::error::ArrowError> {
     let primitive = |wanted: DataType| cast(array, &wanted);
     Ok(match array.data_type() {
         DataType::Boolean => Column::Bool(array.as_boolean().clone()),
@@ -72,7 +75,7 @@ fn column(array: &ArrayRef) -> Result<Column, arrow::error::ArrowError> {
         }
         DataType::Timestamp(_, zone) => {
             let plain = primitive(DataType::Timestamp(TimeUnit::Nanosecond, zone.clone()))?;
-            Column::Time(plain.as_primitive().clone(), zone.is_some())
+            Column::Time(plain.as_primitive().clone(), zone.is_some().then(|| shown.clone()))
         }
         DataType::Date32 | DataType::Date64 => {
             Column::Date(primitive(DataType::Date32)?.as_primitive().clone())
@@ -82,7 +85,7 @@ fn column(array: &ArrayRef) -> Result<Column, arrow::error::ArrowError> {
             Column::Interval(primitive(wanted)?.as_primitive().clone())
         }
         DataType::Decimal128(..) => Column::Decimal(array.as_primitive().clone()),
-        DataType::List(_) => Column::List(array.as_list().clone()),
+        DataType::List(_) => Column::List(array.as_list().clone(), shown.clone()),
         _ => Column::Other(ArrayRef::clone(array)),
     })
 }
@@ -102,7 +105,7 @@ impl Column {
             Self::Date(array) => array.is_null(row),
             Self::Interval(array) => array.is_null(row),
             Self::Decimal(array) => array.is_null(row),
-            Self::List(array) => array.is_null(row),
+            Self::List(array, _) => array.is_null(row),
             Self::Other(array) => array.is_null(row) || array.data_type() == &DataType::Null,
         }
     }
@@ -152,16 +155,12 @@ impl Column {
             Self::F32(array) => put_float(&array.value(row), f64::from(array.value(row)), out),
             Self::F64(array) => put_float(&array.value(row), array.value(row), out),
             Self::Text(array) => out.put_slice(array.value(row).as_bytes()),
-            Self::Time(array, zoned) => {
-                put_time(array.value(row), out);
-                if *zoned {
-                    out.put_slice(b"+00");
-                }
-            }
+            Self::Time(array, None) => put_time(array.value(row), out),
+            Self::Time(array, Some(zone)) => put_instant(array.value(row), zone, out),
             Self::Date(array) => put_date(i64::from(array.value(row)), out),
             Self::Interval(array) => put_interval(array.value(row), out),
             Self::Decimal(array) => out.put_slice(array.value_as_string(row).as_bytes()),
-            Self::List(array) => put_list(&array.value(row), out)?,
+            Self::List(array, zone) => put_list(&array.value(row), zone, out)?,
             Self::Other(array) => {
                 let options = FormatOptions::default();
                 let formatter = ArrayFormatter::try_new(array.as_ref(), &options)?;
@@ -196,7 +195,7 @@ impl Column {
                 out.put_i32(interval.months);
             }
             Self::Decimal(array) => put_decimal(array.value(row), array.scale(), out),
-            Self::List(array) => return binary_list(&array.value(row), out),
+            Self::List(array, zone) => return binary_list(&array.value(row), zone, out),
             Self::Other(array) => match array.data_type() {
                 DataType::Binary => out.put_slice(array.as_binary::<i32>().value(row)),
                 // Sent as text, which is its own binary form.
@@ -305,8 +304,22 @@ fn put_time(ns: i64, out: &mut BytesMut) {
     }
 }
 
-fn put_list(items: &ArrayRef, out: &mut BytesMut) -> Result<(), query::Error> {
-    let column = column(items).map_err(query::Error::from)?;
+/// Writes an instant as its zone's clocks show it, and how far these are ahead of UTC.
+fn put_instant(ns: i64, zone: &Zone, out: &mut BytesMut) {
+    let offset = zone.offset_at(ns);
+    put_time(ns.saturating_add(i64::from(offset) * 1_000_000_000), out);
+    out.put_u8(if offset < 0 { b'-' } else { b'+' });
+    let (hours, rest) = (offset.abs() / 3_600, offset.abs() % 3_600);
+    let text = match (rest / 60, rest % 60) {
+        (0, 0) => format!("{hours:02}"),
+        (minutes, 0) => format!("{hours:02}:{minutes:02}"),
+        (minutes, seconds) => format!("{hours:02}:{minutes:02}:{seconds:02}"),
+    };
+    out.put_slice(text.as_bytes());
+}
+
+fn put_list(items: &ArrayRef, zone: &Zone, out: &mut BytesMut) -> Result<(), query::Error> {
+    let column = column(items, zone).map_err(query::Error::from)?;
     out.put_u8(b'{');
     let mut item = BytesMut::new();
     for row in 0..items.len() {
@@ -321,7 +334,7 @@ fn put_list(items: &ArrayRef, out: &mut BytesMut) -> Result<(), query::Error> {
         let plain = !item.is_empty()
             && !item.eq_ignore_ascii_case(b"null")
             && !item.iter().any(|byte| b"{},\"\\ \t\n\r".contains(byte));
-        if plain || matches!(column, Column::List(_)) {
+        if plain || matches!(column, Column::List(..)) {
             out.put_slice(&item);
         } else {
             out.put_u8(b'"');
@@ -338,8 +351,8 @@ fn put_list(items: &ArrayRef, out: &mut BytesMut) -> Result<(), query::Error> {
     Ok(())
 }
 
-fn binary_list(items: &ArrayRef, out: &mut BytesMut) -> Result<(), query::Error> {
-    let column = column(items).map_err(query::Error::from)?;
+fn binary_list(items: &ArrayRef, zone: &Zone, out: &mut BytesMut) -> Result<(), query::Error> {
+    let column = column(items, zone).map_err(query::Error::from)?;
     let field = arrow::datatypes::Field::new("item", items.data_type().clone(), true);
     out.put_i32(i32::from(!items.is_empty()));
     out.put_i32(i32::from(items.null_count() > 0));
@@ -423,7 +436,7 @@ mod tests {
 
     fn text(array: ArrayRef) -> String {
         let mut out = BytesMut::new();
-        column(&array).unwrap().text(0, &mut out).unwrap();
+        column(&array, &Zone::default()).unwrap().text(0, &mut out).unwrap();
         String::from_utf8(out.to_vec()).unwrap()
     }
 

@@ -289,10 +289,12 @@ impl Connection {
     {
         let prepared = &portal.statement.statement.prepared;
         let Some(statement) = &prepared.statement else { return Ok(None) };
+        let session = self.session()?;
+        let clock = decode::Clock { zone: session.zone(), now_ns: session.now_ns() };
         let params = portal.parameters.iter().zip(&prepared.parameters).enumerate().map(
             |(at, (bytes, wanted))| {
                 let is_binary = portal.parameter_format.is_binary(at);
-                let value = decode::parameter(bytes.as_deref(), is_binary, wanted);
+                let value = decode::parameter(bytes.as_deref(), is_binary, wanted, &clock);
                 value.map_err(|mut error| {
                     error.message = format!("{} (parameter ${})", error.message, at + 1);
                     wire_error(error)
@@ -306,12 +308,16 @@ impl Connection {
             Output::Rows(rows) => {
                 let fields = fields(&rows.schema(), &portal.result_column_format);
                 let formats: Vec<FieldFormat> = fields.iter().map(FieldInfo::format).collect();
-                Ok(Some(QueryResponse::new(fields, data_rows(rows, formats))))
+                Ok(Some(QueryResponse::new(
+                    fields,
+                    data_rows(rows, formats, self.session()?.zone()),
+                )))
             }
             Output::Fetched(rows) => {
                 let fields = fields(&rows.schema(), &portal.result_column_format);
                 let formats: Vec<FieldFormat> = fields.iter().map(FieldInfo::format).collect();
-                let mut response = QueryResponse::new(fields, data_rows(rows, formats));
+                let mut response =
+                    QueryResponse::new(fields, data_rows(rows, formats, self.session()?.zone()));
                 response.set_command_tag("FETCH");
                 Ok(Some(response))
             }
@@ -322,7 +328,7 @@ impl Connection {
                 Ok(None)
             }
             Output::CopyOut(rows) => {
-                copy::send(client, rows).await?;
+                copy::send(client, rows, &self.session()?.zone()).await?;
                 Ok(None)
             }
             other => {

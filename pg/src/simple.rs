@@ -19,7 +19,7 @@ use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::data::DataRow;
 use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query;
-use query::{Error, Output, Statement};
+use query::{Error, Output, Statement, Zone};
 
 use crate::connection::{Connection, wire_error};
 use crate::copy;
@@ -105,17 +105,25 @@ impl Connection {
         match output {
             Output::Rows(rows) => {
                 let fields = fields(&rows.schema(), &Format::UnifiedText);
-                let rows = data_rows(rows, fields.iter().map(FieldInfo::format).collect());
+                let rows = data_rows(
+                    rows,
+                    fields.iter().map(FieldInfo::format).collect(),
+                    self.session()?.zone(),
+                );
                 send_query_response(client, QueryResponse::new(fields, rows), true).await
             }
             Output::Fetched(rows) => {
                 let fields = fields(&rows.schema(), &Format::UnifiedText);
-                let rows = data_rows(rows, fields.iter().map(FieldInfo::format).collect());
+                let rows = data_rows(
+                    rows,
+                    fields.iter().map(FieldInfo::format).collect(),
+                    self.session()?.zone(),
+                );
                 let mut response = QueryResponse::new(fields, rows);
                 response.set_command_tag("FETCH");
                 send_query_response(client, response, true).await
             }
-            Output::CopyOut(rows) => copy::send(client, rows).await,
+            Output::CopyOut(rows) => copy::send(client, rows, &self.session()?.zone()).await,
             other => {
                 if let Some(tag) = tag(client, &other) {
                     send_execution_response(client, tag).await?;
@@ -165,6 +173,7 @@ struct RowState<S> {
     row: usize,
     rows: usize,
     formats: Vec<FieldFormat>,
+    zone: Zone,
     buffer: BytesMut,
 }
 
@@ -172,6 +181,7 @@ struct RowState<S> {
 pub(crate) fn data_rows<S, E>(
     batches: S,
     formats: Vec<FieldFormat>,
+    zone: Zone,
 ) -> impl Stream<Item = PgWireResult<DataRow>> + Send + 'static
 where
     S: Stream<Item = Result<arrow::record_batch::RecordBatch, E>> + Unpin + Send + 'static,
@@ -184,13 +194,14 @@ where
         row: 0,
         rows: 0,
         formats,
+        zone,
         buffer: BytesMut::new(),
     };
     futures::stream::try_unfold(start, |mut state| async move {
         while state.row == state.rows {
             let Some(batch) = state.batches.next().await else { return Ok(None) };
             let batch = batch.map_err(wire_error)?;
-            state.columns = encode::columns(&batch).map_err(wire_error)?;
+            state.columns = encode::columns(&batch, &state.zone).map_err(wire_error)?;
             (state.row, state.rows) = (0, batch.num_rows());
         }
         for (column, format) in state.columns.iter().zip(&state.formats) {

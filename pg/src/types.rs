@@ -37,6 +37,9 @@ fn of(data_type: &DataType) -> Type {
             Type::INT8 => Type::INT8_ARRAY,
             Type::FLOAT4 => Type::FLOAT4_ARRAY,
             Type::FLOAT8 => Type::FLOAT8_ARRAY,
+            Type::TIMESTAMPTZ => Type::TIMESTAMPTZ_ARRAY,
+            Type::TIMESTAMP => Type::TIMESTAMP_ARRAY,
+            Type::DATE => Type::DATE_ARRAY,
             _ => Type::TEXT_ARRAY,
         },
         _ => Type::TEXT,
@@ -57,6 +60,23 @@ pub(crate) fn arrow_type(declared: &Type) -> Option<DataType> {
         Type::TIMESTAMP => DataType::Timestamp(TimeUnit::Nanosecond, None),
         Type::DATE => DataType::Date32,
         Type::INTERVAL => DataType::Interval(IntervalUnit::MonthDayNano),
+        Type::BOOL_ARRAY => DataType::new_list(DataType::Boolean, true),
+        Type::INT2_ARRAY => DataType::new_list(DataType::Int16, true),
+        Type::INT4_ARRAY => DataType::new_list(DataType::Int32, true),
+        Type::INT8_ARRAY => DataType::new_list(DataType::Int64, true),
+        Type::FLOAT4_ARRAY => DataType::new_list(DataType::Float32, true),
+        Type::FLOAT8_ARRAY | Type::NUMERIC_ARRAY => DataType::new_list(DataType::Float64, true),
+        Type::TEXT_ARRAY | Type::VARCHAR_ARRAY | Type::NAME_ARRAY => {
+            DataType::new_list(DataType::Utf8, true)
+        }
+        Type::TIMESTAMPTZ_ARRAY => {
+            let zone = Some("+00:00".into());
+            DataType::new_list(DataType::Timestamp(TimeUnit::Nanosecond, zone), true)
+        }
+        Type::TIMESTAMP_ARRAY => {
+            DataType::new_list(DataType::Timestamp(TimeUnit::Nanosecond, None), true)
+        }
+        Type::DATE_ARRAY => DataType::new_list(DataType::Date32, true),
         _ => return None,
     })
 }

@@ -58,7 +58,7 @@ pub(crate) fn check(catalog: &Catalog, who: Identity, need: Need) -> Result<()> 
     if user.admin {
         return Ok(());
     }
-    let tenant = catalog.tenant_by_id(who.tenant);
+    let tenant = catalog.tenant_by_id(who.tenant).filter(|tenant| tenant.drop_at.is_none());
     let role = tenant.and_then(|tenant| Some((tenant, tenant.members.get(&who.user)?)));
     let allowed = match (role, need) {
         (_, Need::Administer) | (None, _) => false,
@@ -167,6 +167,7 @@ mod tests {
             Definition::CreateTenant { .. } => "create tenant",
             Definition::AlterTenant { .. } => "alter tenant",
             Definition::DropTenant { .. } => "drop tenant",
+            Definition::RecoverTenant { .. } => "recover tenant",
             Definition::CreateUser { .. } => "create user",
             Definition::AlterUser { .. } => "alter user",
             Definition::DropUser { .. } => "drop user",
@@ -177,6 +178,7 @@ mod tests {
             Definition::CreateDatabase { .. } => "create database",
             Definition::AlterDatabase { .. } => "alter database",
             Definition::DropDatabase { .. } => "drop database",
+            Definition::RecoverDatabase { .. } => "recover database",
             Definition::CreateView { .. } => "create view",
             Definition::DropView { .. } => "drop view",
             Definition::CreateTable { .. } => "create table",
@@ -186,7 +188,7 @@ mod tests {
     }
 
     /// As many as the two functions above name.
-    const KINDS: usize = 42;
+    const KINDS: usize = 44;
 
     #[test]
     fn every_kind_of_statement_has_a_row_in_the_table_of_privileges() {

@@ -4,7 +4,9 @@
 //! Invariant: a session's catalog list holds its own tenant and nothing else.
 
 mod information_schema;
+mod session_functions;
 mod system;
+mod system_schemas;
 mod tables;
 mod tag_tests;
 
@@ -14,9 +16,11 @@ use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider};
 
 use crate::access::Identity;
 use crate::database::Database;
+use crate::instants::Zone;
 pub(crate) use system::{
     SessionNames, SystemCatalog, catalog_replacement, mentions_catalog, register_functions,
 };
+use system_schemas::{CLUSTER_SCHEMA, USAGE_SCHEMA};
 
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
 pub(crate) const PG_CATALOG: &str = "pg_catalog";
@@ -29,6 +33,8 @@ pub(crate) struct SessionCatalogs {
     /// The names the tenant answers to, the one of the connection first.
     pub(crate) names: Vec<String>,
     pub(crate) system: Arc<SystemCatalog>,
+    /// The zone that times of tables are given in.
+    pub(crate) zone: Zone,
 }
 
 impl CatalogProviderList for SessionCatalogs {
@@ -59,7 +65,8 @@ impl CatalogProvider for TenantCatalog {
         let catalog = self.0.database.catalog();
         let databases = catalog.databases(self.0.identity.tenant);
         let mut names: Vec<String> = databases.map(|database| database.name.clone()).collect();
-        names.extend([INFORMATION_SCHEMA.to_owned(), PG_CATALOG.to_owned()]);
+        let system = [INFORMATION_SCHEMA, PG_CATALOG, USAGE_SCHEMA, CLUSTER_SCHEMA];
+        names.extend(system.map(str::to_owned));
         names
     }
 
@@ -68,6 +75,8 @@ impl CatalogProvider for TenantCatalog {
             INFORMATION_SCHEMA => {
                 Some(Arc::new(information_schema::InformationSchema(self.0.clone())))
             }
+            USAGE_SCHEMA => Some(Arc::new(system_schemas::UsageSchema(self.0.clone()))),
+            CLUSTER_SCHEMA => Some(Arc::new(system_schemas::ClusterSchema(self.0.clone()))),
             PG_CATALOG => Some(Arc::clone(&self.0.system) as Arc<dyn SchemaProvider>),
             _ => {
                 let catalog = self.0.database.catalog();

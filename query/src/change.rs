@@ -18,7 +18,7 @@ use model::{ColumnKind, Points, TableSchema, TimeRange};
 
 use crate::access::{Need, Object};
 use crate::error::{Error, LOCK_LOST, Result};
-use crate::ingest::Target;
+use crate::ingest::{Intake, Target};
 use crate::insert::{SELECTED_BYTES_MAX, SELECTED_ROWS_MAX, convert, in_column};
 use crate::planning::parts;
 use crate::scan::TskvScanExec;
@@ -265,7 +265,7 @@ impl Session {
                 return Err(too_many("a change"));
             }
             let arrays = converted(target, batch.columns())?;
-            batches.extend(target.points(&arrays, i64::MIN)?);
+            batches.extend(target.new_points(&arrays, i64::MIN)?);
         }
         Ok((rows as u64, batches))
     }
@@ -339,7 +339,7 @@ impl<'a> Changed<'a> {
     }
 
     fn target(&self, names: &[String]) -> Result<Target> {
-        Target::new(Arc::clone(&self.database), Arc::clone(&self.table), names)
+        Target::new(Arc::clone(&self.database), Arc::clone(&self.table), names, Intake::default())
     }
 
     fn key_target(&self) -> Result<Target> {
@@ -416,10 +416,8 @@ impl<'a> Changed<'a> {
 }
 
 fn converted(target: &Target, arrays: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
-    let precision = target.database.options.precision.ns();
-    let one = |(array, column)| {
-        convert(array, column, precision).map_err(|error| in_column(error, column))
-    };
+    let one =
+        |(array, column)| convert(array, column, target).map_err(|error| in_column(error, column));
     arrays.iter().zip(&target.columns).map(one).collect()
 }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::access::Need;
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::ingest::{RowsBuilder, Target, store};
+use crate::ingest::{Intake, RowsBuilder, Target, store};
 use crate::output::Output;
 use crate::session::Session;
 use crate::sql::Statement;
@@ -190,7 +190,7 @@ impl Session {
         };
         let (database, table) = self.user_table(&crate::planning::parts(table_name)?)?;
         let names: Vec<String> = columns.iter().map(crate::sql::fold).collect();
-        let target = Target::new(database, table, &names)?;
+        let target = Target::new(database, table, &names, Intake::of(self))?;
         self.check(Need::Write(target.object()))?;
         let decoder = Decoder::new(format, target.columns.clone());
         self.note_write();

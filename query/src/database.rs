@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::running::AllRunning;
 use crate::scram::Verifier;
 use crate::session::{Entry, Session};
+use crate::usage::Usage;
 
 /// The tenant and the database that everyone starts with.
 const DEFAULT_TENANT: &str = "cnosdb";
@@ -48,6 +49,7 @@ pub struct Database {
     template: SessionState,
     threads: Handle,
     running: Arc<AllRunning>,
+    usage: Usage,
 }
 
 impl Database {
@@ -63,12 +65,16 @@ impl Database {
         threads: Handle,
     ) -> Result<Arc<Self>> {
         let template = template(config)?;
-        let running = Arc::default();
-        Ok(Arc::new(Self { meta, cluster, clock, template, threads, running }))
+        let (running, usage) = (Arc::default(), Usage::default());
+        Ok(Arc::new(Self { meta, cluster, clock, template, threads, running, usage }))
     }
 
     pub(crate) fn running(&self) -> &Arc<AllRunning> {
         &self.running
+    }
+
+    pub(crate) fn usage(&self) -> &Usage {
+        &self.usage
     }
 
     pub(crate) fn query_threads(&self) -> &Handle {
@@ -191,16 +197,19 @@ fn template(config: &DatabaseConfig) -> Result<SessionState> {
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.time_zone = Some(TIME_ZONE.to_owned());
     options.explain.show_statistics = false;
+    let mut planners = SessionStateDefaults::default_expr_planners();
+    planners.insert(0, Arc::new(crate::functions::IntervalScaling));
     // Only what computes: no file formats, no table factories, no way to files of the server.
     let state = SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(runtime)
-        .with_expr_planners(SessionStateDefaults::default_expr_planners())
+        .with_expr_planners(planners)
         .with_scalar_functions(crate::functions::scalar())
         .with_aggregate_functions(crate::functions::aggregate())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(SessionStateDefaults::default_table_functions())
         .with_type_planner(Arc::new(crate::types::PgTypes))
+        .with_analyzer_rule(Arc::new(crate::zones::Instants))
         .with_analyzer_rule(Arc::new(crate::exact_numbers::ExactNumbers))
         .with_analyzer_rule(Arc::new(crate::functions::windows::SlidingWindows))
         .with_analyzer_rule(Arc::new(crate::gap_fill::GapFilling))

@@ -1,36 +1,31 @@
 //! Definitions: checks who asks, names what is meant, and lets the catalog decide.
 
+mod databases;
+mod tenants;
+
 use std::sync::Arc;
 
-use meta::{
-    AlterTable, Catalog, Command, DatabaseChange, DatabaseOptions, NewColumn, NewUser, Precision,
-    TenantChange, User, UserChange,
-};
-use model::time::Span;
+use meta::{AlterTable, Command, NewColumn, NewUser, User, UserChange};
 use model::{ColumnKind, UserId};
 
 use crate::access::{Need, Object};
 use crate::error::{Error, Result};
 use crate::output::{Notice, Output};
-use crate::roles::role_named;
 use crate::scram::make_verifier;
 use crate::session::Session;
 use crate::sql::{
-    AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind,
-    TenantAction, UserAction, UserOptions,
+    AlterTableAction, ColumnDefinition, Definition, NewColumnKind, UserAction, UserOptions,
 };
-
-const DAY_NS: i64 = 86_400 * 1_000_000_000;
-const HOUR_NS: i64 = 3_600 * 1_000_000_000;
 
 impl Session {
     /// Runs a definition.
     pub(crate) async fn define(&self, definition: &Definition) -> Result<Output> {
         use Definition as Def;
         match definition {
-            Def::CreateTenant { .. } | Def::AlterTenant { .. } | Def::DropTenant { .. } => {
-                self.define_tenant(definition).await
-            }
+            Def::CreateTenant { .. }
+            | Def::AlterTenant { .. }
+            | Def::DropTenant { .. }
+            | Def::RecoverTenant { .. } => self.define_tenant(definition).await,
             Def::CreateUser { .. } | Def::AlterUser { .. } | Def::DropUser { .. } => {
                 self.define_user(definition).await
             }
@@ -48,9 +43,10 @@ impl Session {
             Def::DropView { names, if_exists } => self.drop_views(names, *if_exists).await,
             Def::Grant(statement) => self.grant(statement).await,
             Def::Membership(membership) => self.change_membership(membership).await,
-            Def::CreateDatabase { .. } | Def::AlterDatabase { .. } | Def::DropDatabase { .. } => {
-                self.define_database(definition).await
-            }
+            Def::CreateDatabase { .. }
+            | Def::AlterDatabase { .. }
+            | Def::DropDatabase { .. }
+            | Def::RecoverDatabase { .. } => self.define_database(definition).await,
             Def::CreateTable { .. } | Def::AlterTable { .. } | Def::DropTable { .. } => {
                 self.define_table(definition).await
             }
@@ -66,51 +62,6 @@ impl Session {
     pub(crate) fn skip(&self, what: &str, name: &str, because: &str, tag: &'static str) -> Output {
         self.notice(Notice::plain(format!("{what} \"{name}\" {because}, skipping")));
         Output::Done(tag)
-    }
-
-    async fn define_tenant(&self, definition: &Definition) -> Result<Output> {
-        let catalog = self.database().catalog();
-        match definition {
-            Definition::CreateTenant { name, if_not_exists, comment } => {
-                self.check(Need::Administer)?;
-                if *if_not_exists && catalog.tenant(name).is_some() {
-                    return Ok(self.skip("tenant", name, "already exists", "CREATE TENANT"));
-                }
-                let (name, comment) = (name.clone(), comment.clone());
-                self.submit(Command::CreateTenant { name, comment }, "CREATE TENANT").await
-            }
-            Definition::AlterTenant { name, action } => {
-                let tenant =
-                    catalog.tenant(name).filter(|tenant| tenant.id == self.identity().tenant);
-                // An owner changes its own tenant, an administrator any.
-                self.check(if tenant.is_some() { Need::Govern } else { Need::Administer })?;
-                let tenant = catalog.tenant(name).ok_or_else(|| missing("tenant", name))?;
-                let change = match action {
-                    TenantAction::Comment(comment) => TenantChange::Comment(comment.clone()),
-                    TenantAction::AddUser(user, role) => {
-                        TenantChange::AddMember(self.user_id(user)?, role_named(tenant, role)?)
-                    }
-                    TenantAction::RemoveUser(user) => {
-                        TenantChange::RemoveMember(self.user_id(user)?)
-                    }
-                };
-                let tenant = tenant.id;
-                self.submit(Command::AlterTenant { tenant, change }, "ALTER TENANT").await
-            }
-            Definition::DropTenant { name, if_exists } => {
-                self.check(Need::Administer)?;
-                match catalog.tenant(name) {
-                    Some(tenant) => {
-                        self.submit(Command::DropTenant { tenant: tenant.id }, "DROP TENANT").await
-                    }
-                    None if *if_exists => {
-                        Ok(self.skip("tenant", name, "does not exist", "DROP TENANT"))
-                    }
-                    None => Err(missing("tenant", name)),
-                }
-            }
-            _ => Err(Error::internal("a tenant was expected")),
-        }
     }
 
     pub(crate) fn user_id(&self, name: &str) -> Result<UserId> {
@@ -185,56 +136,6 @@ impl Session {
         Ok(Output::Done("ALTER ROLE"))
     }
 
-    async fn define_database(&self, definition: &Definition) -> Result<Output> {
-        let catalog = self.database().catalog();
-        let tenant = self.identity().tenant;
-        match definition {
-            Definition::CreateDatabase { name, if_not_exists, options } => {
-                self.check(Need::Govern)?;
-                if *if_not_exists && catalog.database(tenant, name).is_some() {
-                    return Ok(self.skip("database", name, "already exists", "CREATE DATABASE"));
-                }
-                let options = options_of(options)?;
-                check_replicas(options.replicas, &catalog)?;
-                let name = name.clone();
-                self.submit(Command::CreateDatabase { tenant, name, options }, "CREATE DATABASE")
-                    .await
-            }
-            Definition::AlterDatabase { name, option } => {
-                let database = self.user_database(name)?.id;
-                self.check(Need::Define(Object::database(database)))?;
-                let change = match *option {
-                    AlterDatabaseOption::Ttl(ttl) => DatabaseChange::Ttl(ttl),
-                    AlterDatabaseOption::Shard(shards) => DatabaseChange::Shards(shards),
-                    AlterDatabaseOption::VnodeDuration(ns) => DatabaseChange::VnodeDuration(ns),
-                    AlterDatabaseOption::Replica(replicas) => {
-                        check_replicas(replicas, &catalog)?;
-                        DatabaseChange::Replicas(replicas)
-                    }
-                    AlterDatabaseOption::Precision(_) => {
-                        return Err(Error::new(
-                            "0A000",
-                            "PRECISION is fixed when a database is created",
-                        ));
-                    }
-                };
-                self.submit(Command::AlterDatabase { database, change }, "ALTER DATABASE").await
-            }
-            Definition::DropDatabase { name, if_exists } => match self.user_database(name) {
-                Ok(database) => {
-                    let database = database.id;
-                    self.check(Need::Define(Object::database(database)))?;
-                    self.submit(Command::DropDatabase { database }, "DROP DATABASE").await
-                }
-                Err(_) if *if_exists => {
-                    Ok(self.skip("database", name, "does not exist", "DROP DATABASE"))
-                }
-                Err(error) => Err(error),
-            },
-            _ => Err(Error::internal("a database was expected")),
-        }
-    }
-
     async fn define_table(&self, definition: &Definition) -> Result<Output> {
         match definition {
             Definition::CreateTable { name, if_not_exists, columns } => {
@@ -262,6 +163,9 @@ impl Session {
                         AlterTable::RenameColumn { from: from.clone(), to: to.clone() }
                     }
                     AlterTableAction::Rename(name) => AlterTable::Rename(name.clone()),
+                    AlterTableAction::Codec(column, codec) => {
+                        AlterTable::Codec { column: column.clone(), codec: *codec }
+                    }
                 };
                 self.submit(Command::AlterTable { table: table.id, change }, "ALTER TABLE").await
             }
@@ -322,67 +226,9 @@ fn new_column(column: &ColumnDefinition) -> NewColumn {
         NewColumnKind::Tag => ColumnKind::Tag,
         NewColumnKind::Field(value_type, _) => ColumnKind::Field(value_type),
     };
-    NewColumn { name: column.name.clone(), kind, not_null: column.not_null }
+    NewColumn { name: column.name.clone(), kind, not_null: column.not_null, codec: column.codec }
 }
 
-fn check_replicas(replicas: u32, catalog: &Catalog) -> Result<()> {
-    let nodes = catalog.nodes().filter(|node| node.roles.data).count();
-    if replicas as usize <= nodes {
-        return Ok(());
-    }
-    let are = if nodes == 1 { "is" } else { "are" };
-    let message = format!("REPLICA {replicas} needs {replicas} data nodes, there {are} {nodes}");
-    Err(Error::new("53000", message))
-}
-
-/// Reads the options of CREATE DATABASE. Without VNODE_DURATION buckets are a year long, or a twelfth
-/// of the TTL in whole days, at least an hour.
-fn options_of(options: &[AlterDatabaseOption]) -> Result<DatabaseOptions> {
-    let mut read = DatabaseOptions {
-        ttl: Span::Infinite,
-        shards: 1,
-        vnode_duration_ns: 0,
-        replicas: 1,
-        precision: Precision::Ns,
-    };
-    for (at, option) in options.iter().enumerate() {
-        let same = |other: &AlterDatabaseOption| {
-            std::mem::discriminant(other) == std::mem::discriminant(option)
-        };
-        if options[..at].iter().any(same) {
-            return Err(Error::syntax("conflicting or redundant options"));
-        }
-        match *option {
-            AlterDatabaseOption::Ttl(ttl) => read.ttl = ttl,
-            AlterDatabaseOption::Shard(shards) => read.shards = shards,
-            AlterDatabaseOption::VnodeDuration(ns) => read.vnode_duration_ns = ns,
-            AlterDatabaseOption::Replica(replicas) => read.replicas = replicas,
-            AlterDatabaseOption::Precision(precision) => read.precision = precision,
-        }
-    }
-    if read.vnode_duration_ns == 0 {
-        read.vnode_duration_ns = match read.ttl {
-            Span::Infinite => 365 * DAY_NS,
-            Span::Ns(ttl) if ttl / 12 >= DAY_NS => ttl / 12 / DAY_NS * DAY_NS,
-            Span::Ns(ttl) => (ttl / 12).max(HOUR_NS),
-        };
-    }
-    Ok(read)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn buckets_follow_the_ttl_where_nothing_is_said() {
-        let duration =
-            |ttl| options_of(&[AlterDatabaseOption::Ttl(ttl)]).unwrap().vnode_duration_ns;
-        assert_eq!(duration(Span::Infinite), 365 * DAY_NS);
-        assert_eq!(duration(Span::Ns(30 * DAY_NS)), 2 * DAY_NS);
-        assert_eq!(duration(Span::Ns(DAY_NS)), 2 * HOUR_NS);
-        assert_eq!(duration(Span::Ns(1)), HOUR_NS);
-        let none = check_replicas(3, &Catalog::default());
-        assert_eq!(none.unwrap_err().sqlstate, "53000");
-    }
+fn not_dropped(what: &str, sqlstate: &'static str, name: &str) -> Error {
+    Error::new(sqlstate, format!("no {what} \"{name}\" waits to be dropped"))
 }

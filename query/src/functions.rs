@@ -13,7 +13,10 @@
 //! | `quality`     | `completeness`, `consistency`, `timeliness`, `validity`                       |
 //! | `repair`      | `timestamp_repair`, `value_fill`, `value_repair`                              |
 //! | `selectors`   | `mode`, `sample`                                                              |
+//! | `sums`        | `sum` of whole numbers, which never wraps                                     |
 //! | `histogram`   | `histogram_quantile`                                                          |
+//! | `intervals`   | `justify_hours` and the like; spans times numbers                             |
+//! | `matches`     | texts taken apart by regular expressions                                      |
 //! | `postgres`    | functions of PostgreSQL that DataFusion lacks                                 |
 //! | `windows`     | `time_window`                                                                 |
 //!
@@ -26,12 +29,15 @@ mod collected;
 mod counters;
 mod downsample;
 mod histogram;
+mod intervals;
+mod matches;
 mod moments;
 mod postgres;
 mod quality;
 mod repair;
 mod selectors;
 mod states;
+mod sums;
 pub(crate) mod windows;
 
 use std::sync::Arc;
@@ -43,6 +49,7 @@ use datafusion::arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{AggregateUDF, ColumnarValue, ScalarUDF};
+pub(crate) use intervals::IntervalScaling;
 use model::schema::TIME_ZONE;
 pub(crate) use postgres::NS_OF_MINUTE;
 
@@ -57,13 +64,18 @@ pub(crate) fn scalar() -> Vec<Arc<ScalarUDF>> {
     all.extend(moments::accessors());
     all.extend(windows::scalar());
     all.extend(postgres::scalar());
+    all.extend(intervals::scalar());
+    all.extend(matches::scalar());
     all.push(Arc::new(crate::as_of::marker()));
+    all.push(Arc::new(crate::zones::function()));
     all
 }
 
 /// Returns the aggregate functions of every session.
 pub(crate) fn aggregate() -> Vec<Arc<AggregateUDF>> {
     let mut all = SessionStateDefaults::default_aggregate_functions();
+    all.retain(|function| function.name() != "sum");
+    all.push(Arc::new(sums::sum()));
     let collected = counters::AGGREGATES
         .iter()
         .chain(&states::AGGREGATES)
@@ -85,14 +97,14 @@ pub(crate) fn time_type() -> DataType {
 }
 
 /// Makes the error of a call whose arguments do not fit.
-fn no_such_call<T>(name: &str, found: &[DataType], wanted: &str) -> Result<T> {
+pub(crate) fn no_such_call<T>(name: &str, found: &[DataType], wanted: &str) -> Result<T> {
     let found: Vec<&str> = found.iter().map(crate::types::pg_name).collect();
     let message = format!("function {name}({}) does not exist", found.join(", "));
     Err(Error::new("42883", message).hint(format!("write {name}{wanted}")).into())
 }
 
 /// Returns a scalar where all arguments were.
-fn scalar_if(args: &[ColumnarValue], array: ArrayRef) -> Result<ColumnarValue> {
+pub(crate) fn scalar_if(args: &[ColumnarValue], array: ArrayRef) -> Result<ColumnarValue> {
     if args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) {
         return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?));
     }

@@ -6,10 +6,9 @@ use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder,
     TimestampNanosecondBuilder, UInt64Builder,
 };
-use datafusion::arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use datafusion::arrow::datatypes::TimestampNanosecondType;
 use meta::Precision;
-use model::points::{POINTS_ROWS_MAX, PointsColumn, SeriesDictionary};
+use model::points::{POINTS_ROWS_MAX, PointsColumn, SeriesDictionary, array_bytes};
 use model::schema::TIME_ZONE;
 use model::series_key::TAG_VALUE_BYTES_MAX;
 use model::time::Span;
@@ -18,6 +17,9 @@ use model::{Column, ColumnKind, Points, SeriesKey, TableSchema, ValueType};
 use crate::access::Object;
 use crate::database::Database;
 use crate::error::{Error, Result, nearest};
+use crate::instants::{Zone, parse_instant};
+use crate::session::Session;
+use crate::usage::{Counted, Counters};
 
 /// Where rows go: a table, and the columns that are named.
 #[derive(Clone, Debug)]
@@ -25,6 +27,15 @@ pub(crate) struct Target {
     pub(crate) database: Arc<meta::Database>,
     pub(crate) table: Arc<TableSchema>,
     pub(crate) columns: Vec<Column>,
+    pub(crate) intake: Intake,
+}
+
+/// How rows come in: the zone and the moment that texts are read in, and what counts the rows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Intake {
+    pub(crate) zone: Zone,
+    pub(crate) now_ns: i64,
+    pub(crate) usage: Arc<Counters>,
 }
 
 /// A value as it was written.
@@ -73,6 +84,7 @@ impl Target {
         database: Arc<meta::Database>,
         table: Arc<TableSchema>,
         names: &[String],
+        intake: Intake,
     ) -> Result<Self> {
         let mut columns: Vec<Column> = Vec::with_capacity(names.len());
         for name in names {
@@ -102,13 +114,13 @@ impl Target {
         if let Some(tag) = table.tags().find(|tag| tag.not_null && !columns.contains(tag)) {
             return Err(null_value(&tag.name, &table.name));
         }
-        Ok(Self { database, table, columns })
+        Ok(Self { database, table, columns, intake })
     }
 
     /// Names every column of a table.
     pub(crate) fn whole(database: Arc<meta::Database>, table: Arc<TableSchema>) -> Self {
         let columns = table.columns.clone();
-        Self { database, table, columns }
+        Self { database, table, columns, intake: Intake::default() }
     }
 
     /// Turns one array a column, in the columns' Arrow types, into points.
@@ -122,6 +134,13 @@ impl Target {
             all.push(self.part(&part, now_ns)?);
             start += len;
         }
+        Ok(all)
+    }
+
+    /// As [`Target::points`], of values that were not stored before: lossy codecs are applied to these.
+    pub(crate) fn new_points(&self, arrays: &[ArrayRef], now_ns: i64) -> Result<Vec<Points>> {
+        let mut all = self.points(arrays, now_ns)?;
+        all.iter_mut().for_each(|points| reduce(&self.table, points));
         Ok(all)
     }
 
@@ -192,6 +211,30 @@ impl Target {
     }
 }
 
+/// Counts the rows of a batch that is about to be stored.
+pub(crate) fn count(usage: &Counters, points: &Points) {
+    let fields: usize = points.fields.iter().map(|field| array_bytes(&field.values)).sum();
+    let keys: usize = points.series.iter().map(|key| key.len()).sum();
+    usage.add(Counted::RowsIn, points.rows() as u64);
+    usage.add(Counted::BytesIn, (fields + keys + points.rows() * 8) as u64);
+}
+
+/// Applies the lossy codecs of a table's columns.
+pub(crate) fn reduce(table: &TableSchema, points: &mut Points) {
+    let codecs = table.columns.iter().filter(|column| column.codec.is_lossy());
+    for column in codecs {
+        if let Some(at) = points.fields.iter().position(|field| field.id == column.id) {
+            model::lossy::reduce(points, at, column.codec);
+        }
+    }
+}
+
+impl Intake {
+    pub(crate) fn of(session: &Session) -> Self {
+        Self { zone: session.zone(), now_ns: session.now_ns(), usage: session.usage() }
+    }
+}
+
 pub(crate) fn null_value(column: &str, table: &str) -> Error {
     let message = format!(
         "null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"
@@ -233,12 +276,12 @@ impl RowsBuilder {
 
     /// Adds the value of a column of the current row.
     pub(crate) fn push(&mut self, at: usize, cell: Cell<'_>) -> Result<()> {
-        let precision = self.target.database.options.precision;
+        let target = &self.target;
         self.bytes += match cell {
             Cell::Text(text) => text.len() + 4,
             _ => 8,
         };
-        self.builders[at].push(cell, precision)
+        self.builders[at].push(cell, target.database.options.precision, &target.intake)
     }
 
     /// Ends the current row.
@@ -250,7 +293,7 @@ impl RowsBuilder {
     pub(crate) fn finish(&mut self, now_ns: i64) -> Result<Vec<Points>> {
         let arrays: Vec<ArrayRef> = self.builders.iter_mut().map(CellBuilder::finish).collect();
         (self.rows, self.bytes) = (0, 0);
-        self.target.points(&arrays, now_ns)
+        self.target.new_points(&arrays, now_ns)
     }
 
     /// Drops the cells of a row that was not ended.
@@ -263,7 +306,7 @@ impl RowsBuilder {
 }
 
 impl CellBuilder {
-    fn push(&mut self, cell: Cell<'_>, precision: Precision) -> Result<()> {
+    fn push(&mut self, cell: Cell<'_>, precision: Precision, intake: &Intake) -> Result<()> {
         if matches!(cell, Cell::Null) {
             match self {
                 Self::Time(builder) => builder.append_null(),
@@ -276,7 +319,7 @@ impl CellBuilder {
             return Ok(());
         }
         match self {
-            Self::Time(builder) => builder.append_value(time(cell, precision)?),
+            Self::Time(builder) => builder.append_value(time(cell, precision, intake)?),
             Self::I64(builder) => builder.append_value(integer(cell)?),
             Self::U64(builder) => builder.append_value(unsigned(cell)?),
             Self::F64(builder) => builder.append_value(float(cell)?),
@@ -353,7 +396,7 @@ fn out_of_range(type_name: &str, text: &str) -> Error {
 }
 
 /// Reads an instant: text with or without an offset, or a number in the database's precision.
-fn time(cell: Cell<'_>, precision: Precision) -> Result<i64> {
+fn time(cell: Cell<'_>, precision: Precision, intake: &Intake) -> Result<i64> {
     const NAME: &str = "timestamp with time zone";
     let scaled = |number: i64, text: &str| {
         number.checked_mul(precision.ns()).ok_or_else(|| out_of_range(NAME, text))
@@ -368,7 +411,7 @@ fn time(cell: Cell<'_>, precision: Precision) -> Result<i64> {
             if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
                 return scaled(text.parse().map_err(|_| out_of_range(NAME, text))?, text);
             }
-            string_to_timestamp_nanos(text).map_err(|_| {
+            parse_instant(text, &intake.zone, intake.now_ns).ok_or_else(|| {
                 Error::new("22007", format!("invalid input syntax for type {NAME}: \"{text}\""))
             })
         }
@@ -462,6 +505,7 @@ fn boolean(cell: Cell<'_>) -> Result<bool> {
 /// error says that earlier ones are kept.
 pub(crate) async fn store(database: &Database, target: &Target, points: Vec<Points>) -> Result<()> {
     for (number, points) in points.into_iter().enumerate() {
+        count(&target.intake.usage, &points);
         let stored = database.cluster().write(target.database.id, points).await;
         if let Err(error) = stored {
             let error = Error::from(error);
@@ -496,14 +540,15 @@ mod tests {
 
     #[test]
     fn times_have_an_offset_a_zone_or_a_precision() {
-        let read = |text| time(Cell::Text(text), Precision::Ms);
+        let intake = Intake::default();
+        let read = |text| time(Cell::Text(text), Precision::Ms, &intake);
         let second = 1_000_000_000;
         assert_eq!(read("1970-01-01T00:00:01Z").unwrap(), second);
         assert_eq!(read("1970-01-01 01:00:01+01").unwrap(), second);
         assert_eq!(read("1970-01-01 00:00:01.000000001").unwrap(), second + 1);
         assert_eq!(read("1970-01-01").unwrap(), 0);
         assert_eq!(read("1000").unwrap(), second);
-        assert_eq!(time(Cell::Number("-1"), Precision::Us).unwrap(), -1_000);
+        assert_eq!(time(Cell::Number("-1"), Precision::Us, &intake).unwrap(), -1_000);
         assert_eq!(read("yesterday-ish").unwrap_err().sqlstate, "22007");
     }
 }

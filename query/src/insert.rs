@@ -3,21 +3,25 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, new_null_array};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, TimestampNanosecondArray, new_null_array,
+};
 use datafusion::arrow::compute::{CastOptions, cast_with_options};
-use datafusion::arrow::datatypes::{DataType, Int64Type};
+use datafusion::arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
 use datafusion::arrow::util::display::FormatOptions;
 use datafusion::common::ScalarValue;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use model::points::array_bytes;
+use model::schema::TIME_ZONE;
 use model::{Column, ColumnKind};
 
 use crate::access::Need;
 use crate::error::{Error, Result};
 use crate::exact_numbers::round_double;
-use crate::ingest::{Cell, RowsBuilder, Target, store};
+use crate::ingest::{Cell, Intake, RowsBuilder, Target, store};
+use crate::instants::parse_instant;
 use crate::session::Session;
 use crate::sql::Statement;
 
@@ -53,10 +57,6 @@ impl Session {
 
     /// Returns what the INSERT names.
     pub(crate) fn insert_target(&self, insert: &ast::Insert) -> Result<Target> {
-        if insert.on.is_some() {
-            let hint = "a row with the same tags and time is updated anyway";
-            return Err(Error::unsupported("ON CONFLICT").hint(hint));
-        }
         if insert.returning.is_some() {
             return Err(Error::unsupported("RETURNING"));
         }
@@ -68,7 +68,12 @@ impl Session {
             let parts = crate::planning::parts(column)?;
             parts.last().cloned().ok_or_else(|| Error::syntax("column name expected"))
         });
-        Target::new(database, table, &names.collect::<Result<Vec<_>>>()?)
+        let names = names.collect::<Result<Vec<_>>>()?;
+        let target = Target::new(database, table, &names, Intake::of(self))?;
+        if let Some(on) = &insert.on {
+            check_upsert(on, &target)?;
+        }
+        Ok(target)
     }
 
     /// Reads rows of literals and parameters; `None` where one is an expression.
@@ -114,11 +119,10 @@ impl Session {
                 let message = format!("INSERT ... SELECT of more than {SELECTED_ROWS_MAX} rows");
                 return Err(Error::new("54000", message).hint("split it by time"));
             }
-            let precision = target.database.options.precision.ns();
             let arrays = target.columns.iter().enumerate().map(|(at, column)| {
                 match batch.columns().get(at) {
                     Some(array) => {
-                        convert(array, column, precision).map_err(|error| in_column(error, column))
+                        convert(array, column, target).map_err(|error| in_column(error, column))
                     }
                     // Left out on the right: NULL, as in VALUES.
                     None => Ok(new_null_array(column.arrow().data_type(), batch.num_rows())),
@@ -130,9 +134,61 @@ impl Session {
                 let message = "INSERT ... SELECT of more than 1 GiB of rows";
                 return Err(Error::new("54000", message).hint("split it by time"));
             }
-            points.extend(target.points(&arrays, self.now_ns())?);
+            points.extend(target.new_points(&arrays, self.now_ns())?);
         }
         Ok((rows as u64, points))
+    }
+}
+
+/// Lets ON CONFLICT pass where it asks for what happens anyway: the row with the same tags and time gets
+/// the values of this one.
+fn check_upsert(on: &ast::OnInsert, target: &Target) -> Result<()> {
+    let refused = |what: &str| {
+        let hint = "a row with the same tags and time is updated: write nothing, or ON CONFLICT \
+                    (time, tags) DO UPDATE SET each field = EXCLUDED.field";
+        Err(Error::unsupported(what).hint(hint))
+    };
+    let ast::OnInsert::OnConflict(conflict) = on else {
+        return refused("ON DUPLICATE KEY UPDATE");
+    };
+    if let Some(ast::ConflictTarget::Columns(columns)) = &conflict.conflict_target {
+        let key = |column: &&Column| !matches!(column.kind, ColumnKind::Field(_));
+        let mut wanted: Vec<&str> =
+            target.table.columns.iter().filter(key).map(|column| column.name.as_str()).collect();
+        let mut named: Vec<String> = columns.iter().map(crate::sql::fold).collect();
+        wanted.sort_unstable();
+        named.sort_unstable();
+        if wanted != named {
+            let message = "there is no unique constraint matching the ON CONFLICT specification";
+            return Err(Error::new("42P10", message).hint(format!("it is ({})", wanted.join(", "))));
+        }
+    } else if conflict.conflict_target.is_some() {
+        return refused("ON CONFLICT ON CONSTRAINT");
+    }
+    let ast::OnConflictAction::DoUpdate(update) = &conflict.action else {
+        return refused("ON CONFLICT DO NOTHING");
+    };
+    if update.selection.is_some() {
+        return refused("ON CONFLICT DO UPDATE ... WHERE");
+    }
+    let mut set = Vec::with_capacity(update.assignments.len());
+    for assignment in &update.assignments {
+        let ast::AssignmentTarget::ColumnName(name) = &assignment.target else {
+            return refused("ON CONFLICT DO UPDATE of a row of columns");
+        };
+        let column = crate::planning::parts(name)?.pop().unwrap_or_default();
+        let is_excluded = matches!(&assignment.value, ast::Expr::CompoundIdentifier(parts)
+            if matches!(parts.as_slice(), [table, of]
+                if crate::sql::fold(table) == "excluded" && crate::sql::fold(of) == column));
+        if !is_excluded {
+            return refused("ON CONFLICT DO UPDATE with another value than EXCLUDED's");
+        }
+        set.push(column);
+    }
+    let is_field = |column: &&Column| matches!(column.kind, ColumnKind::Field(_));
+    match target.columns.iter().filter(is_field).find(|column| !set.contains(&column.name)) {
+        Some(_) => refused("ON CONFLICT DO UPDATE of some of the fields that are inserted"),
+        None => Ok(()),
     }
 }
 
@@ -163,7 +219,7 @@ pub(crate) fn in_column(mut error: Error, column: &Column) -> Error {
 }
 
 /// Casts an array to the type rows of a column are held in; integers are times in the precision.
-pub(crate) fn convert(array: &ArrayRef, column: &Column, precision_ns: i64) -> Result<ArrayRef> {
+pub(crate) fn convert(array: &ArrayRef, column: &Column, target: &Target) -> Result<ArrayRef> {
     let wanted = column.arrow().data_type().clone();
     if array.data_type() == &wanted {
         return Ok(Arc::clone(array));
@@ -173,13 +229,16 @@ pub(crate) fn convert(array: &ArrayRef, column: &Column, precision_ns: i64) -> R
         let numbers = cast_with_options(array, &DataType::Int64, &options)?;
         let numbers = numbers.as_primitive::<Int64Type>();
         let scaled = numbers.try_unary::<_, Int64Type, _>(|number| {
-            number.checked_mul(precision_ns).ok_or_else(|| {
+            number.checked_mul(target.database.options.precision.ns()).ok_or_else(|| {
                 datafusion::arrow::error::ArrowError::ArithmeticOverflow(
                     "time out of range".to_owned(),
                 )
             })
         })?;
         return Ok(cast_with_options(&scaled, &wanted, &options)?);
+    }
+    if column.kind == ColumnKind::Time && *array.data_type() != DataType::Null {
+        return time_array(array, &target.intake);
     }
     if array.data_type() == &DataType::Null {
         return Ok(new_null_array(&wanted, array.len()));
@@ -188,6 +247,29 @@ pub(crate) fn convert(array: &ArrayRef, column: &Column, precision_ns: i64) -> R
         return Ok(cast_with_options(&round_double(array), &wanted, &options)?);
     }
     Ok(cast_with_options(array, &wanted, &options)?)
+}
+
+/// Makes instants: what has no zone is meant in the session's.
+fn time_array(array: &ArrayRef, clock: &Intake) -> Result<ArrayRef> {
+    let invalid = |text: &str| {
+        let message = format!("invalid input syntax for type timestamp with time zone: \"{text}\"");
+        Error::new("22007", message)
+    };
+    let read = |text: Option<&str>| {
+        let instant =
+            |text| parse_instant(text, &clock.zone, clock.now_ns).ok_or_else(|| invalid(text));
+        text.map(instant).transpose()
+    };
+    let times: TimestampNanosecondArray = match array.as_string_opt::<i32>() {
+        Some(texts) => texts.iter().map(read).collect::<Result<_>>()?,
+        None => {
+            let zoned = DataType::Timestamp(TimeUnit::Nanosecond, Some(clock.zone.arrow().into()));
+            let options = CastOptions { safe: false, format_options: FormatOptions::default() };
+            let zoned = cast_with_options(array, &zoned, &options)?;
+            zoned.as_primitive::<TimestampNanosecondType>().clone()
+        }
+    };
+    Ok(Arc::new(times.with_timezone(TIME_ZONE)))
 }
 
 /// A literal of VALUES, or the value of a parameter.

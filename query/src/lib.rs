@@ -9,6 +9,7 @@
 //! | `session`  | one client's state; prepare, execute, cancel                                |
 //! | `sql`      | our grammar in front of DataFusion's, and the limits on statements           |
 //! | `access`   | who may do what: the only place that decides                                |
+//! | `arrays`   | `= ANY (array)`                                                             |
 //! | `ddl`      | definitions: tenants, users, databases, tables                              |
 //! | `roles`    | roles of a tenant, their members and grants                                  |
 //! | `measures` | what can be measured at any moment                                          |
@@ -19,6 +20,8 @@
 //! | `ingest`   | columns of rows to points, and points to the cluster                        |
 //! | `write`    | rows front ends decoded themselves; schemas grow as these need               |
 //! | `insert`   | INSERT                                                                      |
+//! | `instants` | time zones, and instants as people write them                               |
+//! | `zones`    | a rule: texts become instants in the session's zone                         |
 //! | `change`   | DELETE, UPDATE, TRUNCATE                                                    |
 //! | `cursors`  | PREPARE and EXECUTE, DECLARE, FETCH and CLOSE                               |
 //! | `copy`     | COPY, both ways                                                             |
@@ -32,11 +35,13 @@
 //! | `extensions` | physical nodes of our own logical ones                                     |
 //! | `sugar`    | spellings that stand for other SQL                                           |
 //! | `planning` | text to plan, with parameters                                               |
+//! | `usage`    | what each tenant uses of this node                                          |
 //! | `settings` | SET, SHOW, RESET                                                            |
 //!
 //! Change a statement: also touch `access`, docs/guide/sql.md and sqllogictest/cases.
 
 mod access;
+mod arrays;
 mod as_of;
 mod catalog;
 mod change;
@@ -51,6 +56,7 @@ mod functions;
 mod gap_fill;
 mod ingest;
 mod insert;
+mod instants;
 mod last_rows;
 mod measures;
 mod nodes;
@@ -67,13 +73,17 @@ mod show;
 mod sql;
 mod sugar;
 mod types;
+mod usage;
 mod views;
 mod write;
+mod zones;
 
+pub use arrays::parse_array;
 pub use copy::{CopyFormat, CopyIn, CopyOut, CopyRow};
 pub use database::{Database, DatabaseConfig};
 pub use datafusion::common::ScalarValue;
 pub use error::{Error, Result};
+pub use instants::{Zone, parse_instant};
 pub use measures::{Measure, MeasureKind};
 pub use output::{Notice, Output};
 pub use planning::Prepared;

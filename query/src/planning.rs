@@ -20,6 +20,7 @@ use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 use futures::{FutureExt, StreamExt};
 use tokio::task::JoinHandle;
 
+use crate::arrays;
 use crate::catalog::mentions_catalog;
 use crate::error::{Error, Result, nearest};
 use crate::insert::parameter_columns;
@@ -43,6 +44,15 @@ pub struct Prepared {
     pub parameters: Vec<DataType>,
     /// The columns of the rows it gives, if it gives rows.
     pub columns: Option<SchemaRef>,
+}
+
+/// A query whose parameters are not known yet.
+struct PlannedQuery {
+    plan: LogicalPlan,
+    /// The type of each parameter.
+    parameters: Vec<DataType>,
+    /// The numbers of those that are arrays whose elements the plan compares with.
+    arrays: BTreeSet<usize>,
 }
 
 /// Returns the parts of a dotted name.
@@ -83,9 +93,9 @@ impl Session {
         match statement {
             Statement::Query(query) => {
                 let query = self.with_types(*query, declared);
-                let plan = self.plan(&query).await?;
-                let parameters = parameters_of(&plan, declared)?;
-                let columns = renamed(&self.coerced(plan, &parameters)?, &names(&query));
+                let planned = self.plan_with_parameters(&query, declared).await?;
+                let columns = renamed(&self.coerced(&planned)?, &names(&query));
+                let parameters = planned.parameters;
                 let statement = Some(Arc::new(Statement::Query(Box::new(query))));
                 Ok(Prepared { statement, parameters, columns: Some(columns) })
             }
@@ -97,8 +107,8 @@ impl Session {
             Statement::Delete(_) | Statement::Update(_) => {
                 let mut parameters = Vec::new();
                 if let Some(read) = self.reading(&statement)? {
-                    let plan = self.plan(&self.with_types(read, declared)).await?;
-                    parameters = parameters_of(&plan, declared)?;
+                    let read = self.with_types(read, declared);
+                    parameters = self.plan_with_parameters(&read, declared).await?.parameters;
                 }
                 Ok(Prepared { statement: Some(Arc::new(statement)), parameters, columns: None })
             }
@@ -135,8 +145,8 @@ impl Session {
         {
             let query = ast::Statement::Query(source.clone());
             let query = DfStatement::Statement(Box::new(query));
-            let plan = self.plan(&self.with_types(query, declared)).await?;
-            return parameters_of(&plan, declared);
+            let query = self.with_types(query, declared);
+            return Ok(self.plan_with_parameters(&query, declared).await?.parameters);
         }
         Ok(types.into_iter().map(|found| found.unwrap_or(DataType::Utf8)).collect())
     }
@@ -193,10 +203,18 @@ impl Session {
 
     /// Returns the columns of a plan as they will be sent: coercion may change their types. NULLs of
     /// the parameters' types stand for the parameters.
-    fn coerced(&self, plan: LogicalPlan, parameters: &[DataType]) -> Result<SchemaRef> {
+    fn coerced(&self, planned: &PlannedQuery) -> Result<SchemaRef> {
         let state = self.state()?;
-        let nulls = parameters.iter().map(ScalarValue::try_new_null);
+        let stands_for = |(at, found): (usize, &DataType)| match found {
+            // It is compared with its elements.
+            DataType::List(item) if planned.arrays.contains(&(at + 1)) => {
+                ScalarValue::try_new_null(item.data_type())
+            }
+            found => ScalarValue::try_new_null(found),
+        };
+        let nulls = planned.parameters.iter().enumerate().map(stands_for);
         let nulls = nulls.collect::<datafusion::common::Result<Vec<_>>>()?;
+        let plan = planned.plan.clone();
         let plan = plan.replace_params_with_values(&ParamValues::from(nulls))?;
         let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
         Ok(Arc::clone(plan.schema().inner()))
@@ -220,15 +238,33 @@ impl Session {
         query: &DfStatement,
         params: Vec<ScalarValue>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut plan = self.plan_in(state, query).await?;
+        let mut query = query.clone();
+        arrays::expand(&mut query, Some(&params))?;
+        let mut plan = self.plan_in(state, &query).await?;
         if !params.is_empty() || !plan.get_parameter_names()?.is_empty() {
             plan = plan.replace_params_with_values(&ParamValues::from(params))?;
         }
         Ok(state.create_physical_plan(&plan).await?)
     }
 
-    async fn plan(&self, query: &DfStatement) -> Result<LogicalPlan> {
-        self.plan_in(&self.state()?, query).await
+    /// Plans a query whose parameters are not known yet. Returns their types too.
+    async fn plan_with_parameters(
+        &self,
+        query: &DfStatement,
+        declared: &[Option<DataType>],
+    ) -> Result<PlannedQuery> {
+        let mut query = query.clone();
+        let arrays = arrays::expand(&mut query, None)?;
+        let plan = self.plan_in(&self.state()?, &query).await?;
+        let mut parameters = parameters_of(&plan, declared)?;
+        for number in &arrays {
+            if let Some(found) = parameters.get_mut(number - 1)
+                && !matches!(found, DataType::List(_))
+            {
+                *found = DataType::new_list(found.clone(), true);
+            }
+        }
+        Ok(PlannedQuery { plan, parameters, arrays })
     }
 
     async fn plan_in(&self, state: &SessionState, query: &DfStatement) -> Result<LogicalPlan> {
@@ -307,21 +343,39 @@ impl Session {
 }
 
 /// Returns the names PostgreSQL gives the columns of a query; empty where the plan's own names stay.
-fn names(query: &DfStatement) -> Vec<Option<String>> {
-    let DfStatement::Statement(statement) = query else { return Vec::new() };
-    let ast::Statement::Query(query) = statement.as_ref() else { return Vec::new() };
+fn names(query: &DfStatement) -> Names {
+    let none = Names::default();
+    let DfStatement::Statement(statement) = query else { return none };
+    let ast::Statement::Query(query) = statement.as_ref() else { return none };
     let mut body = query.body.as_ref();
     while let ast::SetExpr::SetOperation { left, .. } = body {
         body = left;
     }
-    let ast::SetExpr::Select(select) = body else { return Vec::new() };
+    let ast::SetExpr::Select(select) = body else { return none };
     let name = |item: &ast::SelectItem| match item {
         ast::SelectItem::UnnamedExpr(expression) => Some(Some(column_name(expression))),
         ast::SelectItem::ExprWithAlias { alias, .. } => Some(Some(fold(alias))),
-        // A wildcard stands for nobody knows how many columns.
         _ => None,
     };
-    select.projection.iter().map(name).collect::<Option<_>>().unwrap_or_default()
+    let names: Vec<Option<Option<String>>> = select.projection.iter().map(name).collect();
+    let wildcards = names.iter().filter(|name| name.is_none()).count();
+    let at = names.iter().position(Option::is_none);
+    let named = |names: &[Option<Option<String>>]| names.iter().flatten().cloned().collect();
+    match (at, wildcards) {
+        (None, _) => Names { first: named(&names), last: Vec::new(), between: false },
+        (Some(at), 1) => {
+            Names { first: named(&names[..at]), last: named(&names[at + 1..]), between: true }
+        }
+        _ => none,
+    }
+}
+
+/// The names of the first and the last columns. A wildcard stands for nobody knows how many between.
+#[derive(Debug, Default)]
+struct Names {
+    first: Vec<Option<String>>,
+    last: Vec<Option<String>>,
+    between: bool,
 }
 
 /// Names a column as PostgreSQL's `FigureColname` does: after the column, the function or the type.
@@ -347,10 +401,14 @@ fn column_name(expression: &ast::Expr) -> String {
     }
 }
 
-fn renamed(schema: &SchemaRef, names: &[Option<String>]) -> SchemaRef {
-    if names.len() != schema.fields().len() {
+fn renamed(schema: &SchemaRef, names: &Names) -> SchemaRef {
+    let known = names.first.len() + names.last.len();
+    let count = schema.fields().len();
+    if known > count || (known < count && !names.between) {
         return Arc::clone(schema);
     }
+    let between = std::iter::repeat_n(&None, count - known);
+    let names = names.first.iter().chain(between).chain(&names.last);
     let field = |(field, name): (&FieldRef, &Option<String>)| match name {
         Some(name) => Arc::new(field.as_ref().clone().with_name(name)),
         None => Arc::clone(field),
@@ -391,11 +449,8 @@ fn refuse_misread(query: &DfStatement) -> Result<()> {
     }
     let checked = ast::visit_expressions(statement, |expression| {
         let what = match expression {
-            ast::Expr::SimilarTo { .. } => "SIMILAR TO",
-            ast::Expr::AtTimeZone { time_zone, .. }
-                if !time_zone.to_string().to_uppercase().contains("UTC") =>
-            {
-                "AT TIME ZONE with a zone other than UTC"
+            ast::Expr::SimilarTo { pattern, .. } if sugar::literal_text(pattern).is_none() => {
+                "SIMILAR TO a pattern that is no literal"
             }
             _ => return ControlFlow::Continue(()),
         };
@@ -460,11 +515,17 @@ fn tell_apart(statement: &mut ast::Statement) {
     let ast::Statement::Query(query) = statement else { return };
     let ast::SetExpr::Select(select) = query.body.as_mut() else { return };
     let mut seen: BTreeSet<String> = BTreeSet::new();
+    let is_named = |item: &ast::SelectItem| {
+        matches!(item, ast::SelectItem::UnnamedExpr(_) | ast::SelectItem::ExprWithAlias { .. })
+    };
+    let beside_wildcard = !select.projection.iter().all(is_named);
     for (at, item) in select.projection.iter_mut().enumerate() {
         // The planner calls a cast after the column that is cast.
         let (name, is_cast) = match item {
             ast::SelectItem::UnnamedExpr(expression) => {
-                (expression.to_string(), matches!(expression, ast::Expr::Cast { .. }))
+                // What a wildcard gives may have that name already.
+                let is_cast = matches!(expression, ast::Expr::Cast { .. });
+                (expression.to_string(), is_cast || beside_wildcard)
             }
             ast::SelectItem::ExprWithAlias { alias, .. } => (fold(alias), false),
             _ => continue,
@@ -515,7 +576,7 @@ impl VisitorMut for Typed<'_> {
 }
 
 /// Returns the number of `$n`.
-fn placeholder(name: &str) -> Option<usize> {
+pub(crate) fn placeholder(name: &str) -> Option<usize> {
     let number = name.strip_prefix('$')?.parse::<usize>().ok()?;
     (1..=PARAMETERS_MAX).contains(&number).then_some(number)
 }

@@ -1,8 +1,9 @@
 //! The statements that run now: who runs what since when, and how to stop them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use model::{TenantId, UserId};
 use parking_lot::Mutex;
@@ -18,6 +19,11 @@ use crate::sql::Statement;
 
 /// The longest text that is kept of a statement.
 const TEXT_BYTES_MAX: usize = 4_096;
+
+/// A statement that took so long is kept in the history.
+const SLOW: Duration = Duration::from_secs(10);
+/// So many of them are kept.
+const HISTORY_MAX: usize = 1_000;
 
 /// A statement that runs.
 #[derive(Debug)]
@@ -38,6 +44,13 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Some(all) = self.all.upgrade() {
             all.statements.lock().remove(&self.id);
+            if self.since.elapsed() >= SLOW {
+                let mut history = all.history.lock();
+                if history.len() == HISTORY_MAX {
+                    history.pop_front();
+                }
+                history.push_back(self.told());
+            }
             let mut ended = all.ended.lock();
             let totals = ended.entry(self.kind).or_default();
             totals.count += 1;
@@ -52,6 +65,7 @@ pub(crate) struct AllRunning {
     next: AtomicU64,
     statements: Mutex<BTreeMap<u64, Weak<Running>>>,
     ended: Mutex<BTreeMap<&'static str, Ended>>,
+    history: Mutex<VecDeque<Vec<String>>>,
 }
 
 /// Statements of a kind that have ended.
@@ -66,6 +80,11 @@ impl AllRunning {
     /// Returns how many there are.
     pub(crate) fn count(&self) -> usize {
         self.statements.lock().len()
+    }
+
+    /// Returns the slow statements that have ended, the oldest first.
+    pub(crate) fn history(&self) -> Vec<Vec<String>> {
+        self.history.lock().iter().cloned().collect()
     }
 
     /// Returns what has ended since the start, by kind.
@@ -162,6 +181,22 @@ pub(crate) const COLUMNS: [&str; 8] = [
     "duration",
 ];
 
+impl Running {
+    /// Tells of the statement, as people see it.
+    fn told(&self) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.kind.to_owned(),
+            self.text.clone(),
+            self.user.clone(),
+            self.tenant.clone(),
+            self.database.clone(),
+            if self.token.is_cancelled() { "canceled" } else { "running" }.to_owned(),
+            format!("{:.3}", self.since.elapsed().as_secs_f64()),
+        ]
+    }
+}
+
 /// Returns the statements of the tenant that a user may see and stop: an owner all, others their own.
 fn visible(database: &Database, who: Identity) -> Vec<Arc<Running>> {
     let governs = check(&database.catalog(), who, Need::Govern).is_ok();
@@ -170,17 +205,5 @@ fn visible(database: &Database, who: Identity) -> Vec<Arc<Running>> {
 
 /// Lists the statements a user may see.
 pub(crate) fn lines(database: &Database, who: Identity) -> Vec<Vec<String>> {
-    let line = |one: Arc<Running>| {
-        vec![
-            one.id.to_string(),
-            one.kind.to_owned(),
-            one.text.clone(),
-            one.user.clone(),
-            one.tenant.clone(),
-            one.database.clone(),
-            if one.token.is_cancelled() { "canceled" } else { "running" }.to_owned(),
-            format!("{:.3}", one.since.elapsed().as_secs_f64()),
-        ]
-    };
-    visible(database, who).into_iter().map(line).collect()
+    visible(database, who).iter().map(|one| one.told()).collect()
 }

@@ -7,8 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use cluster::{ExactCounts, Scan, ScanColumn, ScanRequest};
+use datafusion::arrow::array::{ArrayRef, AsArray};
 use datafusion::arrow::compute::SortOptions;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{DataType, SchemaRef, TimestampNanosecondType};
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, ScalarValue, Statistics, internal_err};
@@ -41,10 +43,12 @@ const BATCHES_AHEAD: usize = 2;
 const SPLIT_ROWS: usize = 65_536;
 
 /// How a table is to be read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ScanOptions<'a> {
     /// The table's tags, in order.
     pub(crate) tags: &'a [String],
+    /// What is given: as what is requested, times in the session's zone.
+    pub(crate) schema: SchemaRef,
     /// How many rows suffice.
     pub(crate) limit: Option<usize>,
     /// How many threads there are to read.
@@ -56,6 +60,7 @@ pub(crate) struct ScanOptions<'a> {
 pub(crate) struct TskvScanExec {
     table: String,
     request: ScanRequest,
+    schema: SchemaRef,
     partitions: Vec<Vec<Scan>>,
     limit: Option<usize>,
     /// Whether only the newest row of each series is read.
@@ -79,15 +84,14 @@ impl TskvScanExec {
         scans: cluster::Scans,
         options: ScanOptions<'_>,
     ) -> Result<Self> {
-        let ScanOptions { tags, limit, partitions_wanted } = options;
+        let ScanOptions { tags, schema, limit, partitions_wanted } = options;
         let buckets = (scans.buckets, scans.buckets_all);
         let parts = scans.parts.into_iter().map(|part| part.scan);
         let parts: Vec<Scan> = parts.filter(|scan| scan.counts().series > 0).collect();
-        let statistics = statistics(&request, &parts);
+        let statistics = statistics(&request, &schema, &parts);
         let partitions = partition(split(parts, partitions_wanted, limit));
-        let ordering = ordering(&request, &partitions, tags)?;
-        let schema = Arc::clone(&request.schema);
-        let equivalences = EquivalenceProperties::new_with_orderings(schema, ordering);
+        let ordering = ordering(&schema, &partitions, tags)?;
+        let equivalences = EquivalenceProperties::new_with_orderings(Arc::clone(&schema), ordering);
         let partitioning = Partitioning::UnknownPartitioning(partitions.len());
         let properties = PlanProperties::new(
             equivalences,
@@ -98,6 +102,7 @@ impl TskvScanExec {
         Ok(Self {
             table: table.to_owned(),
             request,
+            schema,
             partitions,
             limit,
             last_rows: false,
@@ -123,22 +128,22 @@ fn split(scans: Vec<Scan>, wanted: usize, limit: Option<usize>) -> Vec<Scan> {
 }
 
 /// Tells what is exactly known of all rows, so that counts and extremes need no reading.
-fn statistics(request: &ScanRequest, scans: &[Scan]) -> Arc<Statistics> {
-    let unknown = || Arc::new(Statistics::new_unknown(&request.schema));
+fn statistics(request: &ScanRequest, schema: &SchemaRef, scans: &[Scan]) -> Arc<Statistics> {
+    let unknown = || Arc::new(Statistics::new_unknown(schema));
     let exact: Option<Vec<ExactCounts>> = scans.iter().map(Scan::exact).collect();
     let Some(exact) = exact else { return unknown() };
-    let mut statistics = Statistics::new_unknown(&request.schema);
+    let mut statistics = Statistics::new_unknown(schema);
     let rows = exact.iter().map(|one| one.rows).sum();
     statistics.num_rows = Precision::Exact(rows);
     let mut field = 0;
-    for (column, found) in request.columns.iter().zip(&mut statistics.column_statistics) {
+    let columns = request.columns.iter().zip(schema.fields());
+    for ((column, shown), found) in columns.zip(&mut statistics.column_statistics) {
         match column {
             ScanColumn::Time => {
                 let times = exact.iter().filter_map(|one| one.times);
-                let time = |ns| {
-                    let zone = Some(model::schema::TIME_ZONE.into());
-                    Precision::Exact(ScalarValue::TimestampNanosecond(Some(ns), zone))
-                };
+                let DataType::Timestamp(_, zone) = shown.data_type() else { continue };
+                let time =
+                    |ns| Precision::Exact(ScalarValue::TimestampNanosecond(Some(ns), zone.clone()));
                 found.null_count = Precision::Exact(0);
                 if let Some(low) = times.clone().map(|times| times.min).min() {
                     found.min_value = time(low);
@@ -201,7 +206,7 @@ fn partition(scans: Vec<Scan>) -> Vec<Vec<Scan>> {
 /// Returns the order of each partition's rows: by tags, then time, as far as those are read; by time too
 /// where there is one series in all.
 fn ordering(
-    request: &ScanRequest,
+    schema: &SchemaRef,
     partitions: &[Vec<Scan>],
     tags: &[String],
 ) -> Result<Vec<LexOrdering>> {
@@ -209,7 +214,6 @@ fn ordering(
         return Ok(Vec::new());
     }
     let single = |scan: &Scan| scan.counts().series <= 1;
-    let schema = &request.schema;
     let mut orderings = Vec::new();
     if partitions.iter().flatten().all(Scan::is_ordered) {
         let mut columns: Vec<&str> = tags.iter().map(String::as_str).collect();
@@ -252,15 +256,33 @@ impl TskvScanExec {
         Some(Self {
             table: self.table.clone(),
             request: self.request.clone(),
+            schema: Arc::clone(&self.schema),
             partitions: self.partitions.iter().map(|p| p.iter().map(newest).collect()).collect(),
             limit: None,
             last_rows: true,
             buckets: self.buckets,
-            statistics: Arc::new(Statistics::new_unknown(&self.request.schema)),
+            statistics: Arc::new(Statistics::new_unknown(&self.schema)),
             properties: Arc::clone(&self.properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
     }
+}
+
+/// Gives the times of a batch the zone of a schema: the numbers stay.
+fn in_zone(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    if batch.schema_ref() == schema {
+        return Ok(batch);
+    }
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        match (column.as_primitive_opt::<TimestampNanosecondType>(), field.data_type()) {
+            (Some(times), DataType::Timestamp(_, zone)) => {
+                Arc::new(times.clone().with_timezone_opt(zone.clone())) as ArrayRef
+            }
+            _ => Arc::clone(column),
+        }
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect(), &options)?)
 }
 
 impl DisplayAs for TskvScanExec {
@@ -328,15 +350,16 @@ impl ExecutionPlan for TskvScanExec {
         let scans = self.partitions.get(partition).cloned().unwrap_or_default();
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut builder =
-            RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.request.schema), BATCHES_AHEAD);
+            RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), BATCHES_AHEAD);
         let sender = builder.tx();
+        let schema = Arc::clone(&self.schema);
         builder.spawn_blocking(move || {
             for mut scan in scans {
                 while left > 0
                     && let Some(batch) = scan.next_batch().map_err(Error::from)?
                 {
                     left = left.saturating_sub(batch.num_rows());
-                    let batch = batch.record_output(&metrics);
+                    let batch = in_zone(batch, &schema)?.record_output(&metrics);
                     if sender.blocking_send(Ok(batch)).is_err() {
                         return Ok(());
                     }
@@ -356,7 +379,7 @@ impl ExecutionPlan for TskvScanExec {
     fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {
         match partition {
             None => Ok(Arc::clone(&self.statistics)),
-            Some(_) => Ok(Arc::new(Statistics::new_unknown(&self.request.schema))),
+            Some(_) => Ok(Arc::new(Statistics::new_unknown(&self.schema))),
         }
     }
 

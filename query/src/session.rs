@@ -19,10 +19,12 @@ use crate::catalog::{SessionCatalogs, SessionNames, SystemCatalog, register_func
 use crate::cursors::Kept;
 use crate::database::Database;
 use crate::error::{Error, Result, nearest};
+use crate::instants::Zone;
 use crate::output::{Notice, Output};
 use crate::running::Running;
 use crate::settings::Settings;
 use crate::sql::{Definition, Statement, UserAction};
+use crate::usage::{Counted, Counters, UsageKey};
 
 /// A connected client.
 pub struct Session {
@@ -31,7 +33,7 @@ pub struct Session {
     user: String,
     /// The name the tenant was entered by.
     tenant: String,
-    settings: Mutex<Settings>,
+    settings: Arc<Mutex<Settings>>,
     system: Arc<SystemCatalog>,
     running: Arc<Mutex<CancellationToken>>,
     notices: Mutex<Vec<Notice>>,
@@ -78,7 +80,7 @@ impl Session {
     pub(crate) fn new(database: Arc<Database>, entry: Entry) -> Result<Self> {
         let Entry { identity, user, tenant, database: schema } = entry;
         let shared = Arc::clone(&database);
-        let system = Arc::new(SystemCatalog::new(shared, identity.tenant, tenant.clone())?);
+        let system = Arc::new(SystemCatalog::new(shared, identity, tenant.clone())?);
         let mut settings = Settings::default();
         settings.set("search_path", Some(&schema))?;
         Ok(Self {
@@ -86,7 +88,7 @@ impl Session {
             identity,
             user,
             tenant,
-            settings: Mutex::new(settings),
+            settings: Arc::new(Mutex::new(settings)),
             system,
             running: Arc::default(),
             notices: Mutex::default(),
@@ -137,6 +139,19 @@ impl Session {
         Ok(())
     }
 
+    /// Returns the counters of what this session uses of its database.
+    pub(crate) fn usage(&self) -> Arc<Counters> {
+        let catalog = self.database.catalog();
+        let Identity { tenant, user } = self.identity;
+        let database = catalog.database(tenant, &self.database_name()).map(|one| one.id);
+        self.database.usage().of(UsageKey { tenant, database, user })
+    }
+
+    /// Returns the zone that instants are read and written in.
+    pub fn zone(&self) -> Zone {
+        self.settings.lock().zone()
+    }
+
     pub(crate) fn setting(&self, name: &str) -> Result<String> {
         self.settings.lock().get(name)
     }
@@ -174,16 +189,26 @@ impl Session {
             }
         };
         let run: BoxFuture<'_, Result<Output>> = caught(run).boxed();
+        let usage = self.usage();
+        match statement {
+            Statement::Query(_) | Statement::Execute(..) => usage.add(Counted::Queries, 1),
+            Statement::Insert(_) | Statement::Delete(_) | Statement::Update(_) => {
+                usage.add(Counted::Writes, 1);
+            }
+            _ => {}
+        }
         let output = tokio::select! {
             output = run => output?,
             () = token.cancelled() => return Err(canceled()),
             () = sleep_until(deadline) => return Err(timed_out()),
         };
         Ok(match output {
-            Output::Rows(rows) => Output::Rows(guarded(rows, (token, running), deadline)),
-            Output::Fetched(rows) => Output::Fetched(guarded(rows, (token, running), deadline)),
+            Output::Rows(rows) => Output::Rows(guarded(rows, (token, running, usage), deadline)),
+            Output::Fetched(rows) => {
+                Output::Fetched(guarded(rows, (token, running, usage), deadline))
+            }
             Output::CopyOut(mut copy) => {
-                copy.rows = guarded(copy.rows, (token, running), deadline);
+                copy.rows = guarded(copy.rows, (token, running, usage), deadline);
                 Output::CopyOut(copy)
             }
             other => other,
@@ -401,20 +426,27 @@ impl Session {
 
     /// Makes the planner's state for one statement.
     pub(crate) fn state(&self) -> Result<SessionState> {
+        let zone = self.zone();
         let catalogs = SessionCatalogs {
             database: Arc::clone(&self.database),
             identity: self.identity,
             names: self.tenant_names(),
             system: Arc::clone(&self.system),
+            zone: zone.clone(),
         };
         let template = self.database.template();
         let schema = self.database_name();
-        let config =
+        let mut config =
             template.config().clone().with_default_catalog_and_schema(&self.tenant, &schema);
+        config.options_mut().execution.time_zone = Some(zone.arrow().to_owned());
         let builder = SessionStateBuilder::new_from_existing(template.clone());
         let mut state = builder.with_config(config).with_catalog_list(Arc::new(catalogs)).build();
-        let names =
-            SessionNames { tenant: self.tenant.clone(), database: schema, user: self.user.clone() };
+        let names = SessionNames {
+            tenant: self.tenant.clone(),
+            database: schema,
+            user: self.user.clone(),
+            settings: Arc::clone(&self.settings),
+        };
         register_functions(&mut state, &names)?;
         state.mark_start_execution();
         Ok(state)
@@ -437,21 +469,28 @@ async fn sleep_until(deadline: Option<Instant>) {
 /// Ends a stream when it is cancelled or out of time; until then its statement runs.
 fn guarded(
     rows: SendableRecordBatchStream,
-    (token, running): (CancellationToken, Arc<Running>),
+    (token, running, usage): (CancellationToken, Arc<Running>, Arc<Counters>),
     deadline: Option<Instant>,
 ) -> SendableRecordBatchStream {
     let schema = rows.schema();
-    let stream = futures::stream::unfold(Some((rows, token, running)), move |state| async move {
-        let (mut rows, token, running) = state?;
-        let next = tokio::select! {
-            biased;
-            () = token.cancelled() => Err(canceled()),
-            next = caught(next_before(&mut rows, deadline)) => next,
-        };
-        match next {
-            Ok(Some(batch)) => Some((batch, Some((rows, token, running)))),
-            Ok(None) => None,
-            Err(error) => Some((Err(error.into()), None)),
+    let stream = futures::stream::unfold(Some((rows, token, running)), move |state| {
+        let usage = Arc::clone(&usage);
+        async move {
+            let (mut rows, token, running) = state?;
+            let next = tokio::select! {
+                biased;
+                () = token.cancelled() => Err(canceled()),
+                next = caught(next_before(&mut rows, deadline)) => next,
+            };
+            if let Ok(Some(Ok(batch))) = &next {
+                usage.add(Counted::RowsOut, batch.num_rows() as u64);
+                usage.add(Counted::BytesOut, batch.get_array_memory_size() as u64);
+            }
+            match next {
+                Ok(Some(batch)) => Some((batch, Some((rows, token, running)))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error.into()), None)),
+            }
         }
     });
     let stream: std::pin::Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(stream);

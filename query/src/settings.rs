@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::error::{Error, Result, nearest};
+use crate::instants::Zone;
 
 /// A setting that can be changed, its default, and whether clients are told of changes.
 struct Known {
@@ -32,7 +33,7 @@ const FIXED: [(&str, &str); 12] = [
 /// The version of PostgreSQL whose protocol and dialect is spoken, then ours.
 pub(crate) const SERVER_VERSION: &str = concat!("15.0 (CnosDB ", env!("CARGO_PKG_VERSION"), ")");
 
-const KNOWN: [Known; 15] = [
+const KNOWN: [Known; 16] = [
     Known { name: "application_name", default: "", reported: Some("application_name"), check: any },
     Known { name: "bytea_output", default: "hex", reported: None, check: |v| only(v, &["hex"]) },
     Known {
@@ -62,6 +63,7 @@ const KNOWN: [Known; 15] = [
         reported: Some("IntervalStyle"),
         check: |v| only(v, &["postgres"]),
     },
+    Known { name: "jit", default: "off", reported: None, check: any },
     Known { name: "lock_timeout", default: "0", reported: None, check: millis },
     Known { name: "row_security", default: "on", reported: None, check: any },
     Known { name: "search_path", default: "public", reported: None, check: any },
@@ -72,7 +74,7 @@ const KNOWN: [Known; 15] = [
         reported: None,
         check: |v| only(v, &["on"]),
     },
-    Known { name: "timezone", default: "UTC", reported: Some("TimeZone"), check: utc },
+    Known { name: "timezone", default: "UTC", reported: Some("TimeZone"), check: zone },
 ];
 
 fn any(value: &str) -> std::result::Result<String, String> {
@@ -108,14 +110,9 @@ fn date_style(value: &str) -> std::result::Result<String, String> {
     }
 }
 
-fn utc(value: &str) -> std::result::Result<String, String> {
-    let zone = value.trim_matches('\'').to_ascii_uppercase();
-    let utc =
-        ["UTC", "ETC/UTC", "GMT", "ETC/GMT", "ZULU", "Z", "0", "+00", "+00:00", "UCT", "ETC/UCT"];
-    if utc.contains(&zone.as_str()) {
-        return Ok("UTC".to_owned());
-    }
-    Err("times are given in UTC; other zones are not supported yet".to_owned())
+fn zone(value: &str) -> std::result::Result<String, String> {
+    let found = Zone::named(value).map(|zone| zone.name().to_owned());
+    found.ok_or_else(|| "name a zone as in Europe/Berlin, or hours ahead of UTC".to_owned())
 }
 
 /// Reads a duration: milliseconds, or a number with ms, s, min, h.
@@ -183,6 +180,11 @@ impl Settings {
             }
         }
         Ok(known.reported.map(|reported| (reported, self.value(known).to_owned())))
+    }
+
+    /// Returns the zone that instants are read and written in.
+    pub(crate) fn zone(&self) -> Zone {
+        self.changed.get("timezone").and_then(|name| Zone::named(name)).unwrap_or_default()
     }
 
     fn value<'a>(&'a self, known: &'a Known) -> &'a str {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use model::ColumnKind;
+use model::size::bytes_in_words;
 use model::time::{Span, span_in_words};
 
 use crate::access::{Need, Object};
@@ -21,7 +22,16 @@ pub(crate) fn schema(shown: &Show) -> SchemaRef {
         Show::Tables(_) => &["table_name"],
         Show::Tenants => &["tenant_name", "comment"],
         Show::Users => &["user_name", "is_admin", "comment"],
-        Show::Database(_) => &["ttl", "shard", "vnode_duration", "replica", "precision"],
+        Show::Database(_) => &[
+            "ttl",
+            "shard",
+            "vnode_duration",
+            "replica",
+            "precision",
+            "max_memcache_size",
+            "wal_sync",
+            "strict_write",
+        ],
         Show::Table(_) => &["column_name", "data_type", "column_type", "compression_codec"],
         Show::Compactions => &[
             "vnode_id",
@@ -101,7 +111,8 @@ impl Session {
                 self.check(Need::Administer)?;
                 let line =
                     |tenant: &Arc<meta::Tenant>| vec![tenant.name.clone(), tenant.comment.clone()];
-                catalog.tenants().map(line).collect()
+                let there = catalog.tenants().filter(|tenant| tenant.drop_at.is_none());
+                there.map(line).collect()
             }
             Show::Users => {
                 self.check(Need::Administer)?;
@@ -119,6 +130,9 @@ impl Session {
                     span_in_words(Span::Ns(options.vnode_duration_ns)),
                     options.replicas.to_string(),
                     options.precision.sql().to_owned(),
+                    options.max_memcache_bytes.map(bytes_in_words).unwrap_or_default(),
+                    "true".to_owned(),
+                    options.strict_write.to_string(),
                 ]]
             }
             Show::Table(name) => {
@@ -196,5 +210,5 @@ fn describe_column(column: &model::Column) -> Vec<String> {
         ColumnKind::Tag => ("STRING", "TAG"),
         ColumnKind::Field(value_type) => (value_type.sql(), "FIELD"),
     };
-    [&column.name, data_type, kind, "DEFAULT"].map(str::to_owned).to_vec()
+    [&column.name, data_type, kind, &column.codec.to_string()].map(str::to_owned).to_vec()
 }

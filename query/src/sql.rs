@@ -9,11 +9,11 @@ mod template;
 
 pub(crate) use definitions::{
     AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, GrantStatement, GrantedOn,
-    Membership, NewColumnKind, TenantAction, UserAction, UserOptions,
+    Membership, NewColumnKind, TenantAction, TenantOptions, UserAction, UserOptions,
 };
 pub use parser::parse;
 pub(crate) use parser::{fold, parse_one};
-pub(crate) use template::{select_from, select_values};
+pub(crate) use template::{select_all, select_from, select_values};
 
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;

@@ -10,6 +10,10 @@
 //! | `ceiling`, `sign`, `variance`, `every` … | what DataFusion calls them                          |
 //! | `mod(a, b)`                               | `a % b`                                             |
 //! | `extract(second FROM t)`                  | with its fraction                                   |
+//! | `x AT TIME ZONE z`                        | `timezone(z, x)`                                    |
+//! | `x SIMILAR TO 'p'`                        | `x ~ '^(?:q)$'`, q what p means                      |
+//! | `EXISTS (…)` in a select list             | whether a count is above 0                          |
+//! | `FETCH FIRST n ROWS ONLY`                 | `LIMIT n`                                           |
 //! | `a ASOF JOIN b MATCH_CONDITION (c) ON d`  | a left join that `as_of` recognizes                  |
 
 use std::ops::ControlFlow;
@@ -20,6 +24,7 @@ use crate::as_of::MATCH_FUNCTION;
 use crate::error::{Error, Result};
 use crate::functions::NS_OF_MINUTE;
 use crate::sql::fold;
+use crate::zones::TIMEZONE;
 
 /// Functions that make rows of a whole series.
 const REPAIRS: [&str; 3] = ["timestamp_repair", "value_fill", "value_repair"];
@@ -45,7 +50,12 @@ impl VisitorMut for Sugar {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Error> {
-        match top(query).and_then(|()| repair(query)).and_then(|()| as_of(query)) {
+        exists_in_list(query);
+        let rewritten = top(query)
+            .and_then(|()| repair(query))
+            .and_then(|()| as_of(query))
+            .and_then(|()| fetch(query));
+        match rewritten {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
         }
@@ -53,10 +63,56 @@ impl VisitorMut for Sugar {
 
     fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
         match expr {
+            ast::Expr::Function(function)
+                if matches!(function.args, ast::FunctionArguments::None)
+                    && function.name.to_string().eq_ignore_ascii_case("localtimestamp") =>
+            {
+                *expr = wall_now();
+            }
             ast::Expr::Function(function) => match remainder(function) {
                 Some(remainder) => *expr = remainder,
                 None => rename(function),
             },
+            ast::Expr::UnaryOp { op: ast::UnaryOperator::DoubleAt, expr: name } => {
+                let name = ast::Value::SingleQuotedString(name.to_string());
+                let name = ast::Expr::Value(name.with_empty_span());
+                *expr = function("current_setting", vec![name]);
+            }
+            ast::Expr::UnaryOp { op: ast::UnaryOperator::PGSquareRoot, expr: inner } => {
+                *expr = function("sqrt", vec![inner.as_ref().clone()]);
+            }
+            ast::Expr::UnaryOp { op: ast::UnaryOperator::PGCubeRoot, expr: inner } => {
+                *expr = function("cbrt", vec![inner.as_ref().clone()]);
+            }
+            ast::Expr::UnaryOp { op: ast::UnaryOperator::PGAbs, expr: inner } => {
+                *expr = function("abs", vec![inner.as_ref().clone()]);
+            }
+            ast::Expr::Identifier(name)
+                if name.quote_style.is_none()
+                    && name.value.eq_ignore_ascii_case("current_role") =>
+            {
+                *expr = function("current_role", Vec::new());
+            }
+            ast::Expr::AtTimeZone { timestamp, time_zone } => {
+                let args = vec![time_zone.as_ref().clone(), timestamp.as_ref().clone()];
+                *expr = function(TIMEZONE, args);
+            }
+            ast::Expr::SimilarTo { negated, expr: inner, pattern, escape_char } => {
+                let escape = escape_char.as_ref().and_then(|escape| quoted(&escape.value));
+                let escape = escape.map_or(Some('\\'), |escape| escape.chars().next());
+                let Some(pattern) = literal_text(pattern) else {
+                    return ControlFlow::Continue(());
+                };
+                let text = ast::Value::SingleQuotedString(similar(pattern, escape));
+                *expr = ast::Expr::BinaryOp {
+                    left: inner.clone(),
+                    op: match negated {
+                        true => ast::BinaryOperator::PGRegexNotMatch,
+                        false => ast::BinaryOperator::PGRegexMatch,
+                    },
+                    right: Box::new(ast::Expr::Value(text.with_empty_span())),
+                };
+            }
             ast::Expr::Extract { field, expr: inner, .. } => {
                 let scale = match field.to_string().to_ascii_lowercase().as_str() {
                     "second" | "seconds" => "1e9",
@@ -258,6 +314,127 @@ fn repair(query: &mut ast::Query) -> Result<()> {
         joins: Vec::new(),
     }];
     Ok(())
+}
+
+/// What the session's clocks show now.
+fn wall_now() -> ast::Expr {
+    ast::Expr::Cast {
+        kind: ast::CastKind::Cast,
+        expr: Box::new(function("now", Vec::new())),
+        data_type: ast::DataType::Timestamp(None, ast::TimezoneInfo::None),
+        array: false,
+        format: None,
+    }
+}
+
+/// Returns the text of a literal in quotes.
+pub(crate) fn literal_text(expr: &ast::Expr) -> Option<&str> {
+    match expr {
+        ast::Expr::Value(value) => quoted(&value.value),
+        _ => None,
+    }
+}
+
+fn quoted(value: &ast::Value) -> Option<&str> {
+    match value {
+        ast::Value::SingleQuotedString(text) | ast::Value::EscapedStringLiteral(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Returns the regular expression that a pattern of SIMILAR TO means (SQL:2016, 8.6): `%` and `_` as in LIKE,
+/// `| * + ? { } ( ) [ ]` as in regular expressions, everything else itself.
+fn similar(pattern: &str, escape: Option<char>) -> String {
+    let mut regex = String::from("^(?:");
+    let mut rest = pattern.chars();
+    let mut in_class = false;
+    while let Some(c) = rest.next() {
+        match c {
+            c if Some(c) == escape => {
+                if let Some(literal) = rest.next() {
+                    regex.push_str(&regex::escape(&literal.to_string()));
+                }
+            }
+            ']' => {
+                in_class = false;
+                regex.push(c);
+            }
+            c if in_class => regex.push(c),
+            '[' => {
+                in_class = true;
+                regex.push(c);
+            }
+            '%' => regex.push_str(".*"),
+            '_' => regex.push('.'),
+            '|' | '*' | '+' | '?' | '{' | '}' | '(' | ')' => regex.push(c),
+            c => regex.push_str(&regex::escape(&c.to_string())),
+        }
+    }
+    regex.push_str(")$");
+    regex
+}
+
+/// Writes FETCH FIRST as LIMIT.
+fn fetch(query: &mut ast::Query) -> Result<()> {
+    let Some(fetch) = &query.fetch else { return Ok(()) };
+    if fetch.with_ties || fetch.percent {
+        return Err(Error::unsupported("FETCH FIRST ... WITH TIES or PERCENT"));
+    }
+    let wanted = fetch.quantity.clone().unwrap_or_else(|| number(1));
+    let limit_by = Vec::new();
+    query.limit_clause = Some(match query.limit_clause.take() {
+        None => ast::LimitClause::LimitOffset { limit: Some(wanted), offset: None, limit_by },
+        Some(ast::LimitClause::LimitOffset { limit: None, offset, limit_by }) => {
+            ast::LimitClause::LimitOffset { limit: Some(wanted), offset, limit_by }
+        }
+        Some(_) => return Err(Error::syntax("multiple LIMIT clauses not allowed")),
+    });
+    query.fetch = None;
+    Ok(())
+}
+
+/// Writes EXISTS in a select list as a count: there the planner cannot make a join of it.
+fn exists_in_list(query: &mut ast::Query) {
+    let ast::SetExpr::Select(select) = query.body.as_mut() else { return };
+    for (at, item) in select.projection.iter_mut().enumerate() {
+        let Some(ast::Expr::Exists { subquery, negated }) = expression_mut(item) else { continue };
+        let negated = *negated;
+        let Some(counted) = counted(subquery) else { continue };
+        let (low, op) =
+            (number(0), if negated { ast::BinaryOperator::Eq } else { ast::BinaryOperator::Gt });
+        let compared = ast::Expr::BinaryOp {
+            left: Box::new(ast::Expr::Subquery(Box::new(counted))),
+            op,
+            right: Box::new(low),
+        };
+        let alias = ast::Ident::with_quote('"', format!("?exists {at}?"));
+        *item = match std::mem::replace(item, ast::SelectItem::UnnamedExpr(number(0))) {
+            ast::SelectItem::ExprWithAlias { alias, .. } => {
+                ast::SelectItem::ExprWithAlias { expr: compared, alias }
+            }
+            _ => ast::SelectItem::ExprWithAlias { expr: compared, alias },
+        };
+    }
+}
+
+/// Returns the query of how many rows a query has, where it is a plain one.
+fn counted(query: &ast::Query) -> Option<ast::Query> {
+    let ast::SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let is_plain = query.with.is_none()
+        && query.limit_clause.is_none()
+        && query.fetch.is_none()
+        && select.distinct.is_none()
+        && select.having.is_none()
+        && matches!(&select.group_by, ast::GroupByExpr::Expressions(by, _) if by.is_empty());
+    if !is_plain {
+        return None;
+    }
+    let mut counted = query.clone();
+    counted.order_by = None;
+    if let ast::SetExpr::Select(select) = counted.body.as_mut() {
+        select.projection = vec![ast::SelectItem::UnnamedExpr(function("count", vec![number(1)]))];
+    }
+    Some(counted)
 }
 
 /// Makes a part of an instant that keeps its fraction.

@@ -17,7 +17,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{self, Visit, VisitMut, Visitor, VisitorMut};
 use meta::{Command, NewColumn, View};
-use model::{ColumnKind, TableId, ValueType};
+use model::{Codec, ColumnKind, TableId, ValueType};
 
 use crate::access::{Need, Object};
 use crate::error::{Error, Result};
@@ -216,7 +216,12 @@ fn new_columns(schema: &Schema, tags: &[String]) -> Result<Vec<NewColumn>> {
     };
     let fields = schema.fields().iter().filter(|field| field.name() != "time");
     let column = |field: &Arc<Field>| {
-        Ok(NewColumn { name: field.name().clone(), kind: kind(field)?, not_null: false })
+        Ok(NewColumn {
+            name: field.name().clone(),
+            kind: kind(field)?,
+            not_null: false,
+            codec: Codec::Default,
+        })
     };
     let mut columns = fields.map(column).collect::<Result<Vec<_>>>()?;
     columns.sort_by_key(|column| column.kind != ColumnKind::Tag);

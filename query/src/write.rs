@@ -7,12 +7,13 @@ use datafusion::arrow::datatypes::DataType;
 use meta::{AlterTable, Command, NewColumn};
 use model::points::{POINTS_ROWS_MAX, PointsColumn, SeriesDictionary};
 use model::series_key::TAG_VALUE_BYTES_MAX;
-use model::{Column, ColumnKind, Points, SeriesKey, TableSchema, ValueType};
+use model::{Codec, Column, ColumnKind, Points, SeriesKey, TableSchema, ValueType};
 
 use crate::access::{Need, Object};
 use crate::error::{Error, Result};
-use crate::ingest::{Target, null_value};
+use crate::ingest::{Target, count, null_value, reduce};
 use crate::session::Session;
+use crate::usage::Counted;
 
 /// How often the table is looked at again when others change it meanwhile.
 const ATTEMPTS: usize = 8;
@@ -48,8 +49,11 @@ impl Session {
         let table = self.grown_table(&database, &batch).await?;
         let target = Target::whole(database, table);
         target.check_alive(&batch.times, self.now_ns())?;
-        let points = points(&target.table, batch)?;
+        let mut points = points(&target.table, batch)?;
+        reduce(&target.table, &mut points);
         let rows = points.rows();
+        let usage = self.usage();
+        usage.add(Counted::Writes, 1);
         for start in (0..rows).step_by(POINTS_ROWS_MAX) {
             let end = (start + POINTS_ROWS_MAX).min(rows);
             let part = if end - start == rows {
@@ -57,6 +61,7 @@ impl Session {
             } else {
                 points.select(&(start as u32..end as u32).collect::<Vec<_>>())
             };
+            count(&usage, &part);
             self.database().cluster().write(target.database.id, part).await?;
         }
         Ok(())
@@ -72,6 +77,9 @@ impl Session {
             let catalog = self.database().catalog();
             let found = catalog.table(database.id, &batch.table);
             let missing = missing_columns(found.map(AsRef::as_ref), batch)?;
+            if database.options.strict_write {
+                check_strict(found.map(AsRef::as_ref), &missing, batch)?;
+            }
             let commands = match found {
                 Some(table) if missing.is_empty() => return Ok(Arc::clone(table)),
                 Some(table) => {
@@ -113,6 +121,7 @@ fn missing_columns(table: Option<&TableSchema>, batch: &RowBatch) -> Result<Vec<
                 name: name.clone(),
                 kind: ColumnKind::Tag,
                 not_null: false,
+                codec: Codec::Default,
             }),
         }
     }
@@ -128,10 +137,29 @@ fn missing_columns(table: Option<&TableSchema>, batch: &RowBatch) -> Result<Vec<
                 name: name.clone(),
                 kind: ColumnKind::Field(value_type),
                 not_null: false,
+                codec: Codec::Default,
             }),
         }
     }
     Ok(missing)
+}
+
+/// Refuses what STRICT_WRITE does not let rows make.
+fn check_strict(
+    table: Option<&TableSchema>,
+    missing: &[NewColumn],
+    batch: &RowBatch,
+) -> Result<()> {
+    let error = match (table, missing.first()) {
+        (None, _) => Error::new("42P01", format!("relation \"{}\" does not exist", batch.table)),
+        (Some(table), Some(column)) => {
+            let message =
+                format!("column \"{}\" of relation \"{}\" does not exist", column.name, table.name);
+            Error::new("42703", message)
+        }
+        (Some(_), None) => return Ok(()),
+    };
+    Err(error.hint("the database has STRICT_WRITE: tables and columns are made by SQL"))
 }
 
 fn conflict(column: &str, given: &str, table: &str) -> Error {

@@ -228,16 +228,7 @@ pub(crate) enum LogFormat {
 /// # Errors
 /// One line that says what is wrong, and where.
 pub(crate) fn load(flags: &Flags) -> Result<Config, String> {
-    let mut table: toml::Table =
-        DEFAULTS.parse().map_err(|error| format!("default settings: {error}"))?;
-    if let Some(path) = &flags.config {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        let file: toml::Table =
-            text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
-        overlay(&mut table, file, "", path)?;
-    }
-    let mut config: Config = table.try_into().map_err(|error| format!("settings: {error}"))?;
+    let mut config = read(flags.config.as_deref())?;
     if let Some(data_dir) = &flags.data_dir {
         config.data_dir.clone_from(data_dir);
     }
@@ -256,6 +247,30 @@ pub(crate) fn load(flags: &Flags) -> Result<Config, String> {
     }
     config.check()?;
     Ok(config)
+}
+
+/// Reads the defaults, and what a file puts over them.
+fn read(file: Option<&Path>) -> Result<Config, String> {
+    let mut table: toml::Table =
+        DEFAULTS.parse().map_err(|error| format!("default settings: {error}"))?;
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let file: toml::Table =
+            text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
+        overlay(&mut table, file, "", path)?;
+    }
+    table.try_into().map_err(|error| format!("settings: {error}"))
+}
+
+/// Says whether a file of settings can be used.
+pub(crate) fn check(file: &Path) -> Result<(), String> {
+    read(Some(file))?.check()?;
+    #[allow(clippy::print_stdout, reason = "this command is there to print")]
+    {
+        println!("{}: ok", file.display());
+    }
+    Ok(())
 }
 
 /// Puts the keys of a file over the defaults; every key must be among them.

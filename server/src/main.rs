@@ -3,6 +3,7 @@
 mod config;
 mod membership;
 mod node;
+mod tools;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -32,6 +33,15 @@ enum CommandKind {
     Run(Box<Flags>),
     /// Prints the default settings, with what each means.
     Config,
+    /// Checks a file of settings, and says what is wrong with it.
+    Check {
+        /// The file.
+        file: std::path::PathBuf,
+    },
+    /// Looks into the files of a stopped node.
+    Inspect(tools::Inspect),
+    /// Repairs the damaged files of a stopped node.
+    Repair(tools::Repair),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +54,9 @@ fn main() -> ExitCode {
             }
             Ok(())
         }
+        CommandKind::Check { file } => config::check(&file),
+        CommandKind::Inspect(arguments) => tools::inspect(&arguments),
+        CommandKind::Repair(arguments) => tools::mend(&arguments),
         CommandKind::Run(flags) => config::load(&flags).and_then(run),
     };
     match outcome {

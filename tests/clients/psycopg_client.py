@@ -40,4 +40,20 @@ with psycopg.connect(sys.argv[1], autocommit=True) as connection:
     else:
         raise AssertionError("an unknown column is an error")
     assert connection.execute("SELECT 1").fetchone() == (1,)
+    for binary in [False, True]:
+        with connection.cursor(binary=binary) as cursor:
+            cursor.execute("SELECT count(*) FROM p WHERE host = ANY(%s)", (["a", "b"],))
+            assert cursor.fetchone() == (101,)
+            cursor.execute("SELECT count(*) FROM p WHERE host <> ALL(%s) AND i = ANY(%s)", (["a", "c"], [1, 2, 3]))
+            assert cursor.fetchone() == (6,)
+            cursor.execute("SELECT count(*) FROM p WHERE host = ANY(%s)", ([],))
+            assert cursor.fetchone() == (0,)
+            cursor.execute("SELECT time FROM p WHERE host = 'a' AND time = ANY(%s)", ([moment],))
+            assert cursor.fetchone() == (moment,)
+    connection.execute("SET TIME ZONE 'Europe/Berlin'")
+    shown = connection.execute("SELECT time FROM p WHERE host = 'a'").fetchone()[0]
+    assert shown == moment and shown.utcoffset() == datetime.timedelta(hours=2), shown
+    naive = datetime.datetime(2024, 5, 1, 14, 30, 15, 123456)
+    found = connection.execute("SELECT host FROM p WHERE host = 'a' AND time = %s::timestamptz", (naive.isoformat(),))
+    assert found.fetchone() == ("a",)
 print("ok")

@@ -289,7 +289,8 @@ impl Vnode {
         stop: &AtomicBool,
     ) -> Result<Option<Option<VersionFile>>> {
         let path = file_path(&self.folder, entry.number);
-        let mut writer = TsmWriter::create(Arc::clone(&self.disk), &path, Effort::Dense)?;
+        let mut writer =
+            TsmWriter::create(Arc::clone(&self.disk), &path, Effort::Dense, &self.schemas)?;
         let tables = tables(&pinned);
         let pinned =
             SuperVersion { version: Arc::new(pinned), runs: Vec::new(), tombstones: Vec::new() };

@@ -114,7 +114,8 @@ impl Vnode {
             let entry =
                 FileEntry { number: self.file_number(), seen: frozen.progress.applied, level: 0 };
             let path = file_path(&self.folder, entry.number);
-            let mut writer = TsmWriter::create(Arc::clone(&self.disk), &path, Effort::Light)?;
+            let mut writer =
+                TsmWriter::create(Arc::clone(&self.disk), &path, Effort::Light, &self.schemas)?;
             for (table, rows) in frozen.memcache.tables() {
                 for run in merged(rows) {
                     writer.write_rows(table, run)?;

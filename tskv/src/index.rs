@@ -29,7 +29,7 @@ pub use cache::SeriesCache;
 pub use filter::{SeriesFilter, TagTest};
 use fresh::FreshSeries;
 pub(crate) use merge::{merge, segments_due};
-pub(crate) use segment::Segment;
+pub(crate) use segment::{Segment, salvage_keys};
 pub(crate) use write::write_segment;
 
 use crate::disk::Disk;

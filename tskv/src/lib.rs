@@ -21,6 +21,8 @@
 //! | `compaction` | files to fewer files                                                      |
 //! | `checksum`   | one number of all rows, to compare replicas by                            |
 //! | `image`      | a full copy of a vnode, given and taken                                   |
+//! | `inspect`    | what files say, for people                                                |
+//! | `repair`     | damaged files of a stopped vnode                                          |
 //! | `schemas`    | what may be asked of the catalog                                          |
 //! | `reader`     | merged rows out of files and memory                                       |
 //! | `scan`       | Arrow batches of them                                                     |
@@ -35,10 +37,14 @@ mod compaction;
 pub mod disk;
 mod error;
 mod flush;
+#[cfg(test)]
+mod fuzz;
 mod image;
 mod index;
+pub mod inspect;
 mod memcache;
 mod reader;
+pub mod repair;
 mod run;
 mod scan;
 mod schemas;

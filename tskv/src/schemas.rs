@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use model::{ColumnId, TableId, TableSchema};
+use model::{Codec, ColumnId, TableId, TableSchema};
 
 /// What the catalog knows of a table.
 #[derive(Clone, Debug)]
@@ -52,6 +52,13 @@ impl TableFate {
             Self::Dropped => false,
             Self::Unknown => true,
         }
+    }
+
+    /// Returns which encodings pages of a column may have.
+    pub(crate) fn codec(&self, column: ColumnId) -> Codec {
+        let Self::Live(schema) = self else { return Codec::Default };
+        let known = schema.columns.iter().find(|known| known.id == column);
+        known.map_or(Codec::Default, |known| known.codec)
     }
 }
 

@@ -12,6 +12,8 @@ use crate::disk::{Disk, DiskFile, read_file, replace_file};
 use crate::error::{Context, Error, Result};
 use crate::sessions::Sessions;
 
+/// The name of the file in a vnode's folder.
+pub(crate) const NAME: &str = "summary";
 const MAGIC: &[u8; 8] = b"CNOSSUM\0";
 const VERSION: u32 = 2;
 const HEADER_BYTES: u64 = 16;
@@ -61,6 +63,39 @@ pub(crate) struct Summary {
     whole: VersionEdit,
 }
 
+/// What the bytes of a summary say.
+pub(crate) struct Edits {
+    /// Each edit with its number and offset.
+    pub(crate) list: Vec<(u64, u64, VersionEdit)>,
+    /// All of them as one.
+    pub(crate) whole: VersionEdit,
+    /// Where the last of them ends; what follows was torn.
+    pub(crate) end: u64,
+}
+
+/// Reads the edits of a summary up to a torn last one.
+pub(crate) fn edits(path: &Path, bytes: &[u8]) -> Result<Edits> {
+    if bytes.get(..HEADER_BYTES as usize) != Some(&header()[..]) {
+        return Err(Error::corrupt(path, 0, format!("not a summary of version {VERSION}")));
+    }
+    let mut read = Edits { list: Vec::new(), whole: VersionEdit::default(), end: HEADER_BYTES };
+    let mut at = HEADER_BYTES as usize;
+    while let Some((number, edit, len)) = frame_at(bytes, at) {
+        if read.list.last().is_some_and(|(before, ..)| number != before + 1) {
+            return Err(Error::corrupt(path, at as u64, "edit out of order"));
+        }
+        let edit = decode(edit).map_err(|error| Error::corrupt(path, at as u64, error))?;
+        read.whole.merge(edit.clone());
+        read.list.push((number, at as u64, edit));
+        at += len;
+    }
+    if (at + 1..bytes.len()).any(|later| frame_at(bytes, later).is_some()) {
+        return Err(Error::corrupt(path, at as u64, "unreadable edit"));
+    }
+    read.end = at as u64;
+    Ok(read)
+}
+
 impl Summary {
     /// Opens the summary, replays its edits and cuts a torn last one.
     pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self> {
@@ -76,27 +111,14 @@ impl Summary {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(summary),
             other => other.context("read", path)?,
         };
-        if bytes.get(..HEADER_BYTES as usize) != Some(&header()[..]) {
-            return Err(Error::corrupt(path, 0, format!("not a summary of version {VERSION}")));
-        }
-        let mut at = HEADER_BYTES as usize;
-        while let Some((number, edit, len)) = frame_at(&bytes, at) {
-            if number != summary.next_number && at > HEADER_BYTES as usize {
-                return Err(Error::corrupt(path, at as u64, "edit out of order"));
-            }
-            let edit = decode(edit).map_err(|error| Error::corrupt(path, at as u64, error))?;
-            summary.whole.merge(edit);
-            summary.next_number = number + 1;
-            at += len;
-        }
-        summary.end = at as u64;
-        if at < bytes.len() {
-            if (at + 1..bytes.len()).any(|later| frame_at(&bytes, later).is_some()) {
-                return Err(Error::corrupt(path, at as u64, "unreadable edit"));
-            }
-            tracing::info!(path = %path.display(), offset = at, "cut a torn version edit");
+        let edits = edits(path, &bytes)?;
+        summary.next_number = edits.list.last().map_or(1, |(number, ..)| number + 1);
+        summary.whole = edits.whole;
+        summary.end = edits.end;
+        if edits.end < bytes.len() as u64 {
+            tracing::info!(path = %path.display(), offset = edits.end, "cut a torn version edit");
             let file = disk.open(path).context("open", path)?;
-            file.set_len(at as u64).context("cut", path)?;
+            file.set_len(edits.end).context("cut", path)?;
             file.sync().context("sync", path)?;
         }
         // The file is left as it is until the next edit, which writes it anew: see `confirm`.

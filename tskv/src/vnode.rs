@@ -26,7 +26,7 @@ use crate::run::Run;
 use crate::scan::{ScanRequest, VnodeScan};
 use crate::schemas::Schemas;
 use crate::sessions::{Seen, Sessions, WriteId};
-use crate::summary::{Summary, VersionEdit};
+use crate::summary::{self, Summary, VersionEdit};
 use crate::tombstone::{Deleted, Tombstone};
 use crate::version::{
     SuperVersion, Version, file_path, remove_orphans, segment_path, tombstone_path,
@@ -127,7 +127,7 @@ impl Vnode {
             let folder = folder.join(part);
             disk.make_folders(&folder).context("make", &folder)?;
         }
-        let summary = Summary::open(Arc::clone(&disk), &folder.join("summary"))?;
+        let summary = Summary::open(Arc::clone(&disk), &folder.join(summary::NAME))?;
         let whole = summary.whole().clone();
         let (version, series) = image::load(&*disk, &folder, &whole, &cache)?;
         remove_strangers(&*disk, &folder, &whole)?;
@@ -188,7 +188,7 @@ impl Vnode {
             return Ok(());
         }
         let reason = format!("the log was purged up to {purged}, files hold up to {applied}");
-        Err(Error::corrupt(&self.folder.join("summary"), 0, reason))
+        Err(Error::corrupt(&self.folder.join(summary::NAME), 0, reason))
     }
 
     /// Applies the commands of one log entry and notes the progress that comes with them.

@@ -4,9 +4,10 @@
 //! Invariants: a completion reports success only after fsync; batch n + 1 is written only after batch
 //! n is durable; a failed write or fsync stops the log for good and is never retried.
 //!
-//! `format` lays out bytes, `segments` owns the files, `records` is what each vnode's log holds now,
+//! `dump` shows records to people, `format` lays out bytes, `segments` owns the files, `records` is what each vnode's log holds now,
 //! `recovery` reads it back at start.
 
+mod dump;
 mod format;
 mod records;
 mod recovery;
@@ -24,10 +25,13 @@ use tokio::time::Instant;
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+pub(crate) use dump::each_record;
 use format::Record;
 use records::{Entry, Logs};
 use segments::Segments;
 
+/// The folder of the log in a data directory.
+pub const FOLDER: &str = "wal";
 /// The most bytes of one entry.
 pub const WAL_ENTRY_BYTES_MAX: usize = 64 << 20;
 /// The most requests waiting for the next fsync.

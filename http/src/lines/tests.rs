@@ -10,13 +10,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 fn ok(text: &str) -> Vec<RowBatch> {
-    let parsed = parse(text.as_bytes(), Precision::Ns, 99);
+    let parsed = parse(text.as_bytes(), Precision::Ns, 99, 1);
     assert!(parsed.bad.is_empty(), "{text}: {:?}", parsed.bad);
     parsed.batches.into_iter().map(|(batch, _)| batch).collect()
 }
 
 fn reasons(text: &str) -> Vec<(usize, String)> {
-    let parsed = parse(text.as_bytes(), Precision::Ns, 99);
+    let parsed = parse(text.as_bytes(), Precision::Ns, 99, 1);
     parsed.bad.into_iter().map(|bad| (bad.number, bad.reason)).collect()
 }
 
@@ -50,41 +50,75 @@ fn rows_are_grouped_by_table_and_fields() {
 }
 
 #[test]
+fn a_body_in_pieces_says_what_it_says_whole() {
+    let row = |at: usize| match at % 97 {
+        0 => "m broken\n".to_owned(),
+        1 => format!("m,h=a s=\"two\nlines {at}\" {at}\n"),
+        2 => format!("# m x={at}\n\n"),
+        _ => format!("m,h=h{} x={at},y={}i {at}\n", at % 7, at * 3),
+    };
+    let mut body: String = (0..60_000).map(row).collect();
+    for ending in ["", "m s=\"open 1\n"] {
+        body.push_str(ending);
+        body.extend((0..30_000).map(row));
+        let whole = parse(body.as_bytes(), Precision::Ns, 0, 1);
+        for threads in [2, 3, 8] {
+            let parts = pieces::cut(body.as_bytes(), threads);
+            assert!(parts.len() > 1);
+            let joined: Vec<u8> = parts.iter().flat_map(|part| part.bytes).copied().collect();
+            assert_eq!(joined, body.as_bytes());
+            let parsed = parse(body.as_bytes(), Precision::Ns, 0, threads);
+            assert_eq!((parsed.good_count, parsed.bad_count), (whole.good_count, whole.bad_count));
+            assert_eq!(parsed.bad, whole.bad);
+            let rows = |parsed: &Parsed| {
+                let times = parsed.batches.iter().map(|(batch, _)| &batch.times);
+                let lines = parsed.batches.iter().map(|(_, lines)| lines);
+                let mut rows: Vec<(u32, i64)> =
+                    lines.flatten().copied().zip(times.flatten().copied()).collect();
+                rows.sort_unstable();
+                rows
+            };
+            assert_eq!(rows(&parsed), rows(&whole));
+        }
+    }
+}
+
+#[test]
 fn bad_lines_are_named_and_the_others_kept() {
     let text = "m\nm f\nm f=\nm f=1x\nm,a f=1\nm,a= f=1\nm f=1 x\nm f=1 9223372036854775808\n\
                 m f=\"open\nm,a=1,a=2 f=1\nm f=1,f=2\n,a=1 f=1\nm time=1\nm f=NaN\nm f=1,,g=2\nm good=1 1\n";
     let bad = reasons(text);
     let numbers: Vec<usize> = bad.iter().map(|(number, _)| *number).collect();
     assert_eq!(numbers, (1..=15).collect::<Vec<_>>(), "{bad:?}");
-    assert_eq!(parse(text.as_bytes(), Precision::Ns, 0).good_count, 1);
-    let late = parse(b"m f=1 9300000000", Precision::S, 0);
+    assert_eq!(parse(text.as_bytes(), Precision::Ns, 0, 1).good_count, 1);
+    let late = parse(b"m f=1 9300000000", Precision::S, 0, 1);
     assert_eq!(late.bad_count, 1, "a time beyond the range of nanoseconds");
-    assert_eq!(parse(b"m f=1 2", Precision::Ms, 0).batches[0].0.times, [2_000_000]);
+    assert_eq!(parse(b"m f=1 2", Precision::Ms, 0, 1).batches[0].0.times, [2_000_000]);
 }
 
 #[test]
 fn a_quote_that_never_ends_spoils_its_line_alone() {
     let lines = "m f=\"a\"\\\n".repeat(200_000);
-    let parsed = parse(format!("{lines}m f=\"open\n{lines}").as_bytes(), Precision::Ns, 0);
+    let parsed = parse(format!("{lines}m f=\"open\n{lines}").as_bytes(), Precision::Ns, 0, 1);
     assert_eq!((parsed.good_count, parsed.bad_count), (0, 400_001));
     assert_eq!(ok("m f=\"a\\\"\nb\" 1\nm f=\"c\" 2")[0].times, [1, 2]);
     let letters = "# 5\" disk\nm,t=5\" f=1 1\n# 3\" disk\nm,t=3\" f=1 2\n";
     assert_eq!(ok(letters)[0].times, [1, 2], "quotes in comments and tags are letters");
     let mixed = "m,\" f=\"\n".repeat(50_001);
-    assert_eq!(parse(mixed.as_bytes(), Precision::Ns, 0).good_count, 0);
+    assert_eq!(parse(mixed.as_bytes(), Precision::Ns, 0, 1).good_count, 0);
 }
 
 #[test]
 fn a_body_may_name_so_much_and_no_more() {
     let many = |part: &dyn Fn(usize) -> String, count| (0..count).map(part).collect::<String>();
     let groups = many(&|n| format!("m f{n}=1 1\n"), GROUPS_MAX + 1);
-    assert_eq!(parse(groups.as_bytes(), Precision::Ns, 0).bad_count, 1);
+    assert_eq!(parse(groups.as_bytes(), Precision::Ns, 0, 1).bad_count, 1);
     let tags = format!("m{} f=1 1", many(&|n| format!(",t{n}=x"), TAGS_MAX + 1));
-    assert_eq!(parse(tags.as_bytes(), Precision::Ns, 0).bad_count, 1);
+    assert_eq!(parse(tags.as_bytes(), Precision::Ns, 0, 1).bad_count, 1);
     let fields = format!("m {}g=1 1", many(&|n| format!("f{n}=1,"), FIELDS_MAX));
-    assert_eq!(parse(fields.as_bytes(), Precision::Ns, 0).bad_count, 1);
+    assert_eq!(parse(fields.as_bytes(), Precision::Ns, 0, 1).bad_count, 1);
     let zeros = "m a=1,b=1 1\nm a\0\x01b=2 2\nm a=3,b=3 3";
-    for (batch, lines) in parse(zeros.as_bytes(), Precision::Ns, 0).batches {
+    for (batch, lines) in parse(zeros.as_bytes(), Precision::Ns, 0, 1).batches {
         assert!(batch.fields.iter().all(|(_, values)| values.len() == lines.len()));
     }
 }
@@ -107,7 +141,7 @@ fn no_bytes_make_it_panic() {
                 _ => bytes.insert(at, b" ,=\\\"\n\xffi"[(state >> 50) as usize % 8]),
             }
         }
-        let parsed = parse(&bytes, Precision::Ns, 0);
+        let parsed = parse(&bytes, Precision::Ns, 0, 1);
         for (batch, lines) in parsed.batches {
             assert_eq!(batch.times.len(), lines.len());
             assert!(batch.fields.iter().all(|(_, array)| array.len() == lines.len()));
@@ -156,7 +190,7 @@ fn random_line(random: &mut StdRng) -> String {
 type Row = (String, Vec<(String, String)>, Vec<(String, String)>, i64);
 
 fn ours(line: &str) -> Result<Row, String> {
-    let mut parsed = parse(line.as_bytes(), Precision::Ns, 99);
+    let mut parsed = parse(line.as_bytes(), Precision::Ns, 99, 1);
     if let Some(bad) = parsed.bad.pop() {
         return Err(bad.reason);
     }

@@ -23,9 +23,11 @@ pub(super) fn change_roles(tenant: &mut Tenant, change: TenantChange) -> Result<
             let grants = &mut role_of(tenant, &name)?.grants;
             change_grant(grants, grant)
         }
-        TenantChange::Comment(_) | TenantChange::AddMember(..) | TenantChange::RemoveMember(_) => {
-            Ok(())
-        }
+        TenantChange::Comment(_)
+        | TenantChange::DropAfter(_)
+        | TenantChange::Limits(_)
+        | TenantChange::AddMember(..)
+        | TenantChange::RemoveMember(_) => Ok(()),
     }
 }
 

@@ -43,7 +43,12 @@ async fn the_catalog_survives_restarts_and_ids_are_never_reused() {
         client.submit(&Command::Bootstrap { verifier: None }).await.unwrap();
         let tenant = client.catalog().tenant("cnosdb").unwrap().id;
         let name = format!("t{round}");
-        let create = Command::CreateTenant { name, comment: String::new() };
+        let create = Command::CreateTenant {
+            name,
+            comment: String::new(),
+            drop_after_ns: None,
+            limits: meta::ObjectLimits::default(),
+        };
         client.submit(&create).await.unwrap();
         assert!(client.submit(&create).await.is_err(), "a second one is refused");
         assert_eq!(client.catalog().tenants().count(), round + 2);

@@ -9,14 +9,16 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::common::Result;
 
+use model::size::bytes_in_words;
 use model::time::{Span, span_in_words};
 
 use super::{INFORMATION_SCHEMA, PG_CATALOG, SessionCatalogs};
+use crate::access::{Need, check};
 use crate::running;
 use crate::types::pg_name;
 use crate::views::view_schema;
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "schemata",
     "tables",
     "columns",
@@ -28,6 +30,7 @@ const TABLES: [&str; 11] = [
     "members",
     "database_privileges",
     "queries",
+    "resource_status",
 ];
 
 /// The schema of that name.
@@ -53,6 +56,7 @@ impl SchemaProvider for InformationSchema {
                 let lines = running::lines(&self.0.database, self.0.identity);
                 texts(&running::COLUMNS, &lines)
             }
+            "resource_status" => self.resource_status(),
             "database_privileges" => self.database_privileges(),
             "views" => self.views(),
             "table_constraints" => texts(
@@ -78,7 +82,7 @@ impl SchemaProvider for InformationSchema {
 }
 
 /// Builds a batch of texts.
-fn texts(names: &[&str], rows: &[Vec<String>]) -> Result<RecordBatch> {
+pub(super) fn texts(names: &[&str], rows: &[Vec<String>]) -> Result<RecordBatch> {
     let fields: Vec<Field> =
         names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect();
     let column = |at: usize| {
@@ -146,6 +150,9 @@ impl InformationSchema {
                 span_in_words(Span::Ns(options.vnode_duration_ns)),
                 options.replicas.to_string(),
                 options.precision.sql().to_owned(),
+                options.max_memcache_bytes.map(bytes_in_words).unwrap_or_default(),
+                "true".to_owned(),
+                options.strict_write.to_string(),
             ]
         };
         let rows: Vec<Vec<String>> = catalog.databases(self.0.identity.tenant).map(row).collect();
@@ -157,8 +164,32 @@ impl InformationSchema {
             "vnode_duration",
             "replica",
             "precision",
+            "max_memcache_size",
+            "wal_sync",
+            "strict_write",
         ];
         texts(&names, &rows)
+    }
+
+    /// What waits to be dropped.
+    fn resource_status(&self) -> Result<RecordBatch> {
+        let catalog = self.0.database.catalog();
+        let line = |name: &str, action: &str, at: i64| {
+            let time = chrono::DateTime::from_timestamp_nanos(at);
+            let time = time.format("%Y-%m-%d %H:%M:%S+00").to_string();
+            let row = [time.as_str(), name, action, "0", "Schedule", ""];
+            row.map(str::to_owned).to_vec()
+        };
+        let databases = catalog.named_databases(self.0.identity.tenant);
+        let rows = databases.filter_map(|one| Some(line(&one.name, "DropDatabase", one.drop_at?)));
+        let mut rows: Vec<Vec<String>> = rows.collect();
+        if check(&catalog, self.0.identity, Need::Administer).is_ok() {
+            let tenants = catalog.tenants();
+            rows.extend(
+                tenants.filter_map(|one| Some(line(&one.name, "DropTenant", one.drop_at?))),
+            );
+        }
+        texts(&["time", "name", "action", "try_count", "status", "comment"], &rows)
     }
 
     fn tenant(&self) -> Option<Arc<meta::Tenant>> {
@@ -223,7 +254,8 @@ impl InformationSchema {
                     let nullable = if field.is_nullable() { "YES" } else { "NO" };
                     let name = [&self.tenant_name(), &database.name, &table.name, &column.name];
                     let mut row: Vec<String> = name.iter().map(|part| (*part).clone()).collect();
-                    let rest = [pg_name(field.data_type()), nullable, kind, "DEFAULT"];
+                    let codec = column.codec.to_string();
+                    let rest = [pg_name(field.data_type()), nullable, kind, &codec];
                     row.extend(rest.iter().map(|part| (*part).to_owned()));
                     rows.push(row);
                     positions.push(at as i64 + 1);

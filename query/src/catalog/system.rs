@@ -19,11 +19,15 @@ use datafusion_pg_catalog::pg_catalog::{
     self, PG_CATALOG_TABLES, PgCatalogSchemaProvider, PgCatalogStaticTables, oid_field::oid_field,
 };
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
-use model::TenantId;
+use model::{TenantId, UserId};
+use parking_lot::Mutex;
 
 use super::PG_CATALOG;
+use crate::access::Identity;
 use crate::database::Database;
 use crate::error::Error;
+use crate::running;
+use crate::settings::Settings;
 use crate::views::view_schema;
 
 type Statics = std::result::Result<Arc<PgCatalogStaticTables>, String>;
@@ -40,6 +44,7 @@ static REWRITER: LazyLock<PostgresCompatibilityParser> =
 pub(crate) struct SystemCatalog {
     inner: PgCatalogSchemaProvider<TenantObjects, EmptyContextProvider>,
     objects: TenantObjects,
+    user: UserId,
 }
 
 /// What the tenant has, out of the cached catalog.
@@ -95,7 +100,7 @@ impl SystemCatalog {
     /// Makes the catalog of a tenant that is known under `name`.
     pub(crate) fn new(
         database: Arc<Database>,
-        tenant: TenantId,
+        Identity { user, tenant }: Identity,
         name: String,
     ) -> Result<Self, Error> {
         let statics = STATICS.as_ref().map_err(Error::internal)?;
@@ -105,7 +110,7 @@ impl SystemCatalog {
             Arc::clone(statics),
             EmptyContextProvider,
         );
-        Ok(Self { inner: inner.map_err(Error::from)?, objects })
+        Ok(Self { inner: inner.map_err(Error::from)?, objects, user })
     }
 
     /// The tenant, and nothing else: others do not exist for who is here.
@@ -129,6 +134,32 @@ impl SystemCatalog {
             ("daticulocale", none()),
             ("dattablespace", int(1663)),
             ("datacl", no_privileges()),
+        ])
+    }
+
+    /// The statements that run, as far as who is here may see them.
+    fn pg_stat_activity(&self) -> Result<RecordBatch> {
+        let identity = Identity { user: self.user, tenant: self.objects.tenant };
+        let lines = running::lines(&self.objects.database, identity);
+        let text = |at: usize| {
+            Arc::new(StringArray::from_iter_values(lines.iter().map(|line| &line[at]))) as ArrayRef
+        };
+        let all = |value: &str| {
+            Arc::new(StringArray::from_iter_values(lines.iter().map(|_| value))) as ArrayRef
+        };
+        let none = || Arc::new(StringArray::from(vec![None::<&str>; lines.len()])) as ArrayRef;
+        let pids = lines.iter().map(|line| line[0].parse::<i32>().ok());
+        batch(vec![
+            ("pid", Arc::new(Int32Array::from_iter(pids))),
+            ("datname", text(4)),
+            ("usename", text(3)),
+            ("application_name", none()),
+            ("client_addr", none()),
+            ("wait_event_type", none()),
+            ("wait_event", none()),
+            ("state", all("active")),
+            ("query", text(2)),
+            ("backend_type", all("client backend")),
         ])
     }
 
@@ -185,13 +216,14 @@ impl SchemaProvider for SystemCatalog {
         let batch = match name {
             "pg_database" => self.pg_database()?,
             "pg_roles" => self.pg_roles()?,
+            "pg_stat_activity" => self.pg_stat_activity()?,
             _ => return self.inner.table(name).await,
         };
         Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.inner.table_exist(name)
+        name == "pg_stat_activity" || self.inner.table_exist(name)
     }
 }
 
@@ -268,6 +300,7 @@ pub(crate) struct SessionNames {
     pub(crate) tenant: String,
     pub(crate) database: String,
     pub(crate) user: String,
+    pub(crate) settings: Arc<Mutex<Settings>>,
 }
 
 /// Registers PostgreSQL's information functions for a session.
@@ -308,11 +341,13 @@ pub(crate) fn register_functions(state: &mut SessionState, names: &SessionNames)
         ("current_schema", "pg_catalog.current_schema", &names.database),
         ("current_user", "pg_catalog.current_user", &names.user),
         ("session_user", "pg_catalog.session_user", &names.user),
+        ("current_role", "pg_catalog.current_role", &names.user),
         ("user", "pg_catalog.user", &names.user),
         ("version", "pg_catalog.version", &version),
     ] {
         functions.push(constant(name, value.clone()).with_aliases([qualified]));
     }
+    functions.extend(super::session_functions::all(&names.settings));
     for function in functions {
         state.register_udf(Arc::new(function))?;
     }

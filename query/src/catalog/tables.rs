@@ -4,19 +4,21 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cluster::{ScanColumn, ScanRequest, SeriesFilter, TagTest};
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::{SchemaProvider, Session, TableProvider};
 use datafusion::common::{Result, ScalarValue, project_schema};
 use datafusion::logical_expr::{
     BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, expr::InList,
 };
 use datafusion::physical_plan::ExecutionPlan;
+use model::schema::TIME_ZONE;
 use model::time::Span;
 use model::{ColumnId, ColumnKind, TableSchema, TimeRange};
 
 use super::{SessionCatalogs, tag_tests};
 use crate::access::{Need, Object, check};
 use crate::error::Error;
+use crate::instants::Zone;
 use crate::scan::{ScanOptions, TskvScanExec};
 use crate::views::ViewShape;
 
@@ -44,7 +46,7 @@ impl SchemaProvider for DatabaseSchema {
             return Ok(Some(Arc::new(TskvTable {
                 database: Arc::clone(&self.database),
                 table: Arc::clone(table),
-                schema: table.arrow(),
+                schema: in_zone(&table.arrow(), &self.catalogs.zone),
                 shared: Arc::clone(&self.catalogs.database),
             })));
         }
@@ -81,6 +83,21 @@ pub(crate) struct TskvTable {
     table: Arc<TableSchema>,
     schema: SchemaRef,
     shared: Arc<crate::Database>,
+}
+
+/// Returns a schema whose times are given in a zone.
+fn in_zone(schema: &SchemaRef, zone: &Zone) -> SchemaRef {
+    if zone.arrow() == TIME_ZONE {
+        return Arc::clone(schema);
+    }
+    let fields = schema.fields().iter().map(|field| match field.data_type() {
+        DataType::Timestamp(unit, Some(_)) => {
+            let zoned = DataType::Timestamp(*unit, Some(zone.arrow().into()));
+            Arc::new(field.as_ref().clone().with_data_type(zoned))
+        }
+        _ => Arc::clone(field),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// What of a filter storage answers by itself, exactly.
@@ -130,7 +147,8 @@ impl TableProvider for TskvTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let schema = project_schema(&self.schema, projection)?;
+        let schema = project_schema(&self.table.arrow(), projection)?;
+        let shown = project_schema(&self.schema, projection)?;
         let all: Vec<usize> = (0..self.table.columns.len()).collect();
         let columns = projection.unwrap_or(&all).iter().map(|at| {
             let column = &self.table.columns[*at];
@@ -158,7 +176,7 @@ impl TableProvider for TskvTable {
         let scans = scans.map_err(Error::from)?;
         let tags: Vec<String> = self.table.tags().map(|tag| tag.name.clone()).collect();
         let partitions_wanted = state.config().target_partitions();
-        let options = ScanOptions { tags: &tags, limit, partitions_wanted };
+        let options = ScanOptions { tags: &tags, schema: shown, limit, partitions_wanted };
         Ok(Arc::new(TskvScanExec::new(&self.table.name, request, scans, options)?))
     }
 }

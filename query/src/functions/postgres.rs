@@ -8,9 +8,8 @@ use chrono::{DateTime, Datelike, Months, NaiveDateTime, Timelike};
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, Float64Array, Int32Array, IntervalMonthDayNanoArray, StringArray,
 };
-use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, Float64Type, Int32Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+    DataType, Float64Type, Int32Type, IntervalMonthDayNano, IntervalMonthDayNanoType, TimeUnit,
     TimestampNanosecondType,
 };
 use datafusion::common::{Result, ScalarValue};
@@ -19,8 +18,9 @@ use datafusion::logical_expr::{
 };
 
 use super::collected::interval_type;
-use super::{as_number, as_time, no_such_call, scalar_if, time_type};
+use super::{as_number, as_time, no_such_call, scalar_if};
 use crate::error::Error;
+use crate::instants::Zone;
 use crate::types::pg_name;
 
 /// What `extract(second …)` is made of.
@@ -83,6 +83,10 @@ impl Postgres {
 
     fn wanted(&self, found: &[DataType]) -> Option<Vec<DataType>> {
         match (self.kind, found) {
+            // In the zone that the instant is given in.
+            (Kind::ToChar, [DataType::Timestamp(_, zone), DataType::Utf8]) => {
+                Some(vec![DataType::Timestamp(TimeUnit::Nanosecond, zone.clone()), DataType::Utf8])
+            }
             (Kind::ToChar, [time, DataType::Utf8]) => Some(vec![as_time(time)?, DataType::Utf8]),
             (Kind::Age, [later, earlier]) => Some(vec![as_time(later)?, as_time(earlier)?]),
             (Kind::PgTypeof, [value]) => Some(vec![value.clone()]),
@@ -338,12 +342,16 @@ fn format_one<'a>(
 }
 
 fn to_char(arrays: &[ArrayRef]) -> Result<StringArray> {
-    let times = cast(&arrays[0], &time_type())?;
-    let times = times.as_primitive::<TimestampNanosecondType>();
+    let zone = match arrays[0].data_type() {
+        DataType::Timestamp(_, Some(zone)) => Zone::named(zone).unwrap_or_default(),
+        _ => Zone::default(),
+    };
+    let times = arrays[0].as_primitive::<TimestampNanosecondType>();
     let patterns = arrays[1].as_string::<i32>();
     let row = |(time, pattern): (Option<i64>, Option<&str>)| match (time, pattern) {
         (Some(time), Some(pattern)) => {
-            let time = DateTime::from_timestamp_nanos(time).naive_utc();
+            let wall = time.saturating_add(i64::from(zone.offset_at(time)) * 1_000_000_000);
+            let time = DateTime::from_timestamp_nanos(wall).naive_utc();
             by_pattern(&time, pattern).map(Some)
         }
         _ => Ok(None),

@@ -10,13 +10,19 @@ pub enum Definition {
     CreateTenant {
         name: String,
         if_not_exists: bool,
-        comment: String,
+        options: TenantOptions,
     },
     AlterTenant {
         name: String,
         action: TenantAction,
     },
     DropTenant {
+        name: String,
+        if_exists: bool,
+        /// How long it can be brought back, nanoseconds.
+        after: Option<i64>,
+    },
+    RecoverTenant {
         name: String,
         if_exists: bool,
     },
@@ -67,6 +73,12 @@ pub enum Definition {
     DropDatabase {
         name: String,
         if_exists: bool,
+        /// How long it can be brought back, nanoseconds.
+        after: Option<i64>,
+    },
+    RecoverDatabase {
+        name: String,
+        if_exists: bool,
     },
     CreateTable {
         name: Vec<String>,
@@ -109,9 +121,21 @@ pub struct Membership {
 /// A change of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TenantAction {
-    Comment(String),
+    Set(TenantOptions),
+    /// Takes the limits away.
+    UnsetLimits,
+    UnsetDropAfter,
     AddUser(String, String),
     RemoveUser(String),
+}
+
+/// Options of a tenant; what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TenantOptions {
+    pub comment: Option<String>,
+    /// How long it can be brought back once it is dropped, nanoseconds.
+    pub drop_after: Option<i64>,
+    pub limits: Option<meta::ObjectLimits>,
 }
 
 /// A change of a user.
@@ -153,6 +177,10 @@ pub enum AlterDatabaseOption {
     VnodeDuration(i64),
     Replica(u32),
     Precision(meta::Precision),
+    StrictWrite(bool),
+    MaxMemcacheSize(u64),
+    /// Writes are always synced: it may be said, not changed.
+    WalSync,
 }
 
 /// A column of CREATE TABLE or ALTER TABLE ADD.
@@ -161,6 +189,7 @@ pub struct ColumnDefinition {
     pub name: String,
     pub kind: NewColumnKind,
     pub not_null: bool,
+    pub codec: model::Codec,
 }
 
 /// What a new column is for.
@@ -179,4 +208,5 @@ pub enum AlterTableAction {
     DropColumn(String),
     RenameColumn(String, String),
     Rename(String),
+    Codec(String, model::Codec),
 }

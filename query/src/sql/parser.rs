@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
-use super::{Compacted, Show, Statement, latest, limits};
+use super::{Compacted, Show, Statement, latest, limits, select_all};
 use crate::catalog::catalog_replacement;
 use crate::error::{Error, Result};
 
@@ -71,7 +71,25 @@ fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
     let tokens = Tokenizer::new(&DIALECT, text).tokenize_with_location();
     let tokens = tokens.map_err(|error| Error::parser(&ParserError::from(error), text))?;
     limits::check(&tokens)?;
-    latest::rewrite(tokens)
+    latest::rewrite(names_alone(tokens))
+}
+
+/// Takes the parentheses away behind names that PostgreSQL writes without any: `current_user()`.
+fn names_alone(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    const NAMES: [&str; 3] = ["current_user", "session_user", "current_catalog"];
+    let mut kept: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        kept.push(token);
+        if let [.., name, open, close] = kept.as_slice()
+            && let Token::Word(word) = &name.token
+            && open.token == Token::LParen
+            && close.token == Token::RParen
+            && NAMES.iter().any(|name| word.value.eq_ignore_ascii_case(name))
+        {
+            kept.truncate(kept.len() - 2);
+        }
+    }
+    kept
 }
 
 /// A failure of the parser, or an error of our own that needs no position.
@@ -207,6 +225,7 @@ fn statement(parser: &mut DFParser<'_>) -> Parsed<Statement> {
         ("GRANT" | "REVOKE", _) => roles::grant(p),
         ("ALTER", _) => definition::alter(p),
         ("DROP", _) => definition::drop_object(p),
+        ("RECOVER", _) => definition::recover(p),
         ("SHOW", _) => show(p),
         ("DESCRIBE" | "DESC", _) => describe(p),
         ("USE", _) => {
@@ -246,9 +265,12 @@ fn statement(parser: &mut DFParser<'_>) -> Parsed<Statement> {
             p.advance_token();
             Ok(Statement::Discard("UNLISTEN"))
         }
-        ("SELECT" | "VALUES" | "WITH" | "TABLE" | "EXPLAIN" | "", _) => {
-            query(parser.parse_statement()?)
+        ("TABLE", _) => {
+            p.advance_token();
+            let table = object_name(p)?;
+            select_all(&table).ok_or_else(|| Error::syntax("a table is expected").into())
         }
+        ("SELECT" | "VALUES" | "WITH" | "EXPLAIN" | "", _) => query(parser.parse_statement()?),
         _ => standard(p.parse_statement()?),
     }
 }

@@ -37,6 +37,15 @@ pub(crate) fn select_values(values: &[ast::Expr]) -> Statement {
     Statement::Query(Box::new(DfStatement::Statement(Box::new(query))))
 }
 
+/// Returns the query of all rows of a table.
+pub(crate) fn select_all(table: &[String]) -> Option<Statement> {
+    let quoted = table.iter().map(|part| format!("\"{}\"", part.replace('"', "\"\"")));
+    let text = format!("SELECT * FROM {}", quoted.collect::<Vec<_>>().join("."));
+    let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).ok()?.parse_query();
+    let query = ast::Statement::Query(parsed.ok()?);
+    Some(Statement::Query(Box::new(DfStatement::Statement(Box::new(query)))))
+}
+
 /// Returns a query to be filled.
 fn template() -> ast::Query {
     let parsed = Parser::new(&PostgreSqlDialect {})

@@ -87,6 +87,15 @@ impl Segment {
     /// # Errors
     /// `Corrupt`, naming file and offset.
     pub(crate) fn open(disk: &dyn Disk, path: &Path, number: u64) -> Result<Self> {
+        let (mut segment, filter) = Self::without_filter(disk, path, number)?;
+        let bits = segment.block(filter)?;
+        segment.filter = Membership::decode(&bits)
+            .ok_or_else(|| segment.corrupt(filter, Malformed("filter".to_owned())))?;
+        Ok(segment)
+    }
+
+    /// Opens a segment, and says where its filter stands.
+    fn without_filter(disk: &dyn Disk, path: &Path, number: u64) -> Result<(Self, Block)> {
         let file = disk.open(path).context("open", path)?;
         let bytes = file.size().context("measure", path)?;
         if bytes < HEADER_BYTES + TRAILER_BYTES {
@@ -105,7 +114,7 @@ impl Segment {
         }
         let directory = Directory::decode(&directory, trailer.offset).map_err(at)?;
         let Directory { ids, keys, hashes, filter, entries } = directory;
-        let mut segment = Self {
+        let segment = Self {
             number,
             path: path.to_path_buf(),
             file,
@@ -115,10 +124,16 @@ impl Segment {
             filter: Membership::new(0),
             entries,
         };
-        let bits = segment.block(filter)?;
-        segment.filter = Membership::decode(&bits)
-            .ok_or_else(|| segment.corrupt(filter, Malformed("filter".to_owned())))?;
-        Ok(segment)
+        Ok((segment, filter))
+    }
+
+    /// Reads all keys, in order of their ids.
+    pub(crate) fn all_keys(&self) -> Result<Vec<Arc<[u8]>>> {
+        let mut keys = Vec::with_capacity(self.ids.len());
+        for number in 0..self.keys.len() {
+            keys.extend(self.keys_of_block(number)?);
+        }
+        Ok(keys)
     }
 
     /// Returns the ids of its series.
@@ -337,6 +352,15 @@ impl Segment {
     fn corrupt(&self, block: Block, error: Malformed) -> Error {
         Error::corrupt(&self.path, block.offset, error)
     }
+}
+
+/// Reads the keys of a segment of which other parts may be damaged: its first id, and its keys.
+///
+/// # Errors
+/// `Corrupt` where the keys are what is damaged.
+pub(crate) fn salvage_keys(disk: &dyn Disk, path: &Path) -> Result<(u32, Vec<Arc<[u8]>>)> {
+    let (segment, _) = Segment::without_filter(disk, path, 0)?;
+    Ok((segment.ids.start, segment.all_keys()?))
 }
 
 fn check_header(header: &[u8]) -> Decoded<()> {

@@ -1,14 +1,17 @@
-//! Encodings of a page's values. The writer tries those that fit the type and keeps the smallest;
-//! the first byte of a page names the one used. Fresh files take what is quick to write and to read,
-//! compacted ones what is small.
+//! Encodings of a page's values. The writer tries those that the column's CODEC allows and keeps the
+//! smallest; the first byte of a page names the one used. Fresh files take what is quick to write and to
+//! read, compacted ones what is small.
 //!
 //! Decimal floats become integers when multiplying by a power of ten and back gives the same bits for
 //! every value, the idea of ALP (Afroozeh, Kuffo, Boncz, 2023). Dense numbers are pco's
 //! (Loncaric, Jeppesen, Zinberg, "Pcodec", 2025), dense text is Zstandard's (RFC 8878).
 #![deny(clippy::indexing_slicing)]
 
+mod bytes;
+mod gorilla;
 mod integers;
 mod rows;
+mod runs;
 
 use std::sync::Arc;
 
@@ -17,28 +20,33 @@ use arrow::array::{
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
-use model::ValueType;
 use model::points::{decode_array, encode_array};
 use model::wire::{Decoded, Malformed, Reader, Write, malformed};
+use model::{Codec, ValueType};
 use pco::ChunkConfig;
 use pco::data_types::Number;
 use pco::standalone::{simple_compress, simple_decompress_into};
 
+use bytes::Squeeze;
 use integers::{pack, unpack};
 pub(crate) use rows::{decode_run, encode_run};
 
 /// As [`encode_array`] writes it.
 const RAW: u8 = 0;
-/// RAW, compressed with LZ4.
-const LZ4: u8 = 1;
 /// Validity, then packed integers of the values that are not NULL.
 const PACKED: u8 = 2;
 /// Validity, exponent, then packed integers: value = integer / 10^exponent.
 const DECIMAL: u8 = 3;
 /// Validity, then pco of the values that are not NULL.
 const PCO: u8 = 4;
-/// RAW, compressed with Zstandard.
-const ZSTD: u8 = 5;
+/// Validity, then the XOR of neighbours.
+const GORILLA: u8 = 10;
+/// Validity, then packed integers of the differences of the values that are not NULL.
+const DELTA_OF_DELTA: u8 = 11;
+/// Validity, the distinct texts, then packed integers: their numbers.
+const DICTIONARY: u8 = 12;
+/// Validity, the values of runs, then packed integers: the lengths of these.
+const RUNS: u8 = 13;
 
 /// Keys: packed integers.
 const KEYS_PACKED: u8 = 0;
@@ -51,13 +59,34 @@ const KEYS_RUNS: u8 = 3;
 
 /// The most rows a page may have.
 pub(crate) const PAGE_ROWS_MAX: usize = 8_192;
-/// The most bytes one page may unpack to: as long as the longest batch of strings.
-const PAGE_BYTES_MAX: usize = 1 << 30;
 /// Pages that are read often should not take long; above this the gain is below a per cent.
 const PCO_LEVEL: usize = 8;
-const ZSTD_LEVEL: i32 = 3;
 
 const POWERS: [f64; 7] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0];
+
+/// Returns what an encoding is called, of keys or of values.
+pub(crate) fn name(of_keys: bool, code: u8) -> &'static str {
+    if of_keys {
+        return match code {
+            KEYS_PACKED => "packed",
+            KEYS_STRETCHES => "stretches",
+            KEYS_PCO => "pco",
+            KEYS_RUNS => "runs",
+            _ => "?",
+        };
+    }
+    match code {
+        RAW => "raw",
+        PACKED => "packed",
+        DECIMAL => "decimal",
+        PCO => "pco",
+        GORILLA => "gorilla",
+        DELTA_OF_DELTA => "delta of delta",
+        DICTIONARY => "dictionary",
+        RUNS => "runs",
+        other => Squeeze::of_code(other).map_or("?", Squeeze::name),
+    }
+}
 
 /// What a writer takes pains for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,21 +99,42 @@ pub(crate) enum Effort {
 
 /// Encodes the values of a page.
 // FORMAT: docs/formats/tsm.md, v2
-pub(crate) fn encode(values: &ArrayRef, value_type: ValueType, effort: Effort) -> Vec<u8> {
+pub(crate) fn encode(
+    values: &ArrayRef,
+    value_type: ValueType,
+    effort: Effort,
+    codec: Codec,
+) -> Vec<u8> {
     let mut raw = vec![RAW];
     encode_array(values, value_type, &mut raw);
     let body = raw.get(1..).unwrap_or_default();
-    let packed = integers(values, value_type);
-    let is_number = packed.is_some() || value_type == ValueType::F64;
-    let pressed = match effort {
-        Effort::Dense if is_number => numbers(values, value_type),
-        Effort::Dense => zstd(body),
-        // Numbers that pack are not worth the time that LZ4 takes.
-        Effort::Light if packed.is_some() => None,
-        Effort::Light => Some(lz4(body)),
+    let squeezed = |squeeze: Squeeze| squeeze.encode(body);
+    let light = effort == Effort::Light;
+    let candidates = match codec {
+        Codec::Null | Codec::Bitpack => [None, None],
+        Codec::Delta => [integers(values, value_type), None],
+        Codec::DeltaTs => [double_deltas(values, value_type), None],
+        Codec::Gorilla => [xors(values, value_type), None],
+        Codec::Alp => [integers(values, value_type), None],
+        Codec::Dictionary => [runs::dictionary(values, value_type), None],
+        Codec::Rle => [runs::lengths(values, value_type), None],
+        Codec::Snappy => [squeezed(Squeeze::Snappy), None],
+        Codec::Lz4 => [squeezed(Squeeze::Lz4), None],
+        Codec::Quantile if !light => [numbers(values, value_type), None],
+        Codec::Zstd if !light => [squeezed(Squeeze::Zstd), None],
+        Codec::Gzip if !light => [squeezed(Squeeze::Gzip), None],
+        Codec::Zlib if !light => [squeezed(Squeeze::Zlib), None],
+        Codec::Bzip if !light => [squeezed(Squeeze::Bzip), None],
+        // What takes long to write waits until rows are compacted.
+        Codec::Quantile | Codec::Zstd | Codec::Gzip | Codec::Zlib | Codec::Bzip => {
+            best_known(values, value_type, body, effort)
+        }
+        Codec::Default | Codec::Sdt(_) | Codec::Deadband(_) | Codec::Quantize(_) => {
+            best_known(values, value_type, body, effort)
+        }
     };
     let mut best = raw;
-    for candidate in [pressed, packed].into_iter().flatten() {
+    for candidate in candidates.into_iter().flatten() {
         if candidate.len() < best.len() {
             best = candidate;
         }
@@ -92,17 +142,74 @@ pub(crate) fn encode(values: &ArrayRef, value_type: ValueType, effort: Effort) -
     best
 }
 
-fn lz4(body: &[u8]) -> Vec<u8> {
-    let mut out = vec![LZ4];
-    out.put_varint(body.len() as u64);
-    out.extend_from_slice(&lz4_flex::block::compress(body));
-    out
+/// Encodes with what is known to be good for a type.
+fn best_known(
+    values: &ArrayRef,
+    value_type: ValueType,
+    body: &[u8],
+    effort: Effort,
+) -> [Option<Vec<u8>>; 2] {
+    let packed = integers(values, value_type);
+    let is_number = packed.is_some() || value_type == ValueType::F64;
+    let pressed = match effort {
+        Effort::Dense if is_number => numbers(values, value_type),
+        Effort::Dense => Squeeze::Zstd.encode(body),
+        // Numbers that pack are not worth the time that LZ4 takes.
+        Effort::Light if packed.is_some() => None,
+        Effort::Light => Squeeze::Lz4.encode(body),
+    };
+    [pressed, packed]
 }
 
-fn zstd(body: &[u8]) -> Option<Vec<u8>> {
-    let mut out = vec![ZSTD];
-    out.put_varint(body.len() as u64);
-    out.extend_from_slice(&zstd::bulk::compress(body, ZSTD_LEVEL).ok()?);
+/// Encodes the differences of whole numbers as packed integers, which are differences themselves.
+fn double_deltas(values: &ArrayRef, value_type: ValueType) -> Option<Vec<u8>> {
+    let dense = without_nulls(values);
+    let numbers = whole_numbers(&dense, value_type)?;
+    let mut out = vec![DELTA_OF_DELTA];
+    put_validity(values, &mut out);
+    if let Some(first) = numbers.first() {
+        out.put_i64(*first);
+        let pairs = numbers.iter().zip(numbers.iter().skip(1));
+        let deltas: Vec<i64> = pairs.map(|(a, b)| b.wrapping_sub(*a)).collect();
+        pack(&deltas, &mut out);
+    }
+    Some(out)
+}
+
+fn read_double_deltas(reader: &mut Reader<'_>, count: usize) -> Decoded<Vec<i64>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let mut value = reader.i64()?;
+    let mut values = Vec::with_capacity(count.min(PAGE_ROWS_MAX));
+    values.push(value);
+    for delta in unpack(reader, count - 1)? {
+        value = value.wrapping_add(delta);
+        values.push(value);
+    }
+    Ok(values)
+}
+
+/// Returns the bits of whole numbers.
+fn whole_numbers(dense: &ArrayRef, value_type: ValueType) -> Option<Vec<i64>> {
+    match value_type {
+        ValueType::I64 => Some(dense.as_primitive::<Int64Type>().values().to_vec()),
+        ValueType::U64 => {
+            let values = dense.as_primitive::<UInt64Type>().values();
+            Some(values.iter().map(|value| value.cast_signed()).collect())
+        }
+        ValueType::F64 | ValueType::Bool | ValueType::Str => None,
+    }
+}
+
+fn xors(values: &ArrayRef, value_type: ValueType) -> Option<Vec<u8>> {
+    if value_type != ValueType::F64 {
+        return None;
+    }
+    let dense = without_nulls(values);
+    let mut out = vec![GORILLA];
+    put_validity(values, &mut out);
+    gorilla::pack(dense.as_primitive::<Float64Type>().values(), &mut out);
     Some(out)
 }
 
@@ -141,22 +248,14 @@ fn unpress<T: Number + Default>(bytes: &[u8], count: usize) -> Decoded<Vec<T>> {
 fn integers(values: &ArrayRef, value_type: ValueType) -> Option<Vec<u8>> {
     let dense = without_nulls(values);
     let mut out = Vec::new();
-    let numbers: Vec<i64> = match value_type {
-        ValueType::I64 => {
-            out.put_u8(PACKED);
-            dense.as_primitive::<Int64Type>().values().to_vec()
-        }
-        ValueType::U64 => {
-            out.put_u8(PACKED);
-            dense.as_primitive::<UInt64Type>().values().iter().map(|v| v.cast_signed()).collect()
-        }
-        ValueType::F64 => {
-            let (exponent, numbers) = decimals(dense.as_primitive::<Float64Type>().values())?;
-            out.put_u8(DECIMAL);
-            out.put_u8(exponent);
-            numbers
-        }
-        ValueType::Bool | ValueType::Str => return None,
+    let numbers = if value_type == ValueType::F64 {
+        let (exponent, numbers) = decimals(dense.as_primitive::<Float64Type>().values())?;
+        out.put_u8(DECIMAL);
+        out.put_u8(exponent);
+        numbers
+    } else {
+        out.put_u8(PACKED);
+        whole_numbers(&dense, value_type)?
     };
     put_validity(values, &mut out);
     pack(&numbers, &mut out);
@@ -218,19 +317,18 @@ fn decimals(values: &[f64]) -> Option<(u8, Vec<i64>)> {
 /// Decodes a page of `rows` values.
 pub(crate) fn decode(bytes: &[u8], value_type: ValueType, rows: usize) -> Decoded<ArrayRef> {
     let mut reader = Reader::new(bytes);
-    let values = match reader.u8()? {
+    let kind = reader.u8()?;
+    let values = match kind {
         RAW => decode_array(&mut reader, value_type, rows)?,
-        kind @ (LZ4 | ZSTD) => {
-            let raw = unpress_text(&mut reader, kind)?;
-            let mut inner = Reader::new(&raw);
-            let values = decode_array(&mut inner, value_type, rows)?;
-            inner.finish()?;
-            values
-        }
         PCO => unpress_numbers(&mut reader, value_type, rows)?,
-        PACKED => {
+        PACKED | DELTA_OF_DELTA => {
             let nulls = take_validity(&mut reader, rows)?;
-            let numbers = spread(&mut reader, rows, nulls.as_ref())?;
+            let count = rows - nulls.as_ref().map_or(0, NullBuffer::null_count);
+            let numbers = match kind {
+                PACKED => unpack(&mut reader, count)?,
+                _ => read_double_deltas(&mut reader, count)?,
+            };
+            let numbers = scatter(numbers, rows, nulls.as_ref());
             match value_type {
                 ValueType::I64 => Arc::new(Int64Array::new(numbers.into(), nulls)) as ArrayRef,
                 ValueType::U64 => {
@@ -250,24 +348,27 @@ pub(crate) fn decode(bytes: &[u8], value_type: ValueType, rows: usize) -> Decode
             let values: Vec<f64> = numbers.iter().map(|number| *number as f64 / power).collect();
             Arc::new(Float64Array::new(values.into(), nulls))
         }
-        other => return malformed(format!("encoding {other}")),
+        GORILLA if value_type == ValueType::F64 => {
+            let nulls = take_validity(&mut reader, rows)?;
+            let count = rows - nulls.as_ref().map_or(0, NullBuffer::null_count);
+            let values = scatter(gorilla::unpack(&mut reader, count)?, rows, nulls.as_ref());
+            Arc::new(Float64Array::new(values.into(), nulls))
+        }
+        DICTIONARY => runs::read_dictionary(&mut reader, value_type, rows)?,
+        RUNS => runs::read_lengths(&mut reader, value_type, rows)?,
+        other => match Squeeze::of_code(other) {
+            Some(squeeze) => {
+                let raw = squeeze.decode(&mut reader)?;
+                let mut inner = Reader::new(&raw);
+                let values = decode_array(&mut inner, value_type, rows)?;
+                inner.finish()?;
+                values
+            }
+            None => return malformed(format!("encoding {other}")),
+        },
     };
     reader.finish()?;
     Ok(values)
-}
-
-fn unpress_text(reader: &mut Reader<'_>, kind: u8) -> Decoded<Vec<u8>> {
-    let len = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
-    // LZ4 cannot gain more than 255 to 1; Zstandard writes its own length, which must agree.
-    if len > PAGE_BYTES_MAX || (kind == LZ4 && len / 256 > reader.remaining()) {
-        return malformed("page unpacks to too much");
-    }
-    let packed = reader.take(reader.remaining())?;
-    if kind == LZ4 {
-        return lz4_flex::block::decompress(packed, len).map_err(|e| Malformed(e.to_string()));
-    }
-    let raw = zstd::bulk::decompress(packed, len).map_err(|e| Malformed(e.to_string()))?;
-    if raw.len() == len { Ok(raw) } else { malformed("page unpacks to another length") }
 }
 
 fn unpress_numbers(
@@ -386,17 +487,41 @@ pub(crate) fn decode_keys(bytes: &[u8], rows: usize) -> Decoded<Vec<i64>> {
 mod tests {
     use super::*;
     use arrow::array::StringArray;
+    use model::ColumnKind;
 
+    const CODECS: [&str; 17] = [
+        "default",
+        "null",
+        "delta",
+        "deltats",
+        "quantile",
+        "gorilla",
+        "alp",
+        "bitpack",
+        "dictionary",
+        "rle",
+        "snappy",
+        "zstd",
+        "lz4",
+        "gzip",
+        "zlib",
+        "bzip",
+        "pco",
+    ];
+
+    /// Returns the fewest bytes any codec needs.
     fn check(values: ArrayRef, value_type: ValueType) -> usize {
-        check_with(&values, value_type, Effort::Dense).min(check_with(
-            &values,
-            value_type,
-            Effort::Light,
-        ))
+        let codecs = CODECS.map(|name| Codec::named(name, None).unwrap());
+        let fit = codecs.into_iter().filter(|codec| codec.fits(ColumnKind::Field(value_type)));
+        let lens = fit.flat_map(|codec| {
+            [Effort::Light, Effort::Dense]
+                .map(|effort| check_with(&values, value_type, effort, codec))
+        });
+        lens.min().unwrap()
     }
 
-    fn check_with(values: &ArrayRef, value_type: ValueType, effort: Effort) -> usize {
-        let bytes = encode(values, value_type, effort);
+    fn check_with(values: &ArrayRef, value_type: ValueType, effort: Effort, codec: Codec) -> usize {
+        let bytes = encode(values, value_type, effort, codec);
         let back = decode(&bytes, value_type, values.len()).unwrap();
         let plain = |array: &ArrayRef| {
             let mut bytes = Vec::new();
@@ -409,8 +534,9 @@ mod tests {
             }
             bytes
         };
-        assert_eq!(plain(&back), plain(values), "{value_type:?}");
-        for len in 0..bytes.len() {
+        assert_eq!(plain(&back), plain(values), "{value_type:?} {codec}");
+        // Every length of a short page, some of a long one.
+        for len in (0..bytes.len()).step_by(bytes.len() / 300 + 1) {
             if let Ok(short) = decode(&bytes[..len], value_type, values.len()) {
                 assert_eq!(short.len(), values.len());
             }
@@ -435,6 +561,9 @@ mod tests {
         check(Arc::new(Float64Array::from(vec![Some(20.25), None, Some(-3.5)])), ValueType::F64);
         check(Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])), ValueType::Bool);
         check(Arc::new(StringArray::from(vec![Some(""), None, Some("äö")])), ValueType::Str);
+        check(Arc::new(StringArray::from(vec![None::<&str>; 9])), ValueType::Str);
+        check(Arc::new(BooleanArray::from(vec![None::<bool>; 9])), ValueType::Bool);
+        check(Arc::new(Float64Array::from(vec![None::<f64>; 9])), ValueType::F64);
         check(Arc::new(Int64Array::from(Vec::<Option<i64>>::new())), ValueType::I64);
         check(Arc::new(Int64Array::from(vec![None::<i64>; 9])), ValueType::I64);
     }
@@ -447,6 +576,28 @@ mod tests {
         assert!(check(Arc::new(walk), ValueType::F64) < 8_000);
         let tenths = Float64Array::from_iter_values((0..8_000).map(|i| f64::from(i % 50) / 10.0));
         assert!(check(Arc::new(tenths), ValueType::F64) < 8_000);
+    }
+
+    #[test]
+    fn each_codec_is_small_where_it_fits() {
+        let bytes_of = |values: ArrayRef, value_type, name: &str| {
+            let codec = Codec::named(name, None).unwrap();
+            check_with(&values, value_type, Effort::Dense, codec)
+        };
+        let steady: ArrayRef = Arc::new(Int64Array::from_iter_values((0..8_000).map(|i| i * 10)));
+        assert!(bytes_of(Arc::clone(&steady), ValueType::I64, "null") > 64_000);
+        assert!(bytes_of(Arc::clone(&steady), ValueType::I64, "delta") < 40);
+        assert!(bytes_of(steady, ValueType::I64, "deltats") < 40);
+        let slow = (0..8_000).map(|i| f64::from(i / 100));
+        let slow: ArrayRef = Arc::new(Float64Array::from_iter_values(slow));
+        assert!(bytes_of(Arc::clone(&slow), ValueType::F64, "gorilla") < 2_000);
+        assert!(bytes_of(slow, ValueType::F64, "rle") < 1_000);
+        let text = (0..8_000).map(|i| ["idle", "running", "waiting for its turn"][i * i % 3]);
+        let text: ArrayRef = Arc::new(StringArray::from_iter_values(text));
+        for name in ["dictionary", "snappy", "zstd", "lz4", "gzip", "zlib", "bzip"] {
+            let len = bytes_of(Arc::clone(&text), ValueType::Str, name);
+            assert!(len < 20_000, "{name}: {len}");
+        }
     }
 
     #[test]

@@ -26,6 +26,17 @@ pub(crate) struct TsmFile {
     groups: Vec<RowGroup>,
 }
 
+/// What a page is, for people.
+pub(crate) struct PageInfo {
+    pub(crate) kind: &'static str,
+    pub(crate) column: Option<ColumnId>,
+    pub(crate) value_type: Option<ValueType>,
+    /// Its first byte.
+    pub(crate) encoding: Option<u8>,
+    pub(crate) bytes: u32,
+    pub(crate) nulls: u32,
+}
+
 impl TsmFile {
     /// Opens a file and checks header, trailer and footer.
     pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Self> {
@@ -140,6 +151,31 @@ impl TsmFile {
             self.read_last(group, &columns)?;
         }
         Ok(())
+    }
+
+    /// Returns the pages of a row group: keys, then columns, with the encoding of each.
+    pub(crate) fn pages(&self, group: &RowGroup) -> Result<Vec<PageInfo>> {
+        let info = |kind, page: Page| -> Result<PageInfo> {
+            let encoding = self.page(page)?.first().copied();
+            Ok(PageInfo {
+                kind,
+                column: None,
+                value_type: None,
+                encoding,
+                bytes: page.len,
+                nulls: 0,
+            })
+        };
+        let mut pages = vec![info("series", group.series_page)?, info("time", group.time_page)?];
+        for column in &group.columns {
+            pages.push(PageInfo {
+                column: Some(column.id),
+                value_type: Some(column.value_type),
+                nulls: column.nulls,
+                ..info("column", column.values)?
+            });
+        }
+        Ok(pages)
     }
 
     fn keys(&self, page: Page, rows: usize) -> Result<Vec<i64>> {

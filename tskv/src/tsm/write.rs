@@ -15,6 +15,7 @@ use super::footer::{self, ColumnPages, HEADER_BYTES, MAGIC, Page, RowGroup, VERS
 use crate::disk::{Disk, DiskFile, parent};
 use crate::error::{Context, Result};
 use crate::run::{Columns, Run, RunColumn, merge};
+use crate::schemas::{Schemas, TableFate};
 
 /// A row group may end at the end of a series once it has so many rows.
 const GROUP_ROWS_FEW: usize = PAGE_ROWS_MAX / 2;
@@ -35,7 +36,10 @@ pub(crate) struct TsmWriter {
     flushed: u64,
     groups: Vec<RowGroup>,
     effort: Effort,
+    schemas: Schemas,
     table: Option<TableId>,
+    /// What the catalog says of the present table.
+    fate: TableFate,
     /// Rows of the present table that wait for more, in order.
     pending: Vec<Run>,
     pending_rows: usize,
@@ -44,7 +48,12 @@ pub(crate) struct TsmWriter {
 
 impl TsmWriter {
     /// Starts a file that must not be there yet.
-    pub(crate) fn create(disk: Arc<dyn Disk>, path: &Path, effort: Effort) -> Result<Self> {
+    pub(crate) fn create(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        effort: Effort,
+        schemas: &Schemas,
+    ) -> Result<Self> {
         let file = disk.create(path).context("create", path)?;
         let mut buffer = MAGIC.to_vec();
         buffer.put_u32(VERSION);
@@ -58,7 +67,9 @@ impl TsmWriter {
             flushed: 0,
             groups: Vec::new(),
             effort,
+            schemas: schemas.clone(),
             table: None,
+            fate: TableFate::Unknown,
             pending: Vec::new(),
             pending_rows: 0,
             pending_text_bytes: 0,
@@ -72,6 +83,7 @@ impl TsmWriter {
             self.end_table()?;
             assert!(self.groups.last().is_none_or(|last| last.table < table), "tables in order");
             self.table = Some(table);
+            self.fate = self.schemas.table(table);
         }
         if run.rows() == 0 {
             return Ok(());
@@ -155,8 +167,9 @@ impl TsmWriter {
     }
 
     fn write_column(&mut self, column: &RunColumn) -> Result<ColumnPages> {
-        let values =
-            self.write_page(&encodings::encode(&column.values, column.value_type, self.effort))?;
+        let codec = self.fate.codec(column.id);
+        let values = encodings::encode(&column.values, column.value_type, self.effort, codec);
+        let values = self.write_page(&values)?;
         let written = match &column.written {
             None => None,
             Some(written) => {

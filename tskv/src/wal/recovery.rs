@@ -82,7 +82,10 @@ pub(super) fn recover(
     Ok((segments, logs))
 }
 
-fn open_files(disk: &dyn Disk, folder: &Path) -> Result<BTreeMap<u64, Arc<dyn DiskFile>>> {
+pub(super) fn open_files(
+    disk: &dyn Disk,
+    folder: &Path,
+) -> Result<BTreeMap<u64, Arc<dyn DiskFile>>> {
     let mut files = BTreeMap::new();
     let names = match disk.list(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -151,7 +154,7 @@ fn whole_header(bytes: &[u8], at: Place, found: &Found) -> Option<BatchHeader> {
 
 /// Reads the records of a batch; where one is bad, says where. A batch was acknowledged as a whole
 /// or not at all, so nothing of a bad one is replayed.
-fn read_batch(
+pub(super) fn read_batch(
     bytes: &[u8],
     at: Place,
     len: u32,
@@ -179,7 +182,7 @@ fn replay(path: &Path, records: Vec<(Record, Position)>, logs: &mut Logs) -> Res
 }
 
 /// Looks behind `bad` for a batch that was written when `bad` was already durable.
-fn later_batch(bytes: &[u8], segment: u64, bad: Place) -> Option<BatchHeader> {
+pub(super) fn later_batch(bytes: &[u8], segment: u64, bad: Place) -> Option<BatchHeader> {
     let first = if segment == bad.segment { bad.offset } else { SEGMENT_HEADER_BYTES };
     let mut offset = first.next_multiple_of(BATCH_ALIGNMENT as u64);
     while let Some(rest) = bytes.get(offset as usize..)

@@ -13,4 +13,5 @@ mod crash;
 mod damage;
 mod images;
 mod store;
+mod tools;
 mod upserts;

@@ -3,24 +3,23 @@
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use meta::{Precision, SystemRole};
+use model::Codec;
+use model::size::parse_bytes;
 use model::time::{Span, parse_span};
 
 use super::{Failure, Parsed, count, expect, name, object_name, skip, take, take_all, word};
 use crate::error::{Error, nearest};
 use crate::sql::definitions::{
     AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind,
-    TenantAction, UserAction, UserOptions,
+    TenantAction, TenantOptions, UserAction, UserOptions,
 };
 use crate::sql::{Statement, TableAs};
 use crate::types::{ColumnType, column_type};
 
 /// Options whose machinery does not exist yet: named, so that nobody believes they work.
-const OPTIONS_LATER: [&str; 8] = [
-    "MAX_MEMCACHE_SIZE",
+const OPTIONS_LATER: [&str; 5] = [
     "MEMCACHE_PARTITIONS",
     "WAL_MAX_FILE_SIZE",
-    "WAL_SYNC",
-    "STRICT_WRITE",
     "MAX_CACHE_READERS",
     "COOLING_DURATION",
     "PLACEMENT_POLICY",
@@ -46,8 +45,9 @@ pub(super) fn create(p: &mut Parser<'_>) -> Parsed<Statement> {
         "TENANT" => {
             let if_not_exists = if_not_exists(p);
             let name = name(p)?;
-            let comment = tenant_options(p)?.unwrap_or_default();
-            definition(Definition::CreateTenant { name, if_not_exists, comment })
+            let options =
+                if take(p, "WITH") { tenant_options(p)? } else { TenantOptions::default() };
+            definition(Definition::CreateTenant { name, if_not_exists, options })
         }
         "USER" => {
             let if_not_exists = if_not_exists(p);
@@ -93,24 +93,57 @@ fn create_role(p: &mut Parser<'_>) -> Parsed<Statement> {
     definition(Definition::CreateRole { name, if_not_exists, inherits })
 }
 
-fn tenant_options(p: &mut Parser<'_>) -> Parsed<Option<String>> {
-    let mut comment = None;
-    if take(p, "WITH") {
-        loop {
-            let option = name(p)?;
-            skip(p, &Token::Eq);
-            match option.as_str() {
-                "comment" => comment = Some(p.parse_literal_string()?),
-                other => {
-                    return Err(Error::unsupported(format!("tenant option {other}")).into());
+fn tenant_options(p: &mut Parser<'_>) -> Parsed<TenantOptions> {
+    let mut options = TenantOptions::default();
+    loop {
+        let option = name(p)?;
+        skip(p, &Token::Eq);
+        match option.as_str() {
+            "comment" => options.comment = Some(p.parse_literal_string()?),
+            "drop_after" => match span(p)? {
+                Span::Ns(ns) => options.drop_after = Some(ns),
+                Span::Infinite => {
+                    return Err(Error::new("22023", "drop_after must be finite").into());
                 }
-            }
-            if !p.consume_token(&Token::Comma) {
-                break;
+            },
+            "object_config" => options.limits = Some(object_limits(p)?),
+            other => {
+                return Err(Error::unsupported(format!("tenant option {other}")).into());
             }
         }
+        if !p.consume_token(&Token::Comma) {
+            return Ok(options);
+        }
     }
-    Ok(comment)
+}
+
+/// Reads `max_users_number = 1 max_databases = 3 …`, with blanks between.
+fn object_limits(p: &mut Parser<'_>) -> Parsed<meta::ObjectLimits> {
+    let mut limits = meta::ObjectLimits::default();
+    loop {
+        let option = word(p, 0);
+        let limit = match option.as_str() {
+            "MAX_USERS_NUMBER" => &mut limits.users,
+            "MAX_DATABASES" => &mut limits.databases,
+            "MAX_SHARD_NUMBER" => &mut limits.shards,
+            "MAX_REPLICATE_NUMBER" => &mut limits.replicas,
+            "MAX_RETENTION_TIME" => &mut limits.retention_days,
+            "" => break,
+            other => {
+                let error = Error::syntax(format!("unknown limit {}", other.to_lowercase()));
+                let hint = "limits are max_users_number, max_databases, max_shard_number, \
+                            max_replicate_number, max_retention_time";
+                return Err(error.hint(hint).into());
+            }
+        };
+        p.advance_token();
+        skip(p, &Token::Eq);
+        *limit = Some(count(p, &option)?);
+    }
+    if limits == meta::ObjectLimits::default() {
+        return Err(Error::syntax("object_config without limits").into());
+    }
+    Ok(limits)
 }
 
 fn user_options(p: &mut Parser<'_>) -> Parsed<UserOptions> {
@@ -163,7 +196,15 @@ fn database_options(p: &mut Parser<'_>) -> Parsed<Vec<AlterDatabaseOption>> {
 }
 
 fn database_option(p: &mut Parser<'_>) -> Parsed<AlterDatabaseOption> {
-    const KNOWN: [&str; 5] = ["TTL", "SHARD", "VNODE_DURATION", "REPLICA", "PRECISION"];
+    const KNOWN: [&str; 7] = [
+        "TTL",
+        "SHARD",
+        "VNODE_DURATION",
+        "REPLICA",
+        "PRECISION",
+        "STRICT_WRITE",
+        "MAX_MEMCACHE_SIZE",
+    ];
     let found = p.next_token();
     let option = found.token.to_string().to_ascii_uppercase();
     skip(p, &Token::Eq);
@@ -186,6 +227,26 @@ fn database_option(p: &mut Parser<'_>) -> Parsed<AlterDatabaseOption> {
             };
             Ok(AlterDatabaseOption::Precision(precision))
         }
+        "STRICT_WRITE" => Ok(AlterDatabaseOption::StrictWrite(boolean(p)?)),
+        "MAX_MEMCACHE_SIZE" => {
+            let found = p.next_token();
+            let text = match &found.token {
+                Token::SingleQuotedString(text) | Token::Number(text, _) => text.clone(),
+                _ => return Err(p.expected::<()>("a size as in '128MiB'", found).into()),
+            };
+            let bytes = parse_bytes(&text).map_err(invalid)?;
+            if bytes < MEMCACHE_BYTES_MIN {
+                return Err(invalid(format!("MAX_MEMCACHE_SIZE \"{text}\" is below 1 MiB")));
+            }
+            Ok(AlterDatabaseOption::MaxMemcacheSize(bytes))
+        }
+        "WAL_SYNC" => {
+            if boolean(p)? {
+                return Ok(AlterDatabaseOption::WalSync);
+            }
+            let hint = "a write that was acknowledged is on stable storage, always";
+            Err(Error::unsupported("WAL_SYNC 'false'").hint(hint).into())
+        }
         other if OPTIONS_LATER.contains(&other) => {
             Err(Error::unsupported(format!("database option {other}")).into())
         }
@@ -193,12 +254,15 @@ fn database_option(p: &mut Parser<'_>) -> Parsed<AlterDatabaseOption> {
             let error = Error::syntax(format!("unknown database option {other}"));
             Err(match nearest(other, KNOWN.into_iter()) {
                 Some(near) => error.hint(format!("perhaps you meant {near}")),
-                None => error.hint("options are TTL, SHARD, VNODE_DURATION, REPLICA, PRECISION"),
+                None => error.hint(format!("options are {}", KNOWN.join(", "))),
             }
             .into())
         }
     }
 }
+
+/// Memory of a vnode below this would make a file of every few rows.
+const MEMCACHE_BYTES_MIN: u64 = 1 << 20;
 
 fn span(p: &mut Parser<'_>) -> Parsed<Span> {
     let found = p.next_token();
@@ -231,11 +295,7 @@ fn create_table(p: &mut Parser<'_>) -> Parsed<Statement> {
         if first == "TAGS" && second == Token::LParen {
             p.advance_token();
             for tag in names(p)? {
-                columns.push(ColumnDefinition {
-                    name: tag,
-                    kind: NewColumnKind::Tag,
-                    not_null: false,
-                });
+                columns.push(tag_column(tag));
             }
         } else if take_all(p, &["PRIMARY", "KEY"]) {
             key = names(p)?;
@@ -290,19 +350,41 @@ fn column(p: &mut Parser<'_>) -> Parsed<ColumnDefinition> {
         }
         ColumnType::Value(value_type, widened) => NewColumnKind::Field(value_type, widened),
     };
-    let not_null = column_constraints(p, kind)?;
-    Ok(ColumnDefinition { name, kind, not_null })
+    let (not_null, codec) = column_constraints(p, kind)?;
+    Ok(ColumnDefinition { name, kind, not_null, codec })
 }
 
-fn column_constraints(p: &mut Parser<'_>, kind: NewColumnKind) -> Parsed<bool> {
+fn tag_column(name: String) -> ColumnDefinition {
+    ColumnDefinition { name, kind: NewColumnKind::Tag, not_null: false, codec: Codec::Default }
+}
+
+/// Reads `(name)` or `(name(number))`.
+fn codec(p: &mut Parser<'_>) -> Parsed<Codec> {
+    p.expect_token(&Token::LParen)?;
+    let name = name(p)?;
+    let argument = if p.consume_token(&Token::LParen) {
+        let found = p.next_token();
+        let number = match &found.token {
+            Token::Number(text, _) => text.parse::<f64>().ok(),
+            _ => None,
+        };
+        let number = number.ok_or_else(|| p.expected::<()>("a number", found))?;
+        p.expect_token(&Token::RParen)?;
+        Some(number)
+    } else {
+        None
+    };
+    p.expect_token(&Token::RParen)?;
+    Codec::named(&name, argument).map_err(|message| Error::new("22023", message).into())
+}
+
+/// Returns whether NULL is refused, and the codec.
+fn column_constraints(p: &mut Parser<'_>, kind: NewColumnKind) -> Parsed<(bool, Codec)> {
     let mut not_null = kind == NewColumnKind::Time;
+    let mut chosen = Codec::Default;
     loop {
         if take(p, "CODEC") {
-            let codec = names(p)?;
-            if codec != ["default"] {
-                let codec = codec.join(", ").to_uppercase();
-                return Err(Error::unsupported(format!("CODEC({codec})")).into());
-            }
+            chosen = codec(p)?;
         } else if take_all(p, &["NOT", "NULL"]) {
             not_null = true;
         } else if take(p, "NULL") {
@@ -316,7 +398,7 @@ fn column_constraints(p: &mut Parser<'_>, kind: NewColumnKind) -> Parsed<bool> {
         let hint = "rows are identified by their tags and their time";
         return Err(Error::unsupported(format!("column constraint {next}")).hint(hint).into());
     }
-    Ok(not_null)
+    Ok((not_null, chosen))
 }
 
 /// Makes tags of the columns a PRIMARY KEY names besides `time`.
@@ -391,22 +473,27 @@ fn alter_tenant(p: &mut Parser<'_>) -> Parsed<TenantAction> {
         return Ok(TenantAction::RemoveUser(name(p)?));
     }
     if take_all(p, &["UNSET", "COMMENT"]) {
-        return Ok(TenantAction::Comment(String::new()));
+        let comment = Some(String::new());
+        return Ok(TenantAction::Set(TenantOptions { comment, ..TenantOptions::default() }));
     }
-    if take_all(p, &["SET", "COMMENT"]) {
-        skip(p, &Token::Eq);
-        return Ok(TenantAction::Comment(p.parse_literal_string()?));
+    if take_all(p, &["UNSET", "DROP_AFTER"]) {
+        return Ok(TenantAction::UnsetDropAfter);
+    }
+    if take_all(p, &["UNSET", "OBJECT_CONFIG"]) || take_all(p, &["UNSET", "_LIMITER"]) {
+        return Ok(TenantAction::UnsetLimits);
+    }
+    if take(p, "SET") {
+        return Ok(TenantAction::Set(tenant_options(p)?));
     }
     let found = p.peek_token();
     Err(p
-        .expected::<()>("SET comment, UNSET comment, ADD USER, SET USER or REMOVE USER", found)
+        .expected::<()>("SET or UNSET of an option, ADD USER, SET USER or REMOVE USER", found)
         .into())
 }
 
 fn alter_table(p: &mut Parser<'_>) -> Parsed<AlterTableAction> {
     if take_all(p, &["ADD", "TAG"]) {
-        let tag = ColumnDefinition { name: name(p)?, kind: NewColumnKind::Tag, not_null: false };
-        return Ok(AlterTableAction::Add(tag));
+        return Ok(AlterTableAction::Add(tag_column(name(p)?)));
     }
     if take_all(p, &["ADD", "FIELD"]) || take_all(p, &["ADD", "COLUMN"]) || take(p, "ADD") {
         let column = column(p)?;
@@ -426,11 +513,43 @@ fn alter_table(p: &mut Parser<'_>) -> Parsed<AlterTableAction> {
         expect(p, "TO")?;
         return Ok(AlterTableAction::RenameColumn(from, name(p)?));
     }
-    if word(p, 0) == "ALTER" {
-        return Err(Error::unsupported("ALTER of a column's codec or type").into());
+    if take(p, "ALTER") {
+        take(p, "COLUMN");
+        let column = name(p)?;
+        if take_all(p, &["SET", "CODEC"]) {
+            return Ok(AlterTableAction::Codec(column, codec(p)?));
+        }
+        return Err(Error::unsupported("ALTER of a column's type").into());
     }
     let found = p.peek_token();
     Err(p.expected::<()>("ADD, DROP or RENAME", found).into())
+}
+
+/// Reads how long what is dropped can be brought back.
+fn after(p: &mut Parser<'_>) -> Parsed<Option<i64>> {
+    if !take(p, "AFTER") {
+        return Ok(None);
+    }
+    match span(p)? {
+        Span::Ns(ns) => Ok(Some(ns)),
+        Span::Infinite => Err(Error::new("22023", "AFTER needs a finite duration").into()),
+    }
+}
+
+/// Reads `RECOVER DATABASE|TENANT [IF EXISTS] name`.
+pub(super) fn recover(p: &mut Parser<'_>) -> Parsed<Statement> {
+    p.advance_token();
+    let is_tenant = take(p, "TENANT");
+    if !is_tenant && !take(p, "DATABASE") {
+        expect(p, "SCHEMA")?;
+    }
+    let if_exists = if_exists(p);
+    let name = name(p)?;
+    definition(if is_tenant {
+        Definition::RecoverTenant { name, if_exists }
+    } else {
+        Definition::RecoverDatabase { name, if_exists }
+    })
 }
 
 pub(super) fn drop_object(p: &mut Parser<'_>) -> Parsed<Statement> {
@@ -439,10 +558,12 @@ pub(super) fn drop_object(p: &mut Parser<'_>) -> Parsed<Statement> {
     p.advance_token();
     let if_exists = if_exists(p);
     let dropped = match what.as_str() {
-        "TENANT" => Definition::DropTenant { name: name(p)?, if_exists },
+        "TENANT" => Definition::DropTenant { name: name(p)?, if_exists, after: after(p)? },
         "USER" => Definition::DropUser { name: name(p)?, if_exists },
         "ROLE" => Definition::DropRole { name: name(p)?, if_exists },
-        "DATABASE" | "SCHEMA" => Definition::DropDatabase { name: name(p)?, if_exists },
+        "DATABASE" | "SCHEMA" => {
+            Definition::DropDatabase { name: name(p)?, if_exists, after: after(p)? }
+        }
         "TABLE" | "VIEW" => {
             let mut names = vec![object_name(p)?];
             while p.consume_token(&Token::Comma) {
@@ -456,9 +577,6 @@ pub(super) fn drop_object(p: &mut Parser<'_>) -> Parsed<Statement> {
         }
         other => return Err(Error::unsupported(format!("DROP {other}")).into()),
     };
-    if word(p, 0) == "AFTER" {
-        return Err(Error::unsupported("DROP ... AFTER").into());
-    }
     if !take(p, "CASCADE") {
         take(p, "RESTRICT");
     }

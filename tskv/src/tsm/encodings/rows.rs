@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray};
 use model::points::{decode_array, encode_array};
 use model::wire::{Decoded, Reader, Write, malformed};
-use model::{ColumnId, ValueType};
+use model::{Codec, ColumnId, ValueType};
 
 use super::{Effort, PAGE_ROWS_MAX, decode, decode_keys, encode, encode_keys};
 use crate::run::{Run, RunColumn};
@@ -24,7 +24,7 @@ pub(crate) fn encode_run(run: &Run) -> Vec<u8> {
     for column in &run.columns {
         out.put_u32(column.id.0);
         out.put_u8(column.value_type.code());
-        out.put_bytes(&encode(&column.values, column.value_type, Effort::Light));
+        out.put_bytes(&encode(&column.values, column.value_type, Effort::Light, Codec::Default));
         match &column.written {
             None => out.put_u8(0),
             Some(written) => {

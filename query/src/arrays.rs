@@ -1,0 +1,232 @@
+//! `= ANY (array)` and `<> ALL (array)`, as drivers write lists of values: they become IN and NOT IN.
+//!
+//! An array that is a parameter is not known when a statement is prepared: there the element's type is
+//! what the parameter would have alone, and the parameter an array of that.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use datafusion::common::ScalarValue;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
+
+use crate::error::{Error, Result};
+use crate::planning::placeholder;
+
+/// The most elements of an array that is compared with.
+const ELEMENTS_MAX: usize = 100_000;
+
+/// Reads the text of an array of one dimension, `{a,"b c",NULL}`.
+pub fn parse_array(text: &str) -> Option<Vec<Option<String>>> {
+    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+    let mut elements = Vec::new();
+    let mut rest = inner.chars().peekable();
+    if inner.trim().is_empty() {
+        return Some(elements);
+    }
+    loop {
+        while rest.next_if(|c| c.is_whitespace()).is_some() {}
+        let mut element = String::new();
+        let is_quoted = rest.next_if_eq(&'"').is_some();
+        if is_quoted {
+            loop {
+                match rest.next()? {
+                    '"' => break,
+                    '\\' => element.push(rest.next()?),
+                    other => element.push(other),
+                }
+            }
+            while rest.next_if(|c| c.is_whitespace()).is_some() {}
+        } else {
+            while let Some(c) = rest.next_if(|c| *c != ',') {
+                match c {
+                    '{' | '}' | '"' => return None,
+                    '\\' => element.push(rest.next()?),
+                    other => element.push(other),
+                }
+            }
+            element.truncate(element.trim_end().len());
+            if element.is_empty() {
+                return None;
+            }
+        }
+        let is_null = !is_quoted && element.eq_ignore_ascii_case("null");
+        elements.push((!is_null).then_some(element));
+        match rest.next() {
+            None => return Some(elements),
+            Some(',') => {}
+            Some(_) => return None,
+        }
+    }
+}
+
+/// Writes comparisons with arrays as IN. Returns the parameters that are such arrays; their values stand
+/// in their places where `params` has them.
+///
+/// # Errors
+/// An array that is none, or has too many elements.
+pub(crate) fn expand(
+    query: &mut DfStatement,
+    params: Option<&[ScalarValue]>,
+) -> Result<BTreeSet<usize>> {
+    match query {
+        DfStatement::Statement(statement) => {
+            let mut expanding = Expanding { params, arrays: BTreeSet::new() };
+            match statement.visit(&mut expanding) {
+                ControlFlow::Break(error) => Err(error),
+                ControlFlow::Continue(()) => Ok(expanding.arrays),
+            }
+        }
+        DfStatement::Explain(explain) => expand(&mut explain.statement, params),
+        _ => Ok(BTreeSet::new()),
+    }
+}
+
+struct Expanding<'a> {
+    params: Option<&'a [ScalarValue]>,
+    arrays: BTreeSet<usize>,
+}
+
+impl VisitorMut for Expanding<'_> {
+    type Break = Error;
+
+    fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
+        use ast::BinaryOperator::{Eq, NotEq};
+        let (left, right, negated) = match expr {
+            ast::Expr::AnyOp { left, compare_op: Eq, right, .. } => (left, right, false),
+            ast::Expr::AllOp { left, compare_op: NotEq, right } => (left, right, true),
+            _ => return ControlFlow::Continue(()),
+        };
+        match self.elements(right) {
+            Ok(None) => ControlFlow::Continue(()),
+            Ok(Some(list)) if list.is_empty() => {
+                *expr = ast::Expr::Value(ast::Value::Boolean(negated).with_empty_span());
+                ControlFlow::Continue(())
+            }
+            Ok(Some(list)) => {
+                let null = ast::Expr::Value(ast::Value::Null.with_empty_span());
+                let inner = Box::new(std::mem::replace(left.as_mut(), null));
+                *expr = ast::Expr::InList { expr: inner, list, negated };
+                ControlFlow::Continue(())
+            }
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
+impl Expanding<'_> {
+    /// Returns the elements of an array that is a literal or a parameter, `None` where it is neither.
+    fn elements(&mut self, array: &ast::Expr) -> Result<Option<Vec<ast::Expr>>> {
+        let (inner, element_type) = match array {
+            ast::Expr::Nested(inner) => return self.elements(inner),
+            ast::Expr::Cast { expr, data_type, .. } => match data_type {
+                ast::DataType::Array(
+                    ast::ArrayElemTypeDef::SquareBracket(element, _)
+                    | ast::ArrayElemTypeDef::AngleBracket(element)
+                    | ast::ArrayElemTypeDef::Parenthesis(element),
+                ) => (expr.as_ref(), Some(element.as_ref())),
+                _ => return Ok(None),
+            },
+            other => (other, None),
+        };
+        let ast::Expr::Value(value) = inner else { return Ok(None) };
+        let typed = |element: ast::Expr| match element_type {
+            None => element,
+            Some(data_type) => ast::Expr::Cast {
+                kind: ast::CastKind::Cast,
+                expr: Box::new(element),
+                data_type: data_type.clone(),
+                array: false,
+                format: None,
+            },
+        };
+        let elements: Vec<ast::Expr> = match &value.value {
+            ast::Value::SingleQuotedString(text) => array_of(text)?,
+            ast::Value::Placeholder(name) => {
+                let Some(number) = placeholder(name) else { return Ok(None) };
+                self.arrays.insert(number);
+                match self.params.and_then(|params| params.get(number - 1)) {
+                    None => vec![inner.clone()],
+                    Some(value) => values(value)?,
+                }
+            }
+            _ => return Ok(None),
+        };
+        if elements.len() > ELEMENTS_MAX {
+            let message = format!("an array of more than {ELEMENTS_MAX} elements");
+            return Err(Error::new("54000", message));
+        }
+        Ok(Some(elements.into_iter().map(typed).collect()))
+    }
+}
+
+fn array_of(text: &str) -> Result<Vec<ast::Expr>> {
+    let elements = parse_array(text);
+    let elements = elements
+        .ok_or_else(|| Error::new("22P02", format!("malformed array literal: \"{text}\"")))?;
+    Ok(elements.into_iter().map(|element| literal(element, true)).collect())
+}
+
+/// Makes a literal; without a type a number is one.
+fn literal(text: Option<String>, guess: bool) -> ast::Expr {
+    let value = match text {
+        None => ast::Value::Null,
+        Some(text) if guess && text.parse::<f64>().is_ok_and(f64::is_finite) => {
+            ast::Value::Number(text, false)
+        }
+        Some(text) => ast::Value::SingleQuotedString(text),
+    };
+    ast::Expr::Value(value.with_empty_span())
+}
+
+/// Returns the elements of a parameter.
+fn values(value: &ScalarValue) -> Result<Vec<ast::Expr>> {
+    if let Some(text) = value.try_as_str() {
+        // A client that declared a text sends an array's text.
+        return text.map_or_else(|| Ok(vec![literal(None, false)]), array_of);
+    }
+    let ScalarValue::List(list) = value else {
+        let message = format!("ANY and ALL need an array, not {}", value.data_type());
+        return Err(Error::new("42809", message));
+    };
+    if value.is_null() {
+        return Ok(vec![literal(None, false)]);
+    }
+    let items = list.value(0);
+    let item = |row| {
+        let item = ScalarValue::try_from_array(&items, row)?;
+        if item.is_null() {
+            return Ok(literal(None, false));
+        }
+        let text = match item.cast_to(&datafusion::arrow::datatypes::DataType::Utf8)? {
+            ScalarValue::Utf8(text) => text,
+            _ => None,
+        };
+        Ok(literal(text, item.data_type().is_numeric()))
+    };
+    (0..items.len()).map(item).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_an_array_is_read_as_postgresql_writes_it() {
+        let read = |text| {
+            parse_array(text).map(|all| {
+                let show = |one: Option<String>| one.unwrap_or_else(|| "<null>".to_owned());
+                all.into_iter().map(show).collect::<Vec<_>>().join("|")
+            })
+        };
+        assert_eq!(read("{}").unwrap(), "");
+        assert_eq!(read("{1,2}").unwrap(), "1|2");
+        assert_eq!(
+            read(r#"{a b, "c,d" ,NULL,"NULL","x\"y\\"}"#).unwrap(),
+            r#"a b|c,d|<null>|NULL|x"y\"#
+        );
+        for wrong in ["", "1,2", "{1,}", "{{1},{2}}", "{\"a", "{\"a\"b}"] {
+            assert_eq!(parse_array(wrong), None, "{wrong}");
+        }
+    }
+}

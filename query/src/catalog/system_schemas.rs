@@ -1,0 +1,202 @@
+//! `usage_schema` and `cluster_schema`: what a tenant uses of this node, and what the installation holds.
+//!
+//! A tenant sees its own usage; who is an administrator sees all of it in the first tenant. The
+//! installation's tenants, users and slow statements are for administrators alone.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{ArrayRef, StringArray, TimestampNanosecondArray, UInt64Array};
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
+use datafusion::common::Result;
+use model::schema::{TIME_ZONE, time_type};
+use model::time::span_in_words;
+
+use super::SessionCatalogs;
+use super::information_schema::texts;
+use crate::access::{Need, check};
+use crate::running;
+use crate::usage::Counted;
+
+pub(crate) const USAGE_SCHEMA: &str = "usage_schema";
+pub(crate) const CLUSTER_SCHEMA: &str = "cluster_schema";
+
+/// Tables of counters, by what they count.
+const COUNTERS: [(&str, Counted); 6] = [
+    ("coord_queries", Counted::Queries),
+    ("coord_writes", Counted::Writes),
+    ("coord_rows_in", Counted::RowsIn),
+    ("coord_data_in", Counted::BytesIn),
+    ("coord_rows_out", Counted::RowsOut),
+    ("coord_data_out", Counted::BytesOut),
+];
+/// Tables of what vnodes take.
+const VNODES: [&str; 2] = ["vnode_disk_storage", "vnode_cache_size"];
+const CLUSTER: [&str; 3] = ["tenants", "users", "sql_history"];
+
+/// The schema of what is used.
+#[derive(Debug)]
+pub(super) struct UsageSchema(pub(super) SessionCatalogs);
+
+/// The schema of the installation.
+#[derive(Debug)]
+pub(super) struct ClusterSchema(pub(super) SessionCatalogs);
+
+/// A number of now, and what it is of.
+struct Reading {
+    labels: Vec<String>,
+    value: u64,
+}
+
+#[async_trait]
+impl SchemaProvider for UsageSchema {
+    fn table_names(&self) -> Vec<String> {
+        let counters = COUNTERS.iter().map(|(name, _)| *name);
+        counters.chain(VNODES).map(str::to_owned).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let batch = if let Some((_, counted)) = COUNTERS.iter().find(|(known, _)| *known == name) {
+            let readings = self.counters(*counted);
+            self.batch(&["database", "node_id", "tenant", "user"], readings)?
+        } else if VNODES.contains(&name) {
+            let readings = self.vnodes(name).await;
+            self.batch(&["database", "node_id", "tenant", "vnode_id"], readings)?
+        } else {
+            return Ok(None);
+        };
+        let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
+        Ok(Some(Arc::new(table)))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        VNODES.contains(&name) || COUNTERS.iter().any(|(known, _)| *known == name)
+    }
+}
+
+impl UsageSchema {
+    /// Returns whether who asks may see what a tenant uses.
+    fn sees(&self, tenant: model::TenantId) -> bool {
+        let catalog = self.0.database.catalog();
+        let own = self.0.identity.tenant;
+        let in_first = catalog.tenant_by_id(own).is_some_and(|own| own.name == meta::FIRST_TENANT);
+        tenant == own || (in_first && check(&catalog, self.0.identity, Need::Administer).is_ok())
+    }
+
+    fn counters(&self, counted: Counted) -> Vec<Reading> {
+        let catalog = self.0.database.catalog();
+        let node = self.0.database.cluster().node().to_string();
+        let all = self.0.database.usage().all();
+        let seen = all.into_iter().filter(|(key, _)| self.sees(key.tenant));
+        seen.filter_map(|(key, counters)| {
+            let database = key.database.and_then(|id| catalog.database_by_id(id));
+            let database = database.map(|one| one.name.clone()).unwrap_or_default();
+            let tenant = catalog.tenant_by_id(key.tenant)?.name.clone();
+            let user = catalog.user_by_id(key.user).map(|one| one.name.clone()).unwrap_or_default();
+            let labels = vec![database, node.clone(), tenant, user];
+            Some(Reading { labels, value: counters.get(counted) })
+        })
+        .collect()
+    }
+
+    async fn vnodes(&self, name: &str) -> Vec<Reading> {
+        let catalog = self.0.database.catalog();
+        let node = self.0.database.cluster().node().to_string();
+        let files = self.0.database.cluster().files_here().await;
+        let readings = files.into_iter().filter_map(|one| {
+            let database = catalog.database_by_id(one.database)?;
+            let tenant = catalog.tenant_by_id(database.tenant).filter(|one| self.sees(one.id))?;
+            let value = match name {
+                "vnode_cache_size" => one.size.memcache_bytes as u64,
+                _ => one.size.file_bytes,
+            };
+            let labels = [&database.name, &node, &tenant.name, &one.vnode.to_string()];
+            Some(Reading { labels: labels.map(Clone::clone).to_vec(), value })
+        });
+        readings.collect()
+    }
+
+    /// Makes a table of readings: time, what they are of, value.
+    fn batch(&self, labels: &[&str], readings: Vec<Reading>) -> Result<RecordBatch> {
+        let mut fields = vec![Field::new("time", time_type(), false)];
+        fields.extend(labels.iter().map(|name| Field::new(*name, DataType::Utf8, true)));
+        fields.push(Field::new("value", DataType::UInt64, false));
+        let times = vec![self.0.database.now_ns(); readings.len()];
+        let times = TimestampNanosecondArray::from(times).with_timezone(TIME_ZONE);
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(times)];
+        for at in 0..labels.len() {
+            let texts = readings.iter().map(|reading| &reading.labels[at]);
+            columns.push(Arc::new(StringArray::from_iter_values(texts)));
+        }
+        let values = readings.iter().map(|reading| reading.value);
+        columns.push(Arc::new(UInt64Array::from_iter_values(values)));
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for ClusterSchema {
+    fn table_names(&self) -> Vec<String> {
+        CLUSTER.map(str::to_owned).to_vec()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if !self.table_exist(name) {
+            return Ok(None);
+        }
+        let catalog = self.0.database.catalog();
+        check(&catalog, self.0.identity, Need::Administer)?;
+        let batch = match name {
+            "tenants" => self.tenants(),
+            "users" => self.users(),
+            _ => texts(&running::COLUMNS, &self.0.database.running().history()),
+        }?;
+        let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
+        Ok(Some(Arc::new(table)))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        CLUSTER.contains(&name)
+    }
+}
+
+impl ClusterSchema {
+    fn tenants(&self) -> Result<RecordBatch> {
+        let catalog = self.0.database.catalog();
+        let rows = catalog.tenants().map(|tenant| {
+            let after = tenant.drop_after_ns.map(|ns| span_in_words(model::time::Span::Ns(ns)));
+            let limits = &tenant.limits;
+            let limit = |limit: Option<u32>| limit.map_or(serde_json::Value::Null, Into::into);
+            let options = serde_json::json!({
+                "comment": tenant.comment,
+                "drop_after": after,
+                "object_config": {
+                    "max_users_number": limit(limits.users),
+                    "max_databases": limit(limits.databases),
+                    "max_shard_number": limit(limits.shards),
+                    "max_replicate_number": limit(limits.replicas),
+                    "max_retention_time": limit(limits.retention_days),
+                },
+            });
+            let state = if tenant.drop_at.is_some() { "dropped" } else { "ready" };
+            vec![tenant.name.clone(), options.to_string(), state.to_owned()]
+        });
+        texts(&["tenant_name", "tenant_options", "state"], &rows.collect::<Vec<_>>())
+    }
+
+    fn users(&self) -> Result<RecordBatch> {
+        let catalog = self.0.database.catalog();
+        let rows = catalog.users().map(|user| {
+            let options = serde_json::json!({
+                "comment": user.comment,
+                "hash_password": user.verifier.as_ref().map(|_| "*****"),
+                "must_change_password": user.must_change_password,
+                "granted_admin": user.admin,
+            });
+            vec![user.name.clone(), user.admin.to_string(), options.to_string()]
+        });
+        texts(&["user_name", "is_admin", "user_options"], &rows.collect::<Vec<_>>())
+    }
+}

@@ -1,0 +1,223 @@
+//! Spans of time: `justify_hours`, `justify_days`, `justify_interval`, and a span times a number.
+//! Each behaves as PostgreSQL 15 documents it: a month has 30 days, a day 24 hours.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, IntervalMonthDayNanoArray};
+use datafusion::arrow::datatypes::{
+    DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+};
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use datafusion::sql::sqlparser::ast::BinaryOperator;
+
+use super::collected::interval_type;
+use super::{as_number, no_such_call, scalar_if};
+use crate::error::Error;
+
+const DAY_NS: i64 = 86_400_000_000_000;
+const DAYS_OF_MONTH: i32 = 30;
+
+pub(super) fn scalar() -> Vec<Arc<ScalarUDF>> {
+    [Kind::JustifyHours, Kind::JustifyDays, Kind::JustifyInterval].map(function).to_vec()
+}
+
+fn function(kind: Kind) -> Arc<ScalarUDF> {
+    let signature = Signature::user_defined(Volatility::Immutable);
+    Arc::new(ScalarUDF::from(Intervals { kind, signature }))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    JustifyHours,
+    JustifyDays,
+    JustifyInterval,
+    Multiply,
+    Divide,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Intervals {
+    kind: Kind,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Intervals {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::JustifyHours => "justify_hours",
+            Kind::JustifyDays => "justify_days",
+            Kind::JustifyInterval => "justify_interval",
+            Kind::Multiply => "interval_times",
+            Kind::Divide => "interval_divided",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
+        let is_span = |found: &DataType| matches!(found, DataType::Interval(_) | DataType::Null);
+        match (self.kind, found) {
+            (Kind::Multiply | Kind::Divide, [span, number]) if is_span(span) => {
+                if let Some(number) = as_number(number) {
+                    return Ok(vec![interval_type(), number]);
+                }
+            }
+            (Kind::JustifyHours | Kind::JustifyDays | Kind::JustifyInterval, [span])
+                if is_span(span) =>
+            {
+                return Ok(vec![interval_type()]);
+            }
+            _ => {}
+        }
+        no_such_call(self.name(), found, "(interval)")
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(interval_type())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let spans = arrays[0].as_primitive::<IntervalMonthDayNanoType>();
+        let made: IntervalMonthDayNanoArray = match self.kind {
+            Kind::JustifyHours => spans.iter().map(|span| span.map(justify_hours)).collect(),
+            Kind::JustifyDays => spans.iter().map(|span| span.map(justify_days)).collect(),
+            Kind::JustifyInterval => spans.iter().map(|span| span.map(justify_interval)).collect(),
+            Kind::Multiply | Kind::Divide => {
+                let numbers = arrays[1].as_primitive::<Float64Type>();
+                let pairs = spans.iter().zip(numbers).map(|(span, number)| {
+                    let (Some(span), Some(number)) = (span, number) else { return Ok(None) };
+                    self.scaled(span, number).map(Some)
+                });
+                pairs.collect::<Result<_>>()?
+            }
+        };
+        scalar_if(&args.args, Arc::new(made) as ArrayRef)
+    }
+}
+
+impl Intervals {
+    fn scaled(&self, span: IntervalMonthDayNano, number: f64) -> Result<IntervalMonthDayNano> {
+        let by = |part: f64| if self.kind == Kind::Divide { part / number } else { part * number };
+        if self.kind == Kind::Divide && number == 0.0 {
+            return Err(Error::new("22012", "division by zero").into());
+        }
+        let out_of_range = || Error::new("22008", "interval out of range");
+        let (months, days) = (by(f64::from(span.months)), by(f64::from(span.days)));
+        // What is left of a month becomes days, what is left of a day hours, as `interval_mul` does.
+        let of_month = months.fract() * f64::from(DAYS_OF_MONTH);
+        let of_day = (days.fract() + of_month.fract()) * DAY_NS as f64;
+        let ns = by(span.nanoseconds as f64) + of_day;
+        let days = days.trunc() + of_month.trunc();
+        let whole = |part: f64, max: f64| {
+            (part.is_finite() && part.abs() < max).then_some(part).ok_or_else(out_of_range)
+        };
+        let months = whole(months.trunc(), f64::from(i32::MAX))? as i32;
+        let days = whole(days, f64::from(i32::MAX))? as i32;
+        let ns = whole(ns.round(), i64::MAX as f64)? as i64;
+        Ok(IntervalMonthDayNano::new(months, days, ns))
+    }
+}
+
+fn justify_hours(span: IntervalMonthDayNano) -> IntervalMonthDayNano {
+    let mut days = span.days.saturating_add((span.nanoseconds / DAY_NS) as i32);
+    let mut ns = span.nanoseconds % DAY_NS;
+    if days > 0 && ns < 0 {
+        (days, ns) = (days - 1, ns + DAY_NS);
+    } else if days < 0 && ns > 0 {
+        (days, ns) = (days + 1, ns - DAY_NS);
+    }
+    IntervalMonthDayNano::new(span.months, days, ns)
+}
+
+fn justify_days(span: IntervalMonthDayNano) -> IntervalMonthDayNano {
+    let mut months = span.months.saturating_add(span.days / DAYS_OF_MONTH);
+    let mut days = span.days % DAYS_OF_MONTH;
+    if months > 0 && days < 0 {
+        (months, days) = (months - 1, days + DAYS_OF_MONTH);
+    } else if months < 0 && days > 0 {
+        (months, days) = (months + 1, days - DAYS_OF_MONTH);
+    }
+    IntervalMonthDayNano::new(months, days, span.nanoseconds)
+}
+
+fn justify_interval(span: IntervalMonthDayNano) -> IntervalMonthDayNano {
+    let span = justify_days(justify_hours(span));
+    let (mut months, mut days, mut ns) = (span.months, span.days, span.nanoseconds);
+    if months > 0 && (days < 0 || (days == 0 && ns < 0)) {
+        (months, days) = (months - 1, days + DAYS_OF_MONTH);
+    } else if months < 0 && (days > 0 || (days == 0 && ns > 0)) {
+        (months, days) = (months + 1, days - DAYS_OF_MONTH);
+    }
+    if days > 0 && ns < 0 {
+        (days, ns) = (days - 1, ns + DAY_NS);
+    } else if days < 0 && ns > 0 {
+        (days, ns) = (days + 1, ns - DAY_NS);
+    }
+    IntervalMonthDayNano::new(months, days, ns)
+}
+
+/// Plans a span times or divided by a number, which Arrow does not compute.
+#[derive(Debug)]
+pub(crate) struct IntervalScaling;
+
+impl ExprPlanner for IntervalScaling {
+    fn plan_binary_op(
+        &self,
+        expr: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        let is_span = |side: &Expr| {
+            matches!(side.get_type(schema), Ok(DataType::Interval(_) | DataType::Duration(_)))
+        };
+        let is_number = |side: &Expr| side.get_type(schema).is_ok_and(|found| found.is_numeric());
+        let call = |kind, args| {
+            let call = ScalarFunction { func: function(kind), args };
+            Ok(PlannerResult::Planned(Expr::ScalarFunction(call)))
+        };
+        let (left, right) = (&expr.left, &expr.right);
+        match expr.op {
+            BinaryOperator::Multiply if is_span(left) && is_number(right) => {
+                call(Kind::Multiply, vec![expr.left, expr.right])
+            }
+            BinaryOperator::Multiply if is_number(left) && is_span(right) => {
+                call(Kind::Multiply, vec![expr.right, expr.left])
+            }
+            BinaryOperator::Divide if is_span(left) && is_number(right) => {
+                call(Kind::Divide, vec![expr.left, expr.right])
+            }
+            _ => Ok(PlannerResult::Original(expr)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_NS: i64 = 3_600_000_000_000;
+
+    #[test]
+    fn spans_are_scaled_and_justified_as_postgresql_does() {
+        let of = IntervalMonthDayNano::new;
+        let times = |span, number| {
+            let signature = Signature::any(2, Volatility::Immutable);
+            Intervals { kind: Kind::Multiply, signature }.scaled(span, number).unwrap()
+        };
+        // select interval '1 month' * 1.5, interval '1 day' * 1.5, interval '1 mon 1 day' * -0.5
+        assert_eq!(times(of(1, 0, 0), 1.5), of(1, 15, 0));
+        assert_eq!(times(of(0, 1, 0), 1.5), of(0, 1, 12 * HOUR_NS));
+        assert_eq!(times(of(1, 1, 0), -0.5), of(0, -15, -12 * HOUR_NS));
+        assert_eq!(justify_hours(of(0, 1, 27 * HOUR_NS)), of(0, 2, 3 * HOUR_NS));
+        assert_eq!(justify_days(of(0, 35, 0)), of(1, 5, 0));
+        assert_eq!(justify_interval(of(1, 0, -HOUR_NS)), of(0, 29, 23 * HOUR_NS));
+    }
+}
