@@ -226,14 +226,19 @@ impl Cluster {
     async fn drop_expired(&self) {
         let catalog = self.meta.catalog();
         let now = self.clock.now_ns();
-        let is_due = |drop_at: Option<i64>| drop_at.is_some_and(|at| at <= now);
-        for tenant in catalog.tenants().filter(|tenant| is_due(tenant.drop_at)) {
-            tracing::info!(tenant = tenant.name, "a dropped tenant's time is over");
-            self.drop_for_good(&Command::DropTenant { tenant: tenant.id }).await;
+        let due = |drop_at: Option<i64>| drop_at.filter(|at| *at <= now);
+        for tenant in catalog.tenants() {
+            if let Some(drop_at) = due(tenant.drop_at) {
+                tracing::info!(tenant = tenant.name, "a dropped tenant's time is over");
+                self.drop_for_good(&Command::DropHiddenTenant { tenant: tenant.id, drop_at }).await;
+            }
         }
-        for database in catalog.all_databases().filter(|database| is_due(database.drop_at)) {
-            tracing::info!(database = database.name, "a dropped database's time is over");
-            self.drop_for_good(&Command::DropDatabase { database: database.id }).await;
+        for database in catalog.all_databases() {
+            if let Some(drop_at) = due(database.drop_at) {
+                tracing::info!(database = database.name, "a dropped database's time is over");
+                let drop = Command::DropHiddenDatabase { database: database.id, drop_at };
+                self.drop_for_good(&drop).await;
+            }
         }
         for database in catalog.all_databases() {
             let Span::Ns(ttl) = database.options.ttl else { continue };

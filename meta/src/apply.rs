@@ -85,6 +85,7 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
         | Command::AlterTenant { .. }
         | Command::DropTenant { .. }
         | Command::HideTenant { .. }
+        | Command::DropHiddenTenant { .. }
         | Command::RecoverTenant { .. } => define_tenant(catalog, command, changes)?,
         Command::CreateUser(user) => create_user(catalog, user, changes)?,
         Command::AlterUser { user, change } => alter_user(catalog, user, change, changes)?,
@@ -93,6 +94,7 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
         | Command::AlterDatabase { .. }
         | Command::DropDatabase { .. }
         | Command::HideDatabase { .. }
+        | Command::DropHiddenDatabase { .. }
         | Command::RecoverDatabase { .. } => define_database(catalog, command, changes)?,
         Command::CreateTable { database, name, columns } => {
             create_table(catalog, database, name, &columns, changes)?;
@@ -133,7 +135,7 @@ fn define_tenant(catalog: &Catalog, command: Command, changes: &mut Changes) -> 
             check_name("tenant", &name)?;
             check_free("tenant", &name, catalog.named_tenant(&name).map(|one| one.drop_at))?;
             let tenant = new_tenant(name, comment, (drop_after_ns, limits), changes);
-            let options = default_options();
+            let options = options_within(&limits);
             new_database(tenant, FIRST_DATABASE.to_owned(), options, changes);
         }
         Command::AlterTenant { tenant, change } => alter_tenant(catalog, tenant, change, changes)?,
@@ -142,6 +144,12 @@ fn define_tenant(catalog: &Catalog, command: Command, changes: &mut Changes) -> 
             let mut tenant = droppable_tenant(catalog, tenant)?.clone();
             tenant.drop_at = Some(drop_at);
             changes.put(Entity::Tenant(tenant));
+        }
+        Command::DropHiddenTenant { tenant, drop_at } => {
+            let found = catalog.tenant_by_id(tenant);
+            if found.is_some_and(|found| found.drop_at == Some(drop_at)) {
+                drop_tenant(catalog, tenant, changes)?;
+            }
         }
         Command::RecoverTenant { tenant } => {
             let mut tenant = tenant_of(catalog, tenant)?.clone();
@@ -167,7 +175,7 @@ fn define_database(catalog: &Catalog, command: Command, changes: &mut Changes) -
             check_free("database", &name, named.map(|one| one.drop_at))?;
             let count = catalog.named_databases(tenant.id).count();
             check_limit("max_databases", tenant.limits.databases, count + 1)?;
-            check_limits(tenant, &options)?;
+            check_limits(tenant, &options, None)?;
             new_database(tenant.id, name, options, changes);
         }
         Command::AlterDatabase { database, change } => {
@@ -181,6 +189,13 @@ fn define_database(catalog: &Catalog, command: Command, changes: &mut Changes) -
             let mut database = droppable_database(catalog, database)?.clone();
             database.drop_at = Some(drop_at);
             changes.put(Entity::Database(database));
+        }
+        Command::DropHiddenDatabase { database, drop_at } => {
+            let found = catalog.database_by_id(database);
+            if found.is_some_and(|found| found.drop_at == Some(drop_at)) {
+                drop_database(catalog, database, changes)?;
+                forget_object(catalog, GrantObject::Database(database), changes);
+            }
         }
         Command::RecoverDatabase { database } => {
             let mut database = database_of(catalog, database)?.clone();
@@ -217,17 +232,40 @@ fn check_limit(limit: &str, most: Option<u32>, wanted: usize) -> Result<()> {
     }
 }
 
-/// Refuses options that a tenant's limits do not allow.
-fn check_limits(tenant: &Tenant, options: &DatabaseOptions) -> Result<()> {
-    const DAY_NS: i64 = 86_400 * 1_000_000_000;
+const DAY_NS: i64 = 86_400 * 1_000_000_000;
+
+/// Refuses options that a tenant's limits do not allow; of a change only what it changes is looked at.
+fn check_limits(
+    tenant: &Tenant,
+    options: &DatabaseOptions,
+    before: Option<&DatabaseOptions>,
+) -> Result<()> {
     let limits = &tenant.limits;
-    check_limit("max_shard_number", limits.shards, options.shards as usize)?;
-    check_limit("max_replicate_number", limits.replicas, options.replicas as usize)?;
+    if before.is_none_or(|before| before.shards != options.shards) {
+        check_limit("max_shard_number", limits.shards, options.shards as usize)?;
+    }
+    if before.is_none_or(|before| before.replicas != options.replicas) {
+        check_limit("max_replicate_number", limits.replicas, options.replicas as usize)?;
+    }
+    if before.is_some_and(|before| before.ttl == options.ttl) {
+        return Ok(());
+    }
     let days = match options.ttl {
         Span::Infinite => usize::MAX,
-        Span::Ns(ttl) => usize::try_from(ttl.div_euclid(DAY_NS)).unwrap_or(0),
+        // A part of a day is one more.
+        Span::Ns(ttl) => usize::try_from((ttl - 1).div_euclid(DAY_NS) + 1).unwrap_or(0),
     };
     check_limit("max_retention_time", limits.retention_days, days)
+}
+
+/// Returns the options of a database made without any, as far as a tenant's limits let them be.
+fn options_within(limits: &ObjectLimits) -> DatabaseOptions {
+    let mut options = default_options();
+    if let Some(days) = limits.retention_days {
+        options.ttl = Span::Ns(i64::from(days).saturating_mul(DAY_NS));
+        options.vnode_duration_ns = (i64::from(days) / 12).max(1).saturating_mul(DAY_NS);
+    }
+    options
 }
 
 fn check_name(what: &str, name: &str) -> Result<()> {
@@ -333,14 +371,18 @@ fn alter_tenant(
     let mut tenant = tenant_of(catalog, id)?.clone();
     match change {
         TenantChange::Comment(comment) => tenant.comment = comment,
-        TenantChange::DropAfter(after) => tenant.drop_after_ns = after,
-        TenantChange::Limits(limits) if tenant.name == FIRST_TENANT => {
-            if limits != ObjectLimits::default() {
+        TenantChange::Options { comment, drop_after_ns, unset_drop_after, limits } => {
+            if tenant.name == FIRST_TENANT
+                && limits.is_some_and(|one| one != ObjectLimits::default())
+            {
                 let message = format!("tenant \"{FIRST_TENANT}\" cannot be limited");
                 return Err(Error::refused(ErrorKind::Conflict, message));
             }
+            tenant.comment = comment.unwrap_or(tenant.comment);
+            let before = tenant.drop_after_ns.filter(|_| !unset_drop_after);
+            tenant.drop_after_ns = drop_after_ns.or(before);
+            tenant.limits = limits.unwrap_or(tenant.limits);
         }
-        TenantChange::Limits(limits) => tenant.limits = limits,
         TenantChange::AddMember(user, role) => {
             user_of(catalog, user)?;
             if let Role::Custom(name) = &role
@@ -348,8 +390,9 @@ fn alter_tenant(
             {
                 return Err(Error::not_found("role", name));
             }
-            tenant.members.insert(user, role);
-            check_limit("max_users_number", tenant.limits.users, tenant.members.len())?;
+            if tenant.members.insert(user, role).is_none() {
+                check_limit("max_users_number", tenant.limits.users, tenant.members.len())?;
+            }
         }
         change @ (TenantChange::AddRole(..)
         | TenantChange::DropRole(_)
@@ -478,7 +521,8 @@ fn alter_database(
         DatabaseChange::MaxMemcache(bytes) => options.max_memcache_bytes = Some(*bytes),
     }
     check_options(options)?;
-    check_limits(tenant_of(catalog, database.tenant)?, &database.options)?;
+    let before = database_of(catalog, id)?.options;
+    check_limits(tenant_of(catalog, database.tenant)?, &database.options, Some(&before))?;
     changes.put(Entity::Database(database));
     Ok(())
 }

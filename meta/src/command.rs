@@ -56,6 +56,14 @@ pub enum Command {
         /// When it goes, nanoseconds since the epoch.
         drop_at: i64,
     },
+    /// Drops a tenant that still waits to be dropped at that time; does nothing to one that was brought
+    /// back.
+    DropHiddenTenant {
+        /// Which.
+        tenant: TenantId,
+        /// When it was to go.
+        drop_at: i64,
+    },
     /// Brings back a tenant that waits to be dropped.
     RecoverTenant {
         /// Which.
@@ -101,6 +109,14 @@ pub enum Command {
         /// Which.
         database: DatabaseId,
         /// When it goes, nanoseconds since the epoch.
+        drop_at: i64,
+    },
+    /// Drops a database that still waits to be dropped at that time; does nothing to one that was
+    /// brought back.
+    DropHiddenDatabase {
+        /// Which.
+        database: DatabaseId,
+        /// When it was to go.
         drop_at: i64,
     },
     /// Brings back a database that waits to be dropped.
@@ -255,10 +271,17 @@ pub struct NewUser {
 /// A change of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TenantChange {
-    /// Another time that it is kept once it is dropped, nanoseconds.
-    DropAfter(Option<i64>),
-    /// Other limits.
-    Limits(ObjectLimits),
+    /// Other options; what is `None` stays.
+    Options {
+        /// What people say of it.
+        comment: Option<String>,
+        /// How long it is kept once it is dropped, nanoseconds.
+        drop_after_ns: Option<i64>,
+        /// Whether it is not kept any more.
+        unset_drop_after: bool,
+        /// What it may have at most.
+        limits: Option<ObjectLimits>,
+    },
     /// Another comment.
     Comment(String),
     /// A new member; an old one gets the role.
@@ -385,6 +408,8 @@ impl Command {
                 | Self::LeaveVnode { .. }
                 | Self::PreferVnode { .. }
                 | Self::RemoveVnode { .. }
+                | Self::DropHiddenTenant { .. }
+                | Self::DropHiddenDatabase { .. }
         )
     }
 }

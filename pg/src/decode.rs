@@ -1,7 +1,8 @@
 //! Parameters of the extended protocol, text and binary.
 
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
-use query::{Error, Result, ScalarValue, Zone, parse_array, parse_instant};
+use pgwire::api::Type;
+use query::{ELEMENTS_MAX, Error, Result, ScalarValue, Zone, parse_array, parse_instant};
 
 const EPOCH_2000_US: i64 = 946_684_800_000_000;
 const EPOCH_2000_DAYS: i32 = 10_957;
@@ -65,7 +66,11 @@ fn binary_list(bytes: &[u8], item: &DataType) -> Result<ScalarValue> {
         Ok::<i32, Error>(i32::from_be_bytes(*head))
     };
     let dimensions = number()?;
-    let (_nulls, _type) = (number()?, number()?);
+    let (_nulls, element) = (number()?, number()?);
+    if element.cast_unsigned() == Type::NUMERIC.oid() {
+        let message = "binary parameters of type numeric[] are not supported";
+        return Err(Error::new("0A000", message).hint("send float8[], or text"));
+    }
     if dimensions == 0 {
         return Ok(list(&[], item));
     }
@@ -76,6 +81,10 @@ fn binary_list(bytes: &[u8], item: &DataType) -> Result<ScalarValue> {
     number()?;
     if count > rest.len() / 4 {
         return Err(malformed());
+    }
+    if count > ELEMENTS_MAX {
+        let message = format!("an array of more than {ELEMENTS_MAX} elements");
+        return Err(Error::new("54000", message));
     }
     let mut elements = Vec::with_capacity(count);
     for _ in 0..count {

@@ -55,6 +55,10 @@ pub(crate) fn check(catalog: &Catalog, who: Identity, need: Need) -> Result<()> 
     let Some(user) = catalog.user_by_id(who.user) else {
         return Err(Error::new("28000", "the user of this session was dropped"));
     };
+    let hidden = catalog.tenant_by_id(who.tenant).is_some_and(|tenant| tenant.drop_at.is_some());
+    if hidden && need != Need::Administer {
+        return Err(Error::new("3D000", "the tenant of this session was dropped"));
+    }
     if user.admin {
         return Ok(());
     }

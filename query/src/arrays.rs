@@ -13,10 +13,10 @@ use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 use crate::error::{Error, Result};
 use crate::planning::placeholder;
 
-/// The most elements of an array that is compared with.
-const ELEMENTS_MAX: usize = 100_000;
+/// The most elements of an array that is read.
+pub const ELEMENTS_MAX: usize = 100_000;
 
-/// Reads the text of an array of one dimension, `{a,"b c",NULL}`.
+/// Reads the text of an array of one dimension, `{a,"b c",NULL}`, of at most [`ELEMENTS_MAX`] elements.
 pub fn parse_array(text: &str) -> Option<Vec<Option<String>>> {
     let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
     let mut elements = Vec::new();
@@ -51,6 +51,9 @@ pub fn parse_array(text: &str) -> Option<Vec<Option<String>>> {
             }
         }
         let is_null = !is_quoted && element.eq_ignore_ascii_case("null");
+        if elements.len() == ELEMENTS_MAX {
+            return None;
+        }
         elements.push((!is_null).then_some(element));
         match rest.next() {
             None => return Some(elements),
@@ -152,57 +155,69 @@ impl Expanding<'_> {
             }
             _ => return Ok(None),
         };
-        if elements.len() > ELEMENTS_MAX {
-            let message = format!("an array of more than {ELEMENTS_MAX} elements");
-            return Err(Error::new("54000", message));
-        }
         Ok(Some(elements.into_iter().map(typed).collect()))
     }
 }
 
 fn array_of(text: &str) -> Result<Vec<ast::Expr>> {
     let elements = parse_array(text);
-    let elements = elements
-        .ok_or_else(|| Error::new("22P02", format!("malformed array literal: \"{text}\"")))?;
-    Ok(elements.into_iter().map(|element| literal(element, true)).collect())
+    let elements = elements.ok_or_else(|| malformed(text))?;
+    Ok(elements.into_iter().map(literal).collect())
 }
 
-/// Makes a literal; without a type a number is one.
-fn literal(text: Option<String>, guess: bool) -> ast::Expr {
-    let value = match text {
-        None => ast::Value::Null,
-        Some(text) if guess && text.parse::<f64>().is_ok_and(f64::is_finite) => {
-            ast::Value::Number(text, false)
-        }
-        Some(text) => ast::Value::SingleQuotedString(text),
-    };
+/// Makes a literal, which gets the type of what it is compared with.
+fn literal(text: Option<String>) -> ast::Expr {
+    let value = text.map_or(ast::Value::Null, ast::Value::SingleQuotedString);
     ast::Expr::Value(value.with_empty_span())
+}
+
+fn malformed(text: &str) -> Error {
+    if text.len() > ELEMENTS_MAX {
+        return too_many();
+    }
+    Error::new("22P02", format!("malformed array literal: \"{text}\""))
+}
+
+fn too_many() -> Error {
+    Error::new("54000", format!("an array of more than {ELEMENTS_MAX} elements"))
 }
 
 /// Returns the elements of a parameter.
 fn values(value: &ScalarValue) -> Result<Vec<ast::Expr>> {
     if let Some(text) = value.try_as_str() {
         // A client that declared a text sends an array's text.
-        return text.map_or_else(|| Ok(vec![literal(None, false)]), array_of);
+        return text.map_or_else(|| Ok(vec![literal(None)]), array_of);
     }
     let ScalarValue::List(list) = value else {
         let message = format!("ANY and ALL need an array, not {}", value.data_type());
         return Err(Error::new("42809", message));
     };
     if value.is_null() {
-        return Ok(vec![literal(None, false)]);
+        return Ok(vec![literal(None)]);
     }
     let items = list.value(0);
+    if items.len() > ELEMENTS_MAX {
+        return Err(too_many());
+    }
     let item = |row| {
         let item = ScalarValue::try_from_array(&items, row)?;
         if item.is_null() {
-            return Ok(literal(None, false));
+            return Ok(literal(None));
         }
+        if let ScalarValue::Boolean(Some(value)) = item {
+            return Ok(ast::Expr::Value(ast::Value::Boolean(value).with_empty_span()));
+        }
+        let is_number = item.data_type().is_numeric();
         let text = match item.cast_to(&datafusion::arrow::datatypes::DataType::Utf8)? {
             ScalarValue::Utf8(text) => text,
             _ => None,
         };
-        Ok(literal(text, item.data_type().is_numeric()))
+        Ok(match text {
+            Some(text) if is_number && text.parse::<f64>().is_ok_and(f64::is_finite) => {
+                ast::Expr::Value(ast::Value::Number(text, false).with_empty_span())
+            }
+            text => literal(text),
+        })
     };
     (0..items.len()).map(item).collect()
 }

@@ -211,12 +211,17 @@ impl Target {
     }
 }
 
-/// Counts the rows of a batch that is about to be stored.
-pub(crate) fn count(usage: &Counters, points: &Points) {
+/// Counts rows that were stored, and their bytes.
+pub(crate) fn count(usage: &Counters, (rows, bytes): (u64, u64)) {
+    usage.add(Counted::RowsIn, rows);
+    usage.add(Counted::BytesIn, bytes);
+}
+
+/// Returns the rows of a batch, and about how many bytes they take in the log.
+pub(crate) fn size(points: &Points) -> (u64, u64) {
     let fields: usize = points.fields.iter().map(|field| array_bytes(&field.values)).sum();
     let keys: usize = points.series.iter().map(|key| key.len()).sum();
-    usage.add(Counted::RowsIn, points.rows() as u64);
-    usage.add(Counted::BytesIn, (fields + keys + points.rows() * 8) as u64);
+    (points.rows() as u64, (fields + keys + points.rows() * 8) as u64)
 }
 
 /// Applies the lossy codecs of a table's columns.
@@ -505,7 +510,7 @@ fn boolean(cell: Cell<'_>) -> Result<bool> {
 /// error says that earlier ones are kept.
 pub(crate) async fn store(database: &Database, target: &Target, points: Vec<Points>) -> Result<()> {
     for (number, points) in points.into_iter().enumerate() {
-        count(&target.intake.usage, &points);
+        let size = size(&points);
         let stored = database.cluster().write(target.database.id, points).await;
         if let Err(error) = stored {
             let error = Error::from(error);
@@ -515,6 +520,7 @@ pub(crate) async fn store(database: &Database, target: &Target, points: Vec<Poin
             let message = format!("the first {number} batches of rows are kept: {}", error.message);
             return Err(Error::new("40003", message).hint("repeating the statement is harmless"));
         }
+        count(&target.intake.usage, size);
     }
     Ok(())
 }

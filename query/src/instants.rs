@@ -58,13 +58,27 @@ impl Zone {
             let sign = if hours < 0.0 { '-' } else { '+' };
             return Self::named(&format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60));
         }
-        let zone = Tz::from_str(name).ok()?;
-        Some(Self { name: name.into(), zone: Some(zone) })
+        Self::in_database(name)
+    }
+
+    /// Finds a zone of the IANA database in any case, or an offset with a colon.
+    fn in_database(name: &str) -> Option<Self> {
+        let spellings = [name.to_owned(), in_title_case(name), name.to_ascii_uppercase()];
+        let found = |name: String| {
+            let zone = Tz::from_str(&name).ok()?;
+            Some(Self { name: name.into(), zone: Some(zone) })
+        };
+        spellings.into_iter().find_map(found)
     }
 
     /// Returns the name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns whether it is UTC.
+    pub(crate) fn is_utc(&self) -> bool {
+        self.zone.is_none()
     }
 
     /// Returns the name Arrow's types have it by.
@@ -118,8 +132,30 @@ pub fn parse_instant(text: &str, zone: &Zone, now_ns: i64) -> Option<i64> {
     }
     match offset(rest) {
         Some(offset) => at_offset(&wall, offset),
-        None => Zone::named(rest)?.instant(&wall),
+        None => named_after(rest)?.instant(&wall),
     }
+}
+
+/// Finds the zone that is named behind a time: by a name, not by hours.
+fn named_after(text: &str) -> Option<Zone> {
+    if !text.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        return None;
+    }
+    match text.to_ascii_lowercase().as_str() {
+        "local" | "default" => None,
+        _ => Zone::named(text),
+    }
+}
+
+/// Writes a zone's name as the database has it: `america/new_york` as `America/New_York`.
+fn in_title_case(name: &str) -> String {
+    let mut upper = true;
+    let letter = |c: char| {
+        let made = if upper { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+        upper = !c.is_ascii_alphanumeric();
+        made
+    };
+    name.chars().map(letter).collect()
 }
 
 /// Reads a wall time: an offset that stands there is passed over, as PostgreSQL does.
@@ -129,8 +165,8 @@ pub(crate) fn parse_wall(text: &str, zone: &Zone, now_ns: i64) -> Option<i64> {
         return found.checked_add(i64::from(zone.offset_at(found)) * 1_000_000_000);
     }
     let (wall, rest) = wall_time(text)?;
-    let known =
-        rest.trim().is_empty() || offset(rest.trim()).is_some() || Zone::named(rest).is_some();
+    let rest = rest.trim();
+    let known = rest.is_empty() || offset(rest).is_some() || named_after(rest).is_some();
     if known { wall.and_utc().timestamp_nanos_opt() } else { None }
 }
 
@@ -253,8 +289,15 @@ mod tests {
             assert_eq!(hours(text, "UTC"), Some(hours_), "{text}");
         }
         assert_eq!(hours("yesterday", "+02:00"), Some(-2));
-        let wrong =
-            ["", "1970-13-01", "1970-01-01 25:00", "1970-01-01 3", "1970-01-01 03:00 Moon", "x"];
+        let wrong = [
+            "",
+            "1970-13-01",
+            "1970-01-01 25:00",
+            "1970-01-01 3",
+            "1970-01-01 03:00 Moon",
+            "1970-01-01 03:00 5",
+            "x",
+        ];
         for text in wrong {
             assert_eq!(read(text, "UTC"), None, "{text}");
             assert_eq!(read(text, "Europe/Berlin"), None, "{text}");
@@ -276,6 +319,7 @@ mod tests {
         assert_eq!(Zone::named("-3.5").unwrap().name(), "-03:30");
         assert_eq!(Zone::named("+02:00").unwrap().offset_at(0), 7_200);
         assert_eq!(Zone::named("Asia/Kolkata").unwrap().offset_at(0), 19_800);
+        assert_eq!(Zone::named("america/new_york").unwrap().name(), "America/New_York");
         assert!(Zone::named("Mars/Olympus").is_none());
         assert!(Zone::named("99").is_none());
     }

@@ -78,7 +78,7 @@ mod views;
 mod write;
 mod zones;
 
-pub use arrays::parse_array;
+pub use arrays::{ELEMENTS_MAX, parse_array};
 pub use copy::{CopyFormat, CopyIn, CopyOut, CopyRow};
 pub use database::{Database, DatabaseConfig};
 pub use datafusion::common::ScalarValue;

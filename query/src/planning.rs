@@ -238,9 +238,7 @@ impl Session {
         query: &DfStatement,
         params: Vec<ScalarValue>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut query = query.clone();
-        arrays::expand(&mut query, Some(&params))?;
-        let mut plan = self.plan_in(state, &query).await?;
+        let (mut plan, _) = self.plan_in(state, query, Some(&params)).await?;
         if !params.is_empty() || !plan.get_parameter_names()?.is_empty() {
             plan = plan.replace_params_with_values(&ParamValues::from(params))?;
         }
@@ -253,9 +251,7 @@ impl Session {
         query: &DfStatement,
         declared: &[Option<DataType>],
     ) -> Result<PlannedQuery> {
-        let mut query = query.clone();
-        let arrays = arrays::expand(&mut query, None)?;
-        let plan = self.plan_in(&self.state()?, &query).await?;
+        let (plan, arrays) = self.plan_in(&self.state()?, query, None).await?;
         let mut parameters = parameters_of(&plan, declared)?;
         for number in &arrays {
             if let Some(found) = parameters.get_mut(number - 1)
@@ -267,10 +263,17 @@ impl Session {
         Ok(PlannedQuery { plan, parameters, arrays })
     }
 
-    async fn plan_in(&self, state: &SessionState, query: &DfStatement) -> Result<LogicalPlan> {
+    /// Plans a query. Returns the numbers of parameters that are arrays, too.
+    async fn plan_in(
+        &self,
+        state: &SessionState,
+        query: &DfStatement,
+        params: Option<&[ScalarValue]>,
+    ) -> Result<(LogicalPlan, BTreeSet<usize>)> {
         refuse_misread(query)?;
         let mut query = query.clone();
         self.expand_all(&mut query)?;
+        let arrays = arrays::expand(&mut query, params)?;
         let query = rewrite(query)?;
         self.check_names(state, &query)?;
         let plan = state.statement_to_plan(query).await?;
@@ -278,7 +281,7 @@ impl Session {
         let options =
             options.with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         options.verify_plan(&plan)?;
-        Ok(plan)
+        Ok((plan, arrays))
     }
 
     fn expand_all(&self, query: &mut DfStatement) -> Result<()> {

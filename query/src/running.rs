@@ -49,7 +49,8 @@ impl Drop for Running {
                 if history.len() == HISTORY_MAX {
                     history.pop_front();
                 }
-                history.push_back(self.told());
+                let state = if self.token.is_cancelled() { "canceled" } else { "done" };
+                history.push_back(self.told(state));
             }
             let mut ended = all.ended.lock();
             let totals = ended.entry(self.kind).or_default();
@@ -183,7 +184,7 @@ pub(crate) const COLUMNS: [&str; 8] = [
 
 impl Running {
     /// Tells of the statement, as people see it.
-    fn told(&self) -> Vec<String> {
+    fn told(&self, state: &str) -> Vec<String> {
         vec![
             self.id.to_string(),
             self.kind.to_owned(),
@@ -191,7 +192,7 @@ impl Running {
             self.user.clone(),
             self.tenant.clone(),
             self.database.clone(),
-            if self.token.is_cancelled() { "canceled" } else { "running" }.to_owned(),
+            state.to_owned(),
             format!("{:.3}", self.since.elapsed().as_secs_f64()),
         ]
     }
@@ -205,5 +206,6 @@ fn visible(database: &Database, who: Identity) -> Vec<Arc<Running>> {
 
 /// Lists the statements a user may see.
 pub(crate) fn lines(database: &Database, who: Identity) -> Vec<Vec<String>> {
-    visible(database, who).iter().map(|one| one.told()).collect()
+    let state = |one: &Running| if one.token.is_cancelled() { "canceled" } else { "running" };
+    visible(database, who).iter().map(|one| one.told(state(one))).collect()
 }

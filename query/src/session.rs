@@ -4,6 +4,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -37,7 +39,6 @@ pub struct Session {
     system: Arc<SystemCatalog>,
     running: Arc<Mutex<CancellationToken>>,
     notices: Mutex<Vec<Notice>>,
-    reports: Mutex<Vec<(&'static str, String)>>,
     in_block: AtomicBool,
     wrote_in_block: AtomicBool,
     pub(crate) kept: Kept,
@@ -92,7 +93,6 @@ impl Session {
             system,
             running: Arc::default(),
             notices: Mutex::default(),
-            reports: Mutex::default(),
             in_block: AtomicBool::new(false),
             wrote_in_block: AtomicBool::new(false),
             kept: Kept::default(),
@@ -111,7 +111,7 @@ impl Session {
 
     /// Returns the settings that changed since the last call and that clients follow.
     pub fn take_reports(&self) -> Vec<(&'static str, String)> {
-        std::mem::take(&mut self.reports.lock())
+        self.settings.lock().take_reports()
     }
 
     /// Returns the settings every client is told when it connects.
@@ -124,19 +124,7 @@ impl Session {
     /// # Errors
     /// An unknown name, a value that does not fit.
     pub fn set(&self, name: &str, value: Option<&str>) -> Result<()> {
-        if name.eq_ignore_ascii_case("search_path") {
-            // Only the first name counts: one database is searched, then pg_catalog.
-            let first = value.map(|path| path.split(',').next().unwrap_or_default());
-            let first = first.map(|name| name.trim().trim_matches(['"', '\'']));
-            self.settings
-                .lock()
-                .set(name, first.filter(|name| !name.is_empty() && *name != "$user"))?;
-            return Ok(());
-        }
-        if let Some(report) = self.settings.lock().set(name, value)? {
-            self.reports.lock().push(report);
-        }
-        Ok(())
+        self.settings.lock().set(name, value)
     }
 
     /// Returns the counters of what this session uses of its database.
@@ -192,7 +180,11 @@ impl Session {
         let usage = self.usage();
         match statement {
             Statement::Query(_) | Statement::Execute(..) => usage.add(Counted::Queries, 1),
-            Statement::Insert(_) | Statement::Delete(_) | Statement::Update(_) => {
+            Statement::Insert(_)
+            | Statement::Delete(_)
+            | Statement::Update(_)
+            | Statement::Copy(_)
+            | Statement::CreateTableAs(_) => {
                 usage.add(Counted::Writes, 1);
             }
             _ => {}
@@ -484,7 +476,7 @@ fn guarded(
             };
             if let Ok(Some(Ok(batch))) = &next {
                 usage.add(Counted::RowsOut, batch.num_rows() as u64);
-                usage.add(Counted::BytesOut, batch.get_array_memory_size() as u64);
+                usage.add(Counted::BytesOut, bytes_of(batch));
             }
             match next {
                 Ok(Some(batch)) => Some((batch, Some((rows, token, running)))),
@@ -497,7 +489,13 @@ fn guarded(
     Box::pin(RecordBatchStreamAdapter::new(schema, stream))
 }
 
-type Batch = datafusion::common::Result<datafusion::arrow::record_batch::RecordBatch>;
+/// Returns the bytes of a batch's rows, without what its arrays share with others.
+fn bytes_of(batch: &RecordBatch) -> u64 {
+    let bytes = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
+    batch.columns().iter().map(bytes).sum::<usize>() as u64
+}
+
+type Batch = datafusion::common::Result<RecordBatch>;
 
 async fn next_before(
     rows: &mut SendableRecordBatchStream,

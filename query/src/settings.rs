@@ -139,6 +139,7 @@ fn millis(value: &str) -> std::result::Result<String, String> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
     changed: BTreeMap<&'static str, String>,
+    reports: Vec<(&'static str, String)>,
 }
 
 fn known(name: &str) -> Result<&'static Known> {
@@ -162,13 +163,16 @@ fn unrecognized(name: &str) -> Error {
 }
 
 impl Settings {
-    /// Changes a setting; `None` gives it its default. Returns what clients are to be told.
-    pub(crate) fn set(
-        &mut self,
-        name: &str,
-        value: Option<&str>,
-    ) -> Result<Option<(&'static str, String)>> {
+    /// Changes a setting; `None` gives it its default.
+    pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
         let known = known(name)?;
+        // Only the first name counts: one database is searched, then pg_catalog.
+        let first = value.map(|path| path.split(',').next().unwrap_or_default());
+        let first = first.map(|name| name.trim().trim_matches(['"', '\'']));
+        let value = match known.name {
+            "search_path" => first.filter(|name| !name.is_empty() && *name != "$user"),
+            _ => value,
+        };
         match value {
             None => drop(self.changed.remove(known.name)),
             Some(value) => {
@@ -179,7 +183,14 @@ impl Settings {
                 self.changed.insert(known.name, checked);
             }
         }
-        Ok(known.reported.map(|reported| (reported, self.value(known).to_owned())))
+        let report = known.reported.map(|reported| (reported, self.value(known).to_owned()));
+        self.reports.extend(report);
+        Ok(())
+    }
+
+    /// Returns the settings that changed since the last call and that clients follow.
+    pub(crate) fn take_reports(&mut self) -> Vec<(&'static str, String)> {
+        std::mem::take(&mut self.reports)
     }
 
     /// Returns the zone that instants are read and written in.
@@ -258,7 +269,9 @@ mod tests {
         assert_eq!(settings.statement_timeout(), Some(Duration::from_secs(2)));
         settings.set("statement_timeout", Some("0")).unwrap();
         assert_eq!(settings.statement_timeout(), None);
-        let told = settings.set("TimeZone", Some("Etc/UTC")).unwrap();
-        assert_eq!(told, Some(("TimeZone", "UTC".to_owned())));
+        settings.set("TimeZone", Some("Etc/UTC")).unwrap();
+        assert_eq!(settings.take_reports(), [("TimeZone", "UTC".to_owned())]);
+        settings.set("search_path", Some("\"weather\", public")).unwrap();
+        assert_eq!(settings.get("search_path").unwrap(), "weather");
     }
 }

@@ -23,7 +23,7 @@ use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 use crate::as_of::MATCH_FUNCTION;
 use crate::error::{Error, Result};
 use crate::functions::NS_OF_MINUTE;
-use crate::sql::fold;
+use crate::sql::{fold, template};
 use crate::zones::TIMEZONE;
 
 /// Functions that make rows of a whole series.
@@ -286,6 +286,7 @@ fn repair(query: &mut ast::Query) -> Result<()> {
         body: Box::new(ast::SetExpr::Select(Box::new(made))),
         order_by: None,
         limit_clause: None,
+        fetch: None,
         ..query.clone()
     };
     let ast::SetExpr::Select(select) = query.body.as_mut() else { return Ok(()) };
@@ -299,21 +300,26 @@ fn repair(query: &mut ast::Query) -> Result<()> {
     select.selection = None;
     select.group_by = ast::GroupByExpr::Expressions(Vec::new(), Vec::new());
     select.having = None;
-    select.from = vec![ast::TableWithJoins {
+    select.from = vec![derived(subquery, "__repair")];
+    Ok(())
+}
+
+/// Makes a relation of a query.
+fn derived(subquery: ast::Query, name: &str) -> ast::TableWithJoins {
+    ast::TableWithJoins {
         relation: ast::TableFactor::Derived {
             lateral: false,
             subquery: Box::new(subquery),
             alias: Some(ast::TableAlias {
                 explicit: true,
-                name: ast::Ident::new("__repair"),
+                name: ast::Ident::new(name),
                 columns: Vec::new(),
                 at: None,
             }),
             sample: None,
         },
         joins: Vec::new(),
-    }];
-    Ok(())
+    }
 }
 
 /// What the session's clocks show now.
@@ -345,7 +351,7 @@ fn quoted(value: &ast::Value) -> Option<&str> {
 /// Returns the regular expression that a pattern of SIMILAR TO means (SQL:2016, 8.6): `%` and `_` as in LIKE,
 /// `| * + ? { } ( ) [ ]` as in regular expressions, everything else itself.
 fn similar(pattern: &str, escape: Option<char>) -> String {
-    let mut regex = String::from("^(?:");
+    let mut regex = String::from("(?s)^(?:");
     let mut rest = pattern.chars();
     let mut in_class = false;
     while let Some(c) = rest.next() {
@@ -357,6 +363,10 @@ fn similar(pattern: &str, escape: Option<char>) -> String {
             }
             ']' => {
                 in_class = false;
+                regex.push(c);
+            }
+            c @ ('[' | '&' | '~') if in_class => {
+                regex.push('\\');
                 regex.push(c);
             }
             c if in_class => regex.push(c),
@@ -399,7 +409,7 @@ fn exists_in_list(query: &mut ast::Query) {
     for (at, item) in select.projection.iter_mut().enumerate() {
         let Some(ast::Expr::Exists { subquery, negated }) = expression_mut(item) else { continue };
         let negated = *negated;
-        let Some(counted) = counted(subquery) else { continue };
+        let counted = counted(subquery);
         let (low, op) =
             (number(0), if negated { ast::BinaryOperator::Eq } else { ast::BinaryOperator::Gt });
         let compared = ast::Expr::BinaryOp {
@@ -417,24 +427,41 @@ fn exists_in_list(query: &mut ast::Query) {
     }
 }
 
-/// Returns the query of how many rows a query has, where it is a plain one.
-fn counted(query: &ast::Query) -> Option<ast::Query> {
-    let ast::SetExpr::Select(select) = query.body.as_ref() else { return None };
-    let is_plain = query.with.is_none()
-        && query.limit_clause.is_none()
-        && query.fetch.is_none()
-        && select.distinct.is_none()
-        && select.having.is_none()
-        && matches!(&select.group_by, ast::GroupByExpr::Expressions(by, _) if by.is_empty());
-    if !is_plain {
-        return None;
+/// Returns whether an item neither makes rows nor takes several together.
+fn gives_one_value(item: &ast::SelectItem) -> bool {
+    match expression(item) {
+        Some(expr) => ast::visit_expressions(expr, |expr| match expr {
+            ast::Expr::Function(_) | ast::Expr::Subquery(_) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        })
+        .is_continue(),
+        None => true,
     }
+}
+
+/// Returns the query of how many rows a query has. A plain one stays as it is but for its list, so that it
+/// may name columns of the query around it.
+fn counted(query: &ast::Query) -> ast::Query {
+    let count = || ast::SelectItem::UnnamedExpr(function("count", vec![number(1)]));
     let mut counted = query.clone();
     counted.order_by = None;
-    if let ast::SetExpr::Select(select) = counted.body.as_mut() {
-        select.projection = vec![ast::SelectItem::UnnamedExpr(function("count", vec![number(1)]))];
+    let limits_rows = query.with.is_some() || query.limit_clause.is_some() || query.fetch.is_some();
+    if let ast::SetExpr::Select(select) = counted.body.as_mut()
+        && !limits_rows
+        && select.distinct.is_none()
+        && select.having.is_none()
+        && select.projection.iter().all(gives_one_value)
+        && matches!(&select.group_by, ast::GroupByExpr::Expressions(by, _) if by.is_empty())
+    {
+        select.projection = vec![count()];
+        return counted;
     }
-    Some(counted)
+    let mut around = template();
+    if let ast::SetExpr::Select(select) = around.body.as_mut() {
+        select.projection = vec![count()];
+        select.from = vec![derived(query.clone(), "__counted")];
+    }
+    around
 }
 
 /// Makes a part of an instant that keeps its fraction.

@@ -11,7 +11,7 @@ use model::{Codec, Column, ColumnKind, Points, SeriesKey, TableSchema, ValueType
 
 use crate::access::{Need, Object};
 use crate::error::{Error, Result};
-use crate::ingest::{Target, count, null_value, reduce};
+use crate::ingest::{Target, count, null_value, reduce, size};
 use crate::session::Session;
 use crate::usage::Counted;
 
@@ -61,8 +61,9 @@ impl Session {
             } else {
                 points.select(&(start as u32..end as u32).collect::<Vec<_>>())
             };
-            count(&usage, &part);
+            let size = size(&part);
             self.database().cluster().write(target.database.id, part).await?;
+            count(&usage, size);
         }
         Ok(())
     }

@@ -13,14 +13,17 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, TimeUnit, TimestampNanosecondType};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{Result, ScalarValue};
-use datafusion::logical_expr::expr::{Cast, TryCast};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::{Cast, ScalarFunction, TryCast};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use model::schema::TIME_ZONE;
 
 use crate::error::Error;
 use crate::functions::{no_such_call, scalar_if, time_type};
@@ -39,12 +42,28 @@ impl AnalyzerRule for Instants {
         let zone = zone.unwrap_or_default();
         let now_ns = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
         let rewritten = plan.transform_up_with_subqueries(|plan| {
+            let mut schema = merge_schema(&plan.inputs());
+            if let LogicalPlan::TableScan(scan) = &plan {
+                let table = scan.table_name.clone();
+                schema.merge(&DFSchema::try_from_qualified_schema(table, &scan.source.schema())?);
+            }
             let names = NamePreserver::new(&plan);
-            plan.map_expressions(|expr| {
+            let rewritten = plan.map_expressions(|expr| {
                 let name = names.save(&expr);
-                let read = expr.transform_up(|expr| read(expr, &zone, now_ns))?;
+                let read = expr.transform_up(|expr| {
+                    let read = read(expr, &zone, now_ns)?;
+                    if read.transformed || zone.is_utc() {
+                        return Ok(read);
+                    }
+                    by_the_clock(read.data, &zone, &schema)
+                })?;
                 Ok(read.update_data(|expr| name.restore(expr)))
-            })
+            })?;
+            if rewritten.transformed {
+                rewritten.map_data(LogicalPlan::recompute_schema)
+            } else {
+                Ok(rewritten)
+            }
         });
         rewritten.data()
     }
@@ -79,6 +98,51 @@ fn read(expr: Expr, zone: &Zone, now_ns: i64) -> Result<Transformed<Expr>> {
         }
         None => Transformed::no(expr),
     })
+}
+
+/// Goes by the clocks of the session's zone where instants become wall times, dates or the other way
+/// round: Arrow keeps the number in one direction, and refuses wall times that there were twice or never in
+/// the other. What gives instants in UTC gives them in the session's zone.
+fn by_the_clock(expr: Expr, zone: &Zone, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let wall = || DataType::Timestamp(TimeUnit::Nanosecond, None);
+    let zoned = || DataType::Timestamp(TimeUnit::Nanosecond, Some(zone.arrow().into()));
+    let call = |inner: Expr| {
+        let zone = Expr::Literal(ScalarValue::from(zone.name()), None);
+        let func = Arc::new(function());
+        Expr::ScalarFunction(ScalarFunction { func, args: vec![zone, inner] })
+    };
+    match expr {
+        Expr::Cast(Cast { expr: inner, field }) => {
+            let from = inner.get_type(schema)?;
+            let made = match (&from, field.data_type()) {
+                (
+                    DataType::Timestamp(_, Some(_)),
+                    DataType::Timestamp(TimeUnit::Nanosecond, None),
+                ) => call(*inner),
+                (
+                    DataType::Timestamp(_, None) | DataType::Date32,
+                    DataType::Timestamp(TimeUnit::Nanosecond, Some(_)),
+                ) => {
+                    let inner = Expr::Cast(Cast::new(inner, wall()));
+                    Expr::Cast(Cast::new(Box::new(call(inner)), zoned()))
+                }
+                _ => return Ok(Transformed::no(Expr::Cast(Cast { expr: inner, field }))),
+            };
+            Ok(Transformed::yes(made))
+        }
+        Expr::ScalarFunction(called)
+            if called.name() == TIMEZONE || called.name().ends_with("_time") =>
+        {
+            let expr = Expr::ScalarFunction(called);
+            let is_utc = matches!(expr.get_type(schema)?,
+                DataType::Timestamp(_, Some(zone)) if &*zone == TIME_ZONE);
+            if !is_utc {
+                return Ok(Transformed::no(expr));
+            }
+            Ok(Transformed::yes(Expr::Cast(Cast::new(Box::new(expr), zoned()))))
+        }
+        other => Ok(Transformed::no(other)),
+    }
 }
 
 /// `timezone(zone, x)`: the wall time of an instant in a zone, or the instant of a wall time there.
@@ -153,7 +217,7 @@ impl ScalarUDFImpl for TimeZoneFunction {
             moved.map(Some).ok_or_else(|| Error::new("22008", "timestamp out of range"))
         });
         let moved = moved.collect::<crate::error::Result<TimestampNanosecondArray>>()?;
-        let moved = if is_wall { moved.with_timezone(model::schema::TIME_ZONE) } else { moved };
+        let moved = if is_wall { moved.with_timezone(TIME_ZONE) } else { moved };
         scalar_if(&args.args, Arc::new(moved) as ArrayRef)
     }
 }

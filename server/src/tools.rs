@@ -1,5 +1,6 @@
 //! What can be done with a data directory while no server runs on it: look into files, check them, repair.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,8 +85,10 @@ pub(crate) fn inspect(arguments: &Inspect) -> Result<(), String> {
 /// Repairs, and prints what was done.
 pub(crate) fn mend(arguments: &Repair) -> Result<(), String> {
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-    refuse_running(&arguments.folder)?;
+    // Held until all is done.
+    let lock = claim(&arguments.folder)?;
     let repairs = repair::repair(&disk, &arguments.folder, arguments.dry_run);
+    drop(lock);
     let repairs = repairs.map_err(|error| error.to_string())?;
     let rows =
         repairs.iter().map(|one| told(&one.damage, Some(one.action.name()))).collect::<Vec<_>>();
@@ -93,19 +96,18 @@ pub(crate) fn mend(arguments: &Repair) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses a folder that a server of this machine works in: one has its log open.
-fn refuse_running(folder: &Path) -> Result<(), String> {
+/// Takes the data directory that a folder lies in for this process alone, as a server does.
+fn claim(folder: &Path) -> Result<Option<File>, String> {
     let folder = folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Ok(()) };
-    for process in processes.flatten() {
-        let Ok(files) = std::fs::read_dir(process.path().join("fd")) else { continue };
-        let open = files.flatten().filter_map(|file| std::fs::read_link(file.path()).ok());
-        if open.into_iter().any(|path| path.starts_with(&folder)) {
-            let id = process.file_name().to_string_lossy().into_owned();
-            return Err(format!("process {id} works in {}: stop it first", folder.display()));
-        }
-    }
-    Ok(())
+    let Some(lock) = folder.ancestors().map(|one| one.join("lock")).find(|lock| lock.is_file())
+    else {
+        // A copy of a vnode, say: nobody else knows of it.
+        return Ok(None);
+    };
+    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", lock.display());
+    let file = File::options().write(true).open(&lock).map_err(|error| at(&error))?;
+    file.try_lock().map_err(|_| at(&"a server works in this data directory: stop it first"))?;
+    Ok(Some(file))
 }
 
 fn told(damage: &Damage, action: Option<&str>) -> Vec<String> {

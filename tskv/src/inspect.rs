@@ -268,22 +268,30 @@ pub(crate) fn damages_of(disk: &dyn Disk, vnode: &Path) -> Result<Vec<Damage>> {
         Err(error) => return Err(error),
     };
     let mut damages = Vec::new();
-    let mut check = |path: &Path, outcome: Result<()>| {
-        if let Err(error) = outcome {
+    // What the disk does not let one read is no damage of the file.
+    let mut check = |path: &Path, outcome: Result<()>| match outcome {
+        Ok(()) => Ok(()),
+        Err(error @ Error::Corrupt { .. }) => {
             damages.push(Damage::of(path, &error));
+            Ok(())
         }
+        Err(Error::Io { source, context }) if source.kind() == std::io::ErrorKind::NotFound => {
+            damages.push(Damage { path: path.to_path_buf(), offset: None, reason: context });
+            Ok(())
+        }
+        Err(other) => Err(other),
     };
     for entry in &whole.files {
         let path = file_path(vnode, entry.number);
-        check(&path, TsmFile::open(disk, &path).and_then(|file| file.verify()));
+        check(&path, TsmFile::open(disk, &path).and_then(|file| file.verify()))?;
     }
     for number in &whole.segments {
         let path = segment_path(vnode, *number);
-        check(&path, Segment::open(disk, &path, *number).and_then(|segment| segment.verify()));
+        check(&path, Segment::open(disk, &path, *number).and_then(|segment| segment.verify()))?;
     }
     for number in &whole.tombstones {
         let path = tombstone_path(vnode, *number);
-        check(&path, tombstone::read(disk, &path).map(drop));
+        check(&path, tombstone::read(disk, &path).map(drop))?;
     }
     Ok(damages)
 }

@@ -1,6 +1,8 @@
 //! A large body is read by several threads: cut between lines, so that each piece is read by itself.
 
-use super::{BadLine, Lines, Parsed, Precision, REPORTED_MAX, parse_piece};
+use std::thread::ScopedJoinHandle;
+
+use super::{BadLine, GROUPS_MAX, Lines, Parsed, Precision, REPORTED_MAX, parse_piece};
 
 /// A piece has at least so many bytes: below, handing it over costs more than reading it.
 const PIECE_BYTES: usize = 512 << 10;
@@ -44,12 +46,15 @@ pub fn parse(body: &[u8], precision: Precision, now_ns: i64, threads: usize) -> 
     let [first, others @ ..] = pieces.as_slice() else { return Parsed::default() };
     let read = |piece: &Piece<'_>| parse_piece(*piece, precision, now_ns);
     std::thread::scope(|scope| {
-        let others: Vec<_> = others.iter().map(|piece| scope.spawn(move || read(piece))).collect();
+        let begin = |piece| std::thread::Builder::new().spawn_scoped(scope, move || read(piece));
+        let others: Vec<_> = others.iter().map(|piece| (piece, begin(piece))).collect();
         let mut parsed = read(first);
-        for other in others {
-            match other.join() {
-                Ok(other) => parsed.append(other),
-                Err(panic) => std::panic::resume_unwind(panic),
+        for (piece, other) in others {
+            match other.map(ScopedJoinHandle::join) {
+                Ok(Ok(other)) => parsed.append(other),
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                // There are too many threads already.
+                Err(_) => parsed.append(read(piece)),
             }
         }
         parsed
@@ -59,6 +64,17 @@ pub fn parse(body: &[u8], precision: Precision, now_ns: i64, threads: usize) -> 
 impl Parsed {
     /// Adds what later lines say.
     fn append(&mut self, later: Self) {
+        let mut later = later;
+        let room = GROUPS_MAX.saturating_sub(self.batches.len());
+        for (_, lines) in later.batches.drain(room.min(later.batches.len())..) {
+            later.good_count -= lines.len();
+            later.bad_count += lines.len();
+            let reason = format!("more than {GROUPS_MAX} tables and sets of fields");
+            let bad = |line: &u32| BadLine { number: *line as usize, reason: reason.clone() };
+            let left = REPORTED_MAX.saturating_sub(later.bad.len());
+            later.bad.extend(lines.iter().take(left).map(bad));
+        }
+        later.bad.sort_by_key(|bad| bad.number);
         self.batches.extend(later.batches);
         let left = REPORTED_MAX.saturating_sub(self.bad.len());
         let bad: Vec<BadLine> = later.bad.into_iter().take(left).collect();

@@ -24,8 +24,7 @@ pub(super) fn change_roles(tenant: &mut Tenant, change: TenantChange) -> Result<
             change_grant(grants, grant)
         }
         TenantChange::Comment(_)
-        | TenantChange::DropAfter(_)
-        | TenantChange::Limits(_)
+        | TenantChange::Options { .. }
         | TenantChange::AddMember(..)
         | TenantChange::RemoveMember(_) => Ok(()),
     }

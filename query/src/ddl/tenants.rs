@@ -48,22 +48,26 @@ impl Session {
         };
         self.check(if own.is_some() && by_owner { Need::Govern } else { Need::Administer })?;
         let tenant = catalog.tenant(name).ok_or_else(|| missing("tenant", name))?;
-        let changes = match action {
-            TenantAction::Set(options) => changes(options),
-            TenantAction::UnsetLimits => vec![TenantChange::Limits(ObjectLimits::default())],
-            TenantAction::UnsetDropAfter => vec![TenantChange::DropAfter(None)],
+        let options = |options: TenantOptions, unset_drop_after| TenantChange::Options {
+            comment: options.comment,
+            drop_after_ns: options.drop_after,
+            unset_drop_after,
+            limits: options.limits,
+        };
+        let change = match action {
+            TenantAction::Set(set) => options(set.clone(), false),
+            TenantAction::UnsetLimits => {
+                let limits = Some(ObjectLimits::default());
+                options(TenantOptions { limits, ..TenantOptions::default() }, false)
+            }
+            TenantAction::UnsetDropAfter => options(TenantOptions::default(), true),
             TenantAction::AddUser(user, role) => {
-                vec![TenantChange::AddMember(self.user_id(user)?, role_named(tenant, role)?)]
+                TenantChange::AddMember(self.user_id(user)?, role_named(tenant, role)?)
             }
-            TenantAction::RemoveUser(user) => {
-                vec![TenantChange::RemoveMember(self.user_id(user)?)]
-            }
+            TenantAction::RemoveUser(user) => TenantChange::RemoveMember(self.user_id(user)?),
         };
         let tenant = tenant.id;
-        for change in changes {
-            self.database().meta().submit(&Command::AlterTenant { tenant, change }).await?;
-        }
-        Ok(Output::Done("ALTER TENANT"))
+        self.submit(Command::AlterTenant { tenant, change }, "ALTER TENANT").await
     }
 
     async fn drop_tenant(&self, name: &str, if_exists: bool, after: Option<i64>) -> Result<Output> {
@@ -97,13 +101,4 @@ impl Session {
             None => Err(not_dropped("tenant", "3D000", name)),
         }
     }
-}
-
-fn changes(options: &TenantOptions) -> Vec<TenantChange> {
-    let changes = [
-        options.comment.clone().map(TenantChange::Comment),
-        options.drop_after.map(|after| TenantChange::DropAfter(Some(after))),
-        options.limits.map(TenantChange::Limits),
-    ];
-    changes.into_iter().flatten().collect()
 }

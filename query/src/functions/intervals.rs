@@ -113,10 +113,11 @@ impl Intervals {
         let out_of_range = || Error::new("22008", "interval out of range");
         let (months, days) = (by(f64::from(span.months)), by(f64::from(span.days)));
         // What is left of a month becomes days, what is left of a day hours, as `interval_mul` does.
-        let of_month = months.fract() * f64::from(DAYS_OF_MONTH);
-        let of_day = (days.fract() + of_month.fract()) * DAY_NS as f64;
-        let ns = by(span.nanoseconds as f64) + of_day;
-        let days = days.trunc() + of_month.trunc();
+        let rounded = |part: f64| (part * 1e6).round() / 1e6;
+        let of_month = rounded(months.fract() * f64::from(DAYS_OF_MONTH));
+        let of_day = rounded((days.fract() + of_month.fract()) * 86_400.0) / 86_400.0;
+        let ns = by(span.nanoseconds as f64) + of_day.fract() * DAY_NS as f64;
+        let days = days.trunc() + of_month.trunc() + of_day.trunc();
         let whole = |part: f64, max: f64| {
             (part.is_finite() && part.abs() < max).then_some(part).ok_or_else(out_of_range)
         };
@@ -214,6 +215,7 @@ mod tests {
         };
         // select interval '1 month' * 1.5, interval '1 day' * 1.5, interval '1 mon 1 day' * -0.5
         assert_eq!(times(of(1, 0, 0), 1.5), of(1, 15, 0));
+        assert_eq!(times(of(1, 0, 0), 2.9), of(2, 27, 0));
         assert_eq!(times(of(0, 1, 0), 1.5), of(0, 1, 12 * HOUR_NS));
         assert_eq!(times(of(1, 1, 0), -0.5), of(0, -15, -12 * HOUR_NS));
         assert_eq!(justify_hours(of(0, 1, 27 * HOUR_NS)), of(0, 2, 3 * HOUR_NS));

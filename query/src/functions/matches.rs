@@ -109,18 +109,33 @@ impl Matches {
                 }
             }
             Kind::Split => {
-                for (at, part) in regex.split(text).enumerate() {
-                    if at == PARTS_MAX {
-                        let message = format!("a text of more than {PARTS_MAX} parts");
-                        return Err(Error::new("54000", message).into());
-                    }
-                    rows.values().append_value(part);
+                let parts = split(regex, text);
+                if parts.len() > PARTS_MAX {
+                    let message = format!("a text of more than {PARTS_MAX} parts");
+                    return Err(Error::new("54000", message).into());
                 }
+                parts.iter().for_each(|part| rows.values().append_value(part));
             }
         }
         rows.append(true);
         Ok(true)
     }
+}
+
+/// Splits where a pattern matches. A match of nothing counts between two letters only, not at an end of the
+/// text or right behind a match, as PostgreSQL has it.
+fn split<'a>(regex: &Regex, text: &'a str) -> Vec<&'a str> {
+    let (mut parts, mut from) = (Vec::new(), 0);
+    for found in regex.find_iter(text) {
+        let of_nothing = found.is_empty();
+        if of_nothing && (found.start() == from || found.start() == text.len()) {
+            continue;
+        }
+        parts.push(&text[from..found.start()]);
+        from = found.end();
+    }
+    parts.push(&text[from..]);
+    parts
 }
 
 fn compiled(pattern: &str, flags: &str) -> Result<Regex> {

@@ -47,7 +47,7 @@ pub(crate) fn select_all(table: &[String]) -> Option<Statement> {
 }
 
 /// Returns a query to be filled.
-fn template() -> ast::Query {
+pub(crate) fn template() -> ast::Query {
     let parsed = Parser::new(&PostgreSqlDialect {})
         .try_with_sql("SELECT 1")
         .and_then(|mut p| p.parse_query());
