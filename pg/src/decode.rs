@@ -2,7 +2,9 @@
 
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use pgwire::api::Type;
-use query::{ELEMENTS_MAX, Error, Result, ScalarValue, Zone, parse_array, parse_instant};
+use query::{
+    ELEMENTS_MAX, Error, Result, ScalarValue, Zone, parse_array, parse_instant, parse_wall,
+};
 
 const EPOCH_2000_US: i64 = 946_684_800_000_000;
 const EPOCH_2000_DAYS: i32 = 10_957;
@@ -35,6 +37,13 @@ fn from_text(text: &str, wanted: &DataType, clock: &Clock) -> Result<ScalarValue
                 Error::new("22007", message)
             })?;
             Ok(ScalarValue::TimestampNanosecond(Some(ns), zone.clone()))
+        }
+        DataType::Timestamp(TimeUnit::Nanosecond, None) => {
+            let ns = parse_wall(text, &clock.zone, clock.now_ns).ok_or_else(|| {
+                let message = format!("invalid input syntax for type timestamp: \"{text}\"");
+                Error::new("22007", message)
+            })?;
+            Ok(ScalarValue::TimestampNanosecond(Some(ns), None))
         }
         DataType::List(item) => {
             let elements = parse_array(text).ok_or_else(|| {

@@ -151,6 +151,7 @@ mod tests {
             Statement::Definition(definition) => defined(definition),
             Statement::Show(_) => "show",
             Statement::Set(..) => "set",
+            Statement::SetLocal(..) => "set local",
             Statement::ResetAll => "reset",
             Statement::Begin(_) => "begin",
             Statement::Commit => "commit",
@@ -192,7 +193,7 @@ mod tests {
     }
 
     /// As many as the two functions above name.
-    const KINDS: usize = 44;
+    const KINDS: usize = 45;
 
     #[test]
     fn every_kind_of_statement_has_a_row_in_the_table_of_privileges() {

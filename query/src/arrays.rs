@@ -12,6 +12,8 @@ use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 
 use crate::error::{Error, Result};
 use crate::planning::placeholder;
+use crate::sql::template;
+use crate::sugar::derived;
 
 /// The most elements of an array that is read.
 pub const ELEMENTS_MAX: usize = 100_000;
@@ -98,8 +100,20 @@ impl VisitorMut for Expanding<'_> {
         let (left, right, negated) = match expr {
             ast::Expr::AnyOp { left, compare_op: Eq, right, .. } => (left, right, false),
             ast::Expr::AllOp { left, compare_op: NotEq, right } => (left, right, true),
+            ast::Expr::AnyOp { right, .. } | ast::Expr::AllOp { right, .. } => {
+                // Under a name of its own: the planner mixes up columns of one name on both sides.
+                if let ast::Expr::Subquery(query) = right.as_mut() {
+                    **query = under_a_name(query);
+                }
+                return ControlFlow::Continue(());
+            }
             _ => return ControlFlow::Continue(()),
         };
+        if let ast::Expr::Subquery(query) = right.as_ref() {
+            let (subquery, inner) = (query.clone(), left.clone());
+            *expr = ast::Expr::InSubquery { expr: inner, subquery, negated };
+            return ControlFlow::Continue(());
+        }
         match self.elements(right) {
             Ok(None) => ControlFlow::Continue(()),
             Ok(Some(list)) if list.is_empty() => {
@@ -169,6 +183,17 @@ fn array_of(text: &str) -> Result<Vec<ast::Expr>> {
 fn literal(text: Option<String>) -> ast::Expr {
     let value = text.map_or(ast::Value::Null, ast::Value::SingleQuotedString);
     ast::Expr::Value(value.with_empty_span())
+}
+
+/// Writes a query as all rows of itself.
+fn under_a_name(query: &ast::Query) -> ast::Query {
+    let mut around = template();
+    if let ast::SetExpr::Select(select) = around.body.as_mut() {
+        let options = ast::WildcardAdditionalOptions::default();
+        select.projection = vec![ast::SelectItem::Wildcard(options)];
+        select.from = vec![derived(query.clone(), "__compared")];
+    }
+    around
 }
 
 fn malformed(text: &str) -> Error {

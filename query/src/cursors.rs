@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use chrono::DateTime;
+
 use datafusion::arrow::compute::cast_with_options;
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::execution::SendableRecordBatchStream;
@@ -12,10 +14,13 @@ use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
+use model::schema::TIME_ZONE;
 use parking_lot::Mutex as SyncMutex;
 use tokio::sync::Mutex;
 
 use crate::error::{Error, Result};
+use crate::ingest::Intake;
+use crate::instants::{parse_instant, parse_wall};
 use crate::output::Output;
 use crate::planning::Prepared;
 use crate::session::Session;
@@ -146,7 +151,11 @@ impl Session {
         let mut rows = self.query(&select_values(arguments), &[]).await?;
         let batch = rows.next().await.ok_or_else(|| Error::internal("a row was expected"))??;
         let options = datafusion::arrow::compute::CastOptions { safe: false, ..Default::default() };
+        let intake = Intake::of(self);
         let value = |(array, wanted): (&Arc<dyn datafusion::arrow::array::Array>, &DataType)| {
+            if let DataType::Timestamp(TimeUnit::Nanosecond, of) = wanted {
+                return instant(&ScalarValue::try_from_array(array, 0)?, of.is_some(), &intake);
+            }
             let array = cast_with_options(array, wanted, &options)?;
             Ok(ScalarValue::try_from_array(&array, 0)?)
         };
@@ -227,4 +236,32 @@ fn arrow_type(sql_type: &ast::DataType) -> Result<DataType> {
         Sql::Timestamp(..) => model::schema::time_type(),
         other => return Err(Error::unsupported(format!("parameter of type {other}"))),
     })
+}
+
+/// Makes an argument an instant, or a wall time: what has no zone is meant in the session's.
+fn instant(value: &ScalarValue, zoned: bool, intake: &Intake) -> Result<ScalarValue> {
+    const SECOND_NS: i64 = 1_000_000_000;
+    let zone = zoned.then(|| TIME_ZONE.into());
+    let wall = |ns: i64| intake.zone.instant(&DateTime::from_timestamp_nanos(ns).naive_utc());
+    let shown = |ns: i64| ns.checked_add(i64::from(intake.zone.offset_at(ns)) * SECOND_NS);
+    let ns = match value {
+        value if value.is_null() => return Ok(ScalarValue::TimestampNanosecond(None, zone)),
+        ScalarValue::Utf8(Some(text)) if zoned => parse_instant(text, &intake.zone, intake.now_ns),
+        ScalarValue::Utf8(Some(text)) => parse_wall(text, &intake.zone, intake.now_ns),
+        ScalarValue::TimestampNanosecond(Some(ns), Some(_)) if zoned => Some(*ns),
+        ScalarValue::TimestampNanosecond(Some(ns), Some(_)) => shown(*ns),
+        ScalarValue::TimestampNanosecond(Some(ns), None) if zoned => wall(*ns),
+        ScalarValue::TimestampNanosecond(Some(ns), None) => Some(*ns),
+        ScalarValue::Date32(Some(days)) => {
+            let ns = i64::from(*days) * 86_400 * SECOND_NS;
+            if zoned { wall(ns) } else { Some(ns) }
+        }
+        _ => None,
+    };
+    let ns = ns.ok_or_else(|| {
+        let message =
+            format!("invalid input syntax for type timestamp with time zone: \"{value}\"");
+        Error::new("22007", message)
+    })?;
+    Ok(ScalarValue::TimestampNanosecond(Some(ns), zone))
 }

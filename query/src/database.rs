@@ -209,6 +209,7 @@ fn template(config: &DatabaseConfig) -> Result<SessionState> {
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(SessionStateDefaults::default_table_functions())
         .with_type_planner(Arc::new(crate::types::PgTypes))
+        .with_analyzer_rule(Arc::new(crate::empty_subqueries::EmptySubqueries))
         .with_analyzer_rule(Arc::new(crate::zones::Instants))
         .with_analyzer_rule(Arc::new(crate::exact_numbers::ExactNumbers))
         .with_analyzer_rule(Arc::new(crate::functions::windows::SlidingWindows))

@@ -68,6 +68,7 @@ pub(crate) fn scalar() -> Vec<Arc<ScalarUDF>> {
     all.extend(matches::scalar());
     all.push(Arc::new(crate::as_of::marker()));
     all.push(Arc::new(crate::zones::function()));
+    all.push(Arc::new(crate::zones::instant_of()));
     all
 }
 

@@ -193,7 +193,12 @@ fn fill_aggregate(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     if stride != slide {
         return Err(Error::unsupported("gap filling of windows that overlap").into());
     }
-    let bounds = match &time {
+    // In another zone than UTC the time is cast to what windows take.
+    let bare = match &time {
+        Expr::Cast(cast) if is_time(cast.field.data_type()) => cast.expr.as_ref(),
+        other => other,
+    };
+    let bounds = match bare {
         Expr::Column(column) => bounds(&aggregate.input, column),
         _ => Vec::new(),
     };

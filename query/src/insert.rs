@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use chrono::DateTime;
+
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, TimestampNanosecondArray, new_null_array,
 };
@@ -88,7 +90,17 @@ impl Session {
             check_width(row.content.len(), target)?;
             for (at, expression) in row.content.iter().enumerate() {
                 let Some(literal) = literal(expression, params)? else { return Ok(None) };
-                let pushed = builder.push(at, literal.cell());
+                let cell = match literal {
+                    Literal::Wall(ns) => {
+                        let wall = DateTime::from_timestamp_nanos(ns).naive_utc();
+                        let instant = target.intake.zone.instant(&wall);
+                        Cell::Time(
+                            instant.ok_or_else(|| Error::new("22008", "timestamp out of range"))?,
+                        )
+                    }
+                    ref other => other.cell(),
+                };
+                let pushed = builder.push(at, cell);
                 pushed.map_err(|error| in_column(error, &target.columns[at]))?;
             }
             for at in row.content.len()..target.columns.len() {
@@ -281,6 +293,8 @@ enum Literal<'a> {
     I64(i64),
     F64(f64),
     Time(i64),
+    /// What clocks show, nanoseconds since they showed the epoch.
+    Wall(i64),
 }
 
 impl Literal<'_> {
@@ -292,7 +306,7 @@ impl Literal<'_> {
             Self::Bool(value) => Cell::Bool(*value),
             Self::I64(value) => Cell::I64(*value),
             Self::F64(value) => Cell::F64(*value),
-            Self::Time(ns) => Cell::Time(*ns),
+            Self::Time(ns) | Self::Wall(ns) => Cell::Time(*ns),
         }
     }
 }
@@ -345,7 +359,9 @@ fn parameter<'a>(name: &str, params: &'a [ScalarValue]) -> Result<Literal<'a>> {
         ScalarValue::Int64(Some(value)) => Literal::I64(*value),
         ScalarValue::Float32(Some(value)) => Literal::F64(f64::from(*value)),
         ScalarValue::Float64(Some(value)) => Literal::F64(*value),
-        ScalarValue::TimestampNanosecond(Some(ns), _) => Literal::Time(*ns),
+        ScalarValue::TimestampNanosecond(Some(ns), Some(_)) => Literal::Time(*ns),
+        ScalarValue::TimestampNanosecond(Some(ns), None) => Literal::Wall(*ns),
+        ScalarValue::Date32(Some(days)) => Literal::Wall(i64::from(*days) * 86_400_000_000_000),
         other => Literal::Number(other.to_string().into()),
     })
 }

@@ -159,7 +159,7 @@ fn in_title_case(name: &str) -> String {
 }
 
 /// Reads a wall time: an offset that stands there is passed over, as PostgreSQL does.
-pub(crate) fn parse_wall(text: &str, zone: &Zone, now_ns: i64) -> Option<i64> {
+pub fn parse_wall(text: &str, zone: &Zone, now_ns: i64) -> Option<i64> {
     let text = text.trim();
     if let Some(found) = special(text, zone, now_ns) {
         return found.checked_add(i64::from(zone.offset_at(found)) * 1_000_000_000);

@@ -21,6 +21,7 @@
 //! | `write`    | rows front ends decoded themselves; schemas grow as these need               |
 //! | `insert`   | INSERT                                                                      |
 //! | `instants` | time zones, and instants as people write them                               |
+//! | `empty_subqueries` | a rule: a scalar subquery without a row is NULL                      |
 //! | `zones`    | a rule: texts become instants in the session's zone                         |
 //! | `change`   | DELETE, UPDATE, TRUNCATE                                                    |
 //! | `cursors`  | PREPARE and EXECUTE, DECLARE, FETCH and CLOSE                               |
@@ -49,6 +50,7 @@ mod copy;
 mod cursors;
 mod database;
 mod ddl;
+mod empty_subqueries;
 mod error;
 mod exact_numbers;
 mod extensions;
@@ -83,7 +85,7 @@ pub use copy::{CopyFormat, CopyIn, CopyOut, CopyRow};
 pub use database::{Database, DatabaseConfig};
 pub use datafusion::common::ScalarValue;
 pub use error::{Error, Result};
-pub use instants::{Zone, parse_instant};
+pub use instants::{Zone, parse_instant, parse_wall};
 pub use measures::{Measure, MeasureKind};
 pub use output::{Notice, Output};
 pub use planning::Prepared;

@@ -92,6 +92,7 @@ impl Session {
     ) -> Result<Prepared> {
         match statement {
             Statement::Query(query) => {
+                let declared = &counts_declared(&query, declared);
                 let query = self.with_types(*query, declared);
                 let planned = self.plan_with_parameters(&query, declared).await?;
                 let columns = renamed(&self.coerced(&planned)?, &names(&query));
@@ -527,7 +528,7 @@ fn tell_apart(statement: &mut ast::Statement) {
         let (name, is_cast) = match item {
             ast::SelectItem::UnnamedExpr(expression) => {
                 // What a wildcard gives may have that name already.
-                let is_cast = matches!(expression, ast::Expr::Cast { .. });
+                let is_cast = has_cast(expression);
                 (expression.to_string(), is_cast || beside_wildcard)
             }
             ast::SelectItem::ExprWithAlias { alias, .. } => (fold(alias), false),
@@ -545,6 +546,55 @@ fn tell_apart(statement: &mut ast::Statement) {
             *item = ast::SelectItem::ExprWithAlias { expr, alias: fresh };
         }
     }
+}
+
+/// Returns whether a type is written out in an expression: the planner leaves it out of the name.
+fn has_cast(expression: &ast::Expr) -> bool {
+    ast::visit_expressions(expression, |expr| match expr {
+        ast::Expr::Cast { .. } | ast::Expr::TypedString(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    })
+    .is_break()
+}
+
+/// Declares the parameters of LIMIT, OFFSET and FETCH whole numbers, where the client does not say.
+fn counts_declared(query: &DfStatement, declared: &[Option<DataType>]) -> Vec<Option<DataType>> {
+    struct Counts(BTreeSet<usize>);
+    impl Counts {
+        fn note(&mut self, expression: Option<&ast::Expr>) {
+            if let Some(ast::Expr::Value(value)) = expression
+                && let ast::Value::Placeholder(name) = &value.value
+            {
+                self.0.extend(placeholder(name));
+            }
+        }
+    }
+    impl ast::Visitor for Counts {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+            if let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
+                self.note(limit.as_ref());
+                self.note(offset.as_ref().map(|offset| &offset.value));
+            }
+            self.note(query.fetch.as_ref().and_then(|fetch| fetch.quantity.as_ref()));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut declared = declared.to_vec();
+    let DfStatement::Statement(statement) = query else { return declared };
+    let mut counts = Counts(BTreeSet::new());
+    let walked = ast::Visit::visit(statement, &mut counts);
+    debug_assert!(walked.is_continue());
+    for number in counts.0 {
+        if declared.len() < number {
+            declared.resize(number, None);
+        }
+        if let Some(wanted) = declared.get_mut(number - 1) {
+            wanted.get_or_insert(DataType::Int64);
+        }
+    }
+    declared
 }
 
 struct Typed<'a> {

@@ -255,24 +255,19 @@ impl Session {
                 self.settings.lock().reset();
                 Ok(Output::Done("DISCARD ALL"))
             }
-            Statement::Set(name, value) => {
-                self.set(name, value.as_deref())?;
-                Ok(Output::Done(if value.is_some() { "SET" } else { "RESET" }))
-            }
-            Statement::ResetAll => {
-                self.settings.lock().reset();
-                Ok(Output::Done("RESET"))
+            Statement::Set(..) | Statement::SetLocal(..) | Statement::ResetAll => {
+                self.change_setting(statement)
             }
             Statement::Begin(tag) => {
                 self.begin_block();
                 Ok(Output::Begin(tag))
             }
             Statement::Commit => {
-                self.end_block();
+                self.end_block(true);
                 Ok(Output::End("COMMIT"))
             }
             Statement::Rollback => {
-                if self.end_block() {
+                if self.end_block(false) {
                     let message = "what was written is kept: each statement commits by itself";
                     self.notice(Notice::warning("25000", message));
                 }
@@ -312,11 +307,39 @@ impl Session {
         if self.in_block.swap(true, Ordering::AcqRel) {
             let message = "there is already a transaction in progress";
             self.notice(Notice::warning("25001", message));
+        } else {
+            self.settings.lock().begin_block();
         }
     }
 
+    /// Runs SET, SET LOCAL, RESET.
+    fn change_setting(&self, statement: &Statement) -> Result<Output> {
+        match statement {
+            Statement::Set(name, value) => {
+                self.set(name, value.as_deref())?;
+                return Ok(Output::Done(if value.is_some() { "SET" } else { "RESET" }));
+            }
+            Statement::SetLocal(name, value) => {
+                self.set_local(name, value.as_deref())?;
+                return Ok(Output::Done("SET"));
+            }
+            _ => self.settings.lock().reset(),
+        }
+        Ok(Output::Done("RESET"))
+    }
+
+    fn set_local(&self, name: &str, value: Option<&str>) -> Result<()> {
+        if self.is_in_block() {
+            return self.settings.lock().set_local(name, value);
+        }
+        let message = "SET LOCAL can only be used in transaction blocks";
+        self.notice(Notice::warning("25P01", message));
+        Ok(())
+    }
+
     /// Ends a block of statements. Returns whether something was written in it.
-    fn end_block(&self) -> bool {
+    fn end_block(&self, keep: bool) -> bool {
+        self.settings.lock().end_block(keep);
         if !self.in_block.swap(false, Ordering::AcqRel) {
             self.notice(Notice::warning("25P01", "there is no transaction in progress"));
         }

@@ -140,6 +140,16 @@ fn millis(value: &str) -> std::result::Result<String, String> {
 pub(crate) struct Settings {
     changed: BTreeMap<&'static str, String>,
     reports: Vec<(&'static str, String)>,
+    /// What was set when the block of statements began, and what holds after it.
+    block: Option<Block>,
+}
+
+/// Settings around a block of statements.
+#[derive(Clone, Debug)]
+struct Block {
+    before: BTreeMap<&'static str, String>,
+    /// What was set for the block alone: the values before.
+    local: BTreeMap<&'static str, Option<String>>,
 }
 
 fn known(name: &str) -> Result<&'static Known> {
@@ -186,6 +196,44 @@ impl Settings {
         let report = known.reported.map(|reported| (reported, self.value(known).to_owned()));
         self.reports.extend(report);
         Ok(())
+    }
+
+    /// Notes what is set, as a block of statements begins.
+    pub(crate) fn begin_block(&mut self) {
+        let before = self.changed.clone();
+        self.block = Some(Block { before, local: BTreeMap::new() });
+    }
+
+    /// Changes a setting until the block ends.
+    pub(crate) fn set_local(&mut self, name: &str, value: Option<&str>) -> Result<()> {
+        let known = known(name)?;
+        let before = self.changed.get(known.name).cloned();
+        self.set(name, value)?;
+        if let Some(block) = &mut self.block {
+            block.local.entry(known.name).or_insert(before);
+        }
+        Ok(())
+    }
+
+    /// Ends a block: what was set for it alone is as before, all of it where it is not kept.
+    pub(crate) fn end_block(&mut self, keep: bool) {
+        let Some(Block { before, local }) = self.block.take() else { return };
+        let old = std::mem::take(&mut self.changed);
+        self.changed = if keep { old.clone() } else { before };
+        for (name, value) in local.into_iter().filter(|_| keep) {
+            match value {
+                Some(value) => drop(self.changed.insert(name, value)),
+                None => drop(self.changed.remove(name)),
+            }
+        }
+        for known in &KNOWN {
+            if let Some(reported) = known.reported
+                && old.get(known.name) != self.changed.get(known.name)
+            {
+                let value = self.value(known).to_owned();
+                self.reports.push((reported, value));
+            }
+        }
     }
 
     /// Returns the settings that changed since the last call and that clients follow.

@@ -47,6 +47,8 @@ pub enum Statement {
     Show(Show),
     /// Changes a setting; `None` is its default.
     Set(String, Option<String>),
+    /// Changes a setting until the end of the block of statements.
+    SetLocal(String, Option<String>),
     /// All settings to their defaults.
     ResetAll,
     /// BEGIN.

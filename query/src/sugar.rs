@@ -24,7 +24,7 @@ use crate::as_of::MATCH_FUNCTION;
 use crate::error::{Error, Result};
 use crate::functions::NS_OF_MINUTE;
 use crate::sql::{fold, template};
-use crate::zones::TIMEZONE;
+use crate::zones::{INSTANT_OF, TIMEZONE};
 
 /// Functions that make rows of a whole series.
 const REPAIRS: [&str; 3] = ["timestamp_repair", "value_fill", "value_repair"];
@@ -176,6 +176,7 @@ fn rename(function: &mut ast::Function) {
         ("every", 1) => "bool_and",
         ("clock_timestamp" | "statement_timestamp" | "transaction_timestamp", 0) => "now",
         ("gen_random_uuid", 0) => "uuid",
+        ("to_timestamp", 1) => INSTANT_OF,
         _ => return,
     };
     if renamed.ends_with("_value") {
@@ -305,7 +306,7 @@ fn repair(query: &mut ast::Query) -> Result<()> {
 }
 
 /// Makes a relation of a query.
-fn derived(subquery: ast::Query, name: &str) -> ast::TableWithJoins {
+pub(crate) fn derived(subquery: ast::Query, name: &str) -> ast::TableWithJoins {
     ast::TableWithJoins {
         relation: ast::TableFactor::Derived {
             lateral: false,
@@ -407,23 +408,37 @@ fn fetch(query: &mut ast::Query) -> Result<()> {
 fn exists_in_list(query: &mut ast::Query) {
     let ast::SetExpr::Select(select) = query.body.as_mut() else { return };
     for (at, item) in select.projection.iter_mut().enumerate() {
-        let Some(ast::Expr::Exists { subquery, negated }) = expression_mut(item) else { continue };
-        let negated = *negated;
-        let counted = counted(subquery);
-        let (low, op) =
-            (number(0), if negated { ast::BinaryOperator::Eq } else { ast::BinaryOperator::Gt });
-        let compared = ast::Expr::BinaryOp {
-            left: Box::new(ast::Expr::Subquery(Box::new(counted))),
-            op,
-            right: Box::new(low),
-        };
-        let alias = ast::Ident::with_quote('"', format!("?exists {at}?"));
-        *item = match std::mem::replace(item, ast::SelectItem::UnnamedExpr(number(0))) {
-            ast::SelectItem::ExprWithAlias { alias, .. } => {
-                ast::SelectItem::ExprWithAlias { expr: compared, alias }
-            }
-            _ => ast::SelectItem::ExprWithAlias { expr: compared, alias },
-        };
+        let Some(expr) = expression_mut(item) else { continue };
+        let walked = expr.visit(&mut Counting);
+        debug_assert!(walked.is_continue());
+        if let ast::SelectItem::UnnamedExpr(expr @ ast::Expr::BinaryOp { .. }) = item
+            && is_counted(expr)
+        {
+            let null = ast::Expr::Value(ast::Value::Null.with_empty_span());
+            let expr = std::mem::replace(expr, null);
+            let alias = ast::Ident::with_quote('"', format!("?exists {at}?"));
+            *item = ast::SelectItem::ExprWithAlias { expr, alias };
+        }
+    }
+}
+
+/// Returns whether an expression is what [`Counting`] makes of EXISTS.
+fn is_counted(expr: &ast::Expr) -> bool {
+    matches!(expr, ast::Expr::BinaryOp { left, .. } if matches!(**left, ast::Expr::Subquery(_)))
+}
+
+struct Counting;
+
+impl VisitorMut for Counting {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
+        if let ast::Expr::Exists { subquery, negated } = expr {
+            let op = if *negated { ast::BinaryOperator::Eq } else { ast::BinaryOperator::Gt };
+            let left = Box::new(ast::Expr::Subquery(Box::new(counted(subquery))));
+            *expr = ast::Expr::BinaryOp { left, op, right: Box::new(number(0)) };
+        }
+        ControlFlow::Continue(())
     }
 }
 

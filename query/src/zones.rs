@@ -10,7 +10,9 @@ use std::sync::Arc;
 use chrono::DateTime;
 use datafusion::arrow::array::{ArrayRef, AsArray, TimestampNanosecondArray};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, TimeUnit, TimestampNanosecondType};
+use datafusion::arrow::datatypes::{
+    DataType, Float64Type, Int64Type, TimeUnit, TimestampNanosecondType,
+};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
@@ -29,6 +31,8 @@ use crate::error::Error;
 use crate::functions::{no_such_call, scalar_if, time_type};
 use crate::instants::{Zone, parse_instant, parse_wall};
 
+/// What `to_timestamp` of one argument is: seconds since the epoch, or a text.
+pub(crate) const INSTANT_OF: &str = "instant_of_time";
 /// What `AT TIME ZONE` is.
 pub(crate) const TIMEZONE: &str = "timezone";
 
@@ -142,6 +146,74 @@ fn by_the_clock(expr: Expr, zone: &Zone, schema: &DFSchema) -> Result<Transforme
             Ok(Transformed::yes(Expr::Cast(Cast::new(Box::new(expr), zoned()))))
         }
         other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Returns the function of [`INSTANT_OF`].
+pub(crate) fn instant_of() -> ScalarUDF {
+    let signature = Signature::user_defined(Volatility::Immutable);
+    ScalarUDF::from(InstantOf { signature })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct InstantOf {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for InstantOf {
+    fn name(&self) -> &'static str {
+        INSTANT_OF
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
+        match found {
+            [DataType::Int64 | DataType::Utf8] => Ok(found.to_vec()),
+            [one] if one.is_integer() => Ok(vec![DataType::Int64]),
+            [one] if one.is_numeric() || *one == DataType::Null => Ok(vec![DataType::Float64]),
+            [DataType::Timestamp(..) | DataType::Date32] => Ok(vec![time_type()]),
+            found => no_such_call("to_timestamp", found, "(seconds)"),
+        }
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(time_type())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let out_of_range = || Error::new("22008", "timestamp out of range");
+        let array = &arrays[0];
+        let whole = |seconds: i64| seconds.checked_mul(1_000_000_000).ok_or_else(out_of_range);
+        let part = |seconds: f64| {
+            let ns = (seconds * 1e6).round() * 1e3;
+            (ns.abs() < i64::MAX as f64).then_some(ns as i64).ok_or_else(out_of_range)
+        };
+        let text = |text: &str| {
+            parse_instant(text, &Zone::default(), 0).ok_or_else(|| {
+                Error::new("22007", format!("Error parsing timestamp from '{text}'"))
+            })
+        };
+        let read: crate::error::Result<TimestampNanosecondArray> = match array.data_type() {
+            DataType::Int64 => array
+                .as_primitive::<Int64Type>()
+                .iter()
+                .map(|one| one.map(whole).transpose())
+                .collect(),
+            DataType::Float64 => {
+                let numbers = array.as_primitive::<Float64Type>().iter();
+                numbers.map(|one| one.map(part).transpose()).collect()
+            }
+            DataType::Utf8 => {
+                array.as_string::<i32>().iter().map(|one| one.map(text).transpose()).collect()
+            }
+            _ => Ok(array.as_primitive::<TimestampNanosecondType>().clone()),
+        };
+        let times = Arc::new(read?.with_timezone(TIME_ZONE)) as ArrayRef;
+        scalar_if(&args.args, times)
     }
 }
 

@@ -93,7 +93,12 @@ pub(crate) fn mend(arguments: &Repair) -> Result<(), String> {
     let rows =
         repairs.iter().map(|one| told(&one.damage, Some(one.action.name()))).collect::<Vec<_>>();
     print(&Table { columns: vec!["file", "offset", "reason", "action"], rows }, arguments.format);
-    Ok(())
+    match repairs.iter().filter(|one| one.action == repair::Action::Left).count() {
+        0 => Ok(()),
+        left => {
+            Err(format!("{left} damaged files are left as they are: see docs/operations/files.md"))
+        }
+    }
 }
 
 /// Takes the data directory that a folder lies in for this process alone, as a server does.

@@ -342,12 +342,17 @@ fn setting(set: ast::Set) -> Parsed<Statement> {
     };
     let value = |text: String| (!text.eq_ignore_ascii_case("default")).then_some(text);
     Ok(match set {
-        ast::Set::SingleAssignment { variable, values, .. } => {
+        ast::Set::SingleAssignment { scope, variable, values, .. } => {
             let all: Vec<String> = values.iter().map(text).collect();
-            Statement::Set(variable.to_string().to_lowercase(), value(all.join(", ")))
+            let (name, value) = (variable.to_string().to_lowercase(), value(all.join(", ")));
+            match scope {
+                Some(ast::ContextModifier::Local) => Statement::SetLocal(name, value),
+                _ => Statement::Set(name, value),
+            }
         }
-        ast::Set::SetTimeZone { value: zone, .. } => {
-            Statement::Set("timezone".to_owned(), value(text(&zone)))
+        ast::Set::SetTimeZone { local, value: zone } => {
+            let (name, value) = ("timezone".to_owned(), value(text(&zone)));
+            if local { Statement::SetLocal(name, value) } else { Statement::Set(name, value) }
         }
         ast::Set::SetNames { charset_name, .. } => {
             Statement::Set("client_encoding".to_owned(), Some(charset_name.value))
