@@ -281,9 +281,18 @@ impl Group {
     pub async fn snapshot(&self, purge: Purge) -> Result<()> {
         let wanted = self.raft.metrics().borrow().last_applied;
         let fatal = |error: openraft::error::Fatal<u64>| Error::Stopped(error.to_string());
-        self.raft.trigger().snapshot().await.map_err(fatal)?;
-        let covered =
-            self.wait(move |metrics| metrics.snapshot >= wanted, PATIENCE).await?.snapshot;
+        let mut seen = self.raft.metrics().borrow().snapshot;
+        let covered = loop {
+            // One that is being made already, which covers less, is not made anew: it is asked for again.
+            self.raft.trigger().snapshot().await.map_err(fatal)?;
+            let made =
+                move |metrics: &Metrics| metrics.snapshot >= wanted || metrics.snapshot > seen;
+            let snapshot = self.wait(made, PATIENCE).await?.snapshot;
+            if snapshot >= wanted {
+                break snapshot;
+            }
+            seen = snapshot;
+        };
         let Some(covered) = covered.index() else { return Ok(()) };
         let before = self.covered_before.lock().replace(covered);
         let upto = match purge {

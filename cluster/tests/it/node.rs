@@ -187,6 +187,27 @@ async fn writers_wait_for_memory_and_all_rows_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_that_is_asked_for_amid_another_covers_what_came_between() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::start(folder.path()).await;
+    let (database, cluster) = (node.database(), node.cluster());
+    let rows = |round: i64| -> Vec<(u32, i64, i64)> {
+        (0..1_000_i64).map(|n| (n as u32 % 9, round * 1_000 + n, n)).collect()
+    };
+    for round in 0..30_i64 {
+        node.write(&rows(2 * round)).await;
+        let first = tokio::spawn({
+            let cluster = Arc::clone(&cluster);
+            async move { cluster.compact(database, None).await }
+        });
+        node.write(&rows(2 * round + 1)).await;
+        cluster.compact(database, None).await.unwrap();
+        first.await.unwrap().unwrap();
+    }
+    assert_eq!(node.rows().await.len(), 60_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_database_leaves_no_file_and_no_log_entry() {
     let folder = tempfile::tempdir().unwrap();
     let node = TestNode::start(folder.path()).await;
