@@ -14,6 +14,8 @@
 //! | `change`      | deletes and updates, under a lock                                       |
 //! | `read`        | the scans that a query needs                                            |
 //! | `compaction`  | compactions, one at a time                                              |
+//! | `measures`    | what can be measured of this node's data                                |
+//! | `own_files`   | small files of a node, replaced whole                                   |
 //! | `upkeep`      | flushes, expiry, removal of what was dropped                            |
 //!
 //! Invariant: it knows no SQL, and nothing above it knows where a row lies.
@@ -22,7 +24,9 @@ mod change;
 mod compaction;
 mod error;
 mod leader;
+mod measures;
 mod members;
+mod own_files;
 mod peers;
 mod read;
 mod remote_scan;
@@ -51,6 +55,7 @@ use tskv::{MemcacheGauge, SeriesCache};
 pub use change::ChangeLock;
 pub use compaction::VnodeFiles;
 pub use error::{Error, Result};
+pub use measures::{GroupTotals, StorageMemory};
 pub use members::ReplicaChecksum;
 pub use peers::GroupReport;
 use peers::{Peers, ROWS};
@@ -116,11 +121,6 @@ impl Cluster {
     /// Returns this node.
     pub fn node(&self) -> NodeId {
         self.config.node
-    }
-
-    /// Returns what this node's log has done since it was opened.
-    pub fn wal_totals(&self) -> WalTotals {
-        self.wal.totals()
     }
 }
 

@@ -72,6 +72,11 @@ impl Held {
 }
 
 impl Bodies {
+    /// Returns the bytes of the budget that are taken.
+    pub(crate) fn held_bytes(&self) -> usize {
+        HELD_BYTES_MAX - self.free.available_permits() * PERMIT_BYTES
+    }
+
     /// Reads a body as it comes.
     ///
     /// # Errors

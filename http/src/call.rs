@@ -10,6 +10,7 @@ use query::Session;
 use crate::auth::Parameters;
 use crate::body::{Held, unpacked};
 use crate::failure::Failure;
+use crate::route::Route;
 use crate::server::{PeerAddr, Shared};
 
 /// A request of somebody who proved who they are, wholly read.
@@ -37,7 +38,10 @@ impl FromRequest<Arc<Shared>> for Call {
             .map_err(|error| Failure::bad_request(error.body_text()))?;
         let session = shared.doorkeeper.enter(&head.headers, &parameters, peer.0).await?;
         let (packed, held) = shared.bodies.read(body).await?;
-        shared.metrics.bytes_in(head.uri.path(), packed.len());
+        if let Some(route) = head.extensions.get::<Route>() {
+            shared.metrics.bytes_in(route.path, packed.len());
+            route.asked(&session, packed.len());
+        }
         let (body, held) = unpacked(&head.headers, packed, held).await?;
         let (shared, headers) = (Arc::clone(shared), head.headers);
         Ok(Self { shared, session, peer, parameters, headers, body, _held: held })

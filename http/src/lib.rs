@@ -18,6 +18,7 @@
 //! | `telnet`  | OpenTSDB's lines on a port of their own                               |
 //! | `metrics` | what was done, counted; `/metrics`                                    |
 //! | `profile` | where time goes: `/debug/pprof/profile`                               |
+//! | `route`   | the route of a request, and what it moves, counted                    |
 //! | `sql`     | the SQL route                                                         |
 //! | `rows`    | batches in the form a reader asks for                                 |
 //! | `text`    | batches as CSV, TSV, JSON, NDJSON, a table                            |
@@ -36,6 +37,7 @@ mod pack;
 mod profile;
 mod prometheus;
 mod request_id;
+mod route;
 mod rows;
 mod samples;
 mod server;

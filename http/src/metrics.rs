@@ -2,12 +2,13 @@
 //! itself, as text for Prometheus (OpenMetrics 1.0).
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
-use axum::extract::{Request, State};
+use crate::call::Call;
+use crate::failure::Failure;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -16,10 +17,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use query::{Measure, MeasureKind};
-use tokio::time::Instant;
-
-use crate::call::Call;
-use crate::failure::Failure;
 
 /// Every name begins with it.
 const PREFIX: &str = "cnosdb";
@@ -33,25 +30,31 @@ type Counters = Family<Labels, Counter<f64, AtomicU64>>;
 /// Counters of the front end.
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    /// The paths that are told apart.
-    paths: Arc<[&'static str]>,
     requests: Family<Labels, Counter>,
     seconds: Family<Labels, Histogram>,
     bytes: Family<Labels, Counter>,
     rows: Family<Labels, Counter>,
 }
 
-impl Metrics {
-    /// Makes counters of some paths; all others are one.
-    pub(crate) fn of(paths: Arc<[&'static str]>) -> Self {
+impl Default for Metrics {
+    fn default() -> Self {
         let histogram = || Histogram::new(exponential_buckets(0.001, 2.0, BUCKETS));
         Self {
-            paths,
             requests: Family::default(),
             seconds: Family::new_with_constructor(histogram),
             bytes: Family::default(),
             rows: Family::default(),
         }
+    }
+}
+
+impl Metrics {
+    /// Counts a request that was answered.
+    pub(crate) fn answered(&self, path: &'static str, status: StatusCode, took: Duration) {
+        let labels = vec![("path", path.to_owned()), ("status", status.as_u16().to_string())];
+        self.requests.get_or_create(&labels).inc();
+        let labels = vec![("path", path.to_owned())];
+        self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// Counts rows that were stored.
@@ -99,31 +102,12 @@ impl Metrics {
     }
 }
 
-/// Counts a request; paths that are no route are one.
-pub(crate) async fn count(
-    State(metrics): State<Metrics>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let path = request.uri().path().to_owned();
-    let begun = Instant::now();
-    let response = next.run(request).await;
-    let status = response.status();
-    // Only what is a route is a label: whoever asks must not make numbers without end.
-    let path = metrics.paths.iter().find(|known| **known == path).map_or("other", |known| *known);
-    let path = path.to_owned();
-    let labels = vec![("path", path.clone()), ("status", status.as_u16().to_string())];
-    metrics.requests.get_or_create(&labels).inc();
-    let labels = vec![("path", path)];
-    metrics.seconds.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
-    response
-}
-
 /// Answers a scrape, of administrators alone: the numbers name tenants.
 pub(crate) async fn scrape(call: Call) -> Result<Response, Failure> {
     call.session.check_watches()?;
     let shared = &call.shared;
     let mut measures = measures_of_process();
+    measures.push(Measure::memory("http_bodies", shared.bodies.held_bytes() as f64));
     measures.extend(shared.database.measures().await);
     let text = shared.metrics.text(measures);
     let text = text.map_err(|_| Failure::bad_request("the numbers could not be written"))?;

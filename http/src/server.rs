@@ -23,8 +23,9 @@ use tower::ServiceExt;
 use crate::auth::Doorkeeper;
 use crate::body::Bodies;
 use crate::metrics::Metrics;
+use crate::route::{Purpose, Routes};
 use crate::sockets::{Port, accept};
-use crate::{metrics, opentsdb, pack, profile, prometheus, request_id, sql, write};
+use crate::{metrics, opentsdb, pack, profile, prometheus, request_id, route, sql, write};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
@@ -54,23 +55,24 @@ pub(crate) struct Shared {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerAddr(pub(crate) SocketAddr);
 
-/// Returns all paths that are served, and by what.
-fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
+/// Returns all paths that are served, what for, and by what.
+fn routes() -> Vec<(&'static str, Purpose, MethodRouter<Arc<Shared>>)> {
+    use Purpose::{Query, Watch, Write};
     vec![
-        ("/api/v1/write", post(write::write)),
-        ("/write", post(write::influx_write)),
-        ("/api/v2/write", post(write::influx_write)),
-        ("/api/v1/prom/write", post(prometheus::write)),
-        ("/api/v1/prom/read", post(prometheus::read)),
-        ("/api/v1/opentsdb/write", post(opentsdb::lines)),
-        ("/api/v1/opentsdb/put", post(opentsdb::put)),
-        ("/api/put", post(opentsdb::put)),
-        ("/api/version", get(opentsdb::version)),
-        ("/api/v1/sql", post(sql::run)),
-        ("/metrics", get(metrics::scrape)),
-        ("/debug/pprof/profile", get(profile::cpu)),
-        ("/api/v1/ping", get(sql::ping)),
-        ("/ping", get(sql::influx_ping)),
+        ("/api/v1/write", Write, post(write::write)),
+        ("/write", Write, post(write::influx_write)),
+        ("/api/v2/write", Write, post(write::influx_write)),
+        ("/api/v1/prom/write", Write, post(prometheus::write)),
+        ("/api/v1/prom/read", Query, post(prometheus::read)),
+        ("/api/v1/opentsdb/write", Write, post(opentsdb::lines)),
+        ("/api/v1/opentsdb/put", Write, post(opentsdb::put)),
+        ("/api/put", Write, post(opentsdb::put)),
+        ("/api/version", Watch, get(opentsdb::version)),
+        ("/api/v1/sql", Query, post(sql::run)),
+        ("/metrics", Watch, get(metrics::scrape)),
+        ("/debug/pprof/profile", Watch, get(profile::cpu)),
+        ("/api/v1/ping", Watch, get(sql::ping)),
+        ("/ping", Watch, get(sql::influx_ping)),
     ]
 }
 
@@ -81,14 +83,15 @@ impl HttpServer {
     /// Serves clients of `listener` until it is closed.
     pub fn start(listener: TcpListener, database: Arc<Database>, config: HttpConfig) -> Self {
         let routes = routes();
-        let metrics = Metrics::of(routes.iter().map(|(path, _)| *path).collect());
+        let known = routes.iter().map(|(path, purpose, _)| (*path, *purpose)).collect();
+        let metrics = Metrics::default();
         let doorkeeper = Doorkeeper::new(Arc::clone(&database));
-        let (counts, bodies) = (metrics.clone(), Bodies::default());
+        let (counted, bodies) = (Routes { known, metrics: metrics.clone() }, Bodies::default());
         let routes = routes
             .into_iter()
-            .fold(Router::new(), |all, (path, route)| all.route(path, route))
+            .fold(Router::new(), |all, (path, _, route)| all.route(path, route))
             .layer(from_fn(pack::answers))
-            .layer(from_fn_with_state(counts, metrics::count))
+            .layer(from_fn_with_state(counted, route::count))
             .layer(from_fn(request_id::name))
             .with_state(Arc::new(Shared { doorkeeper, database, metrics, bodies }));
         Self(Port::open(|stop| serve(listener, routes, config, stop)))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::NodeId;
+use replication::GroupStatus;
 use replication::transport::{CallError, Transport};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -112,6 +113,12 @@ impl MetaClient {
             Ok(other) => Err(Error::Unavailable(format!("{other:?}"))),
             Err(error) => Err(Error::Unavailable(error)),
         }
+    }
+
+    /// Returns what the member of this process knows of its group, and the bytes of memory its store
+    /// takes; `None` where this process only follows.
+    pub fn member(&self) -> Option<(GroupStatus, u64)> {
+        self.here.as_ref().map(|here| here.watched())
     }
 
     /// Asks the member of this process, else those of others, one after another.

@@ -69,6 +69,11 @@ impl MetaMachine {
         self.catalog.subscribe()
     }
 
+    /// Returns the bytes of memory that the store takes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.store.memory_bytes()
+    }
+
     fn apply_all(&self, raft_state: &[u8], commands: &[Bytes]) -> io::Result<Vec<Bytes>> {
         let _guard = self.applying.lock();
         let mut catalog = Catalog::clone(&self.catalog.borrow());

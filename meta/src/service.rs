@@ -9,8 +9,8 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt};
 use model::NodeId;
 use parking_lot::Mutex;
-use replication::Group;
 use replication::transport::{Answers, CallError, Service, Transport};
+use replication::{Group, GroupStatus};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
@@ -140,6 +140,12 @@ impl MetaService {
     }
 
     /// Answers a request, here or where the leader is.
+    /// Returns what the member knows of its group, and the bytes of memory its store takes.
+    pub(crate) fn watched(&self) -> (GroupStatus, u64) {
+        let bytes = self.machine.upgrade().map_or(0, |machine| machine.memory_bytes());
+        (self.group.status(), bytes)
+    }
+
     pub(crate) async fn answer(&self, request: Request) -> Response {
         if self.leads() || matches!(request, Request::Rows) {
             return self.answer_here(request).await;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use replication::{Completion, LogStore};
+use rocksdb::properties::{BLOCK_CACHE_USAGE, CUR_SIZE_ALL_MEM_TABLES, ESTIMATE_TABLE_READERS_MEM};
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, Direction, IteratorMode, Options, WriteBatch,
     WriteOptions,
@@ -73,6 +74,16 @@ impl MetaStore {
             }
         }
         Ok(store)
+    }
+
+    /// Returns the bytes of memory of blocks, indexes and what is not in a file yet.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let of = |name: &str, what| {
+            self.db.property_int_value_cf(self.family(name), what).ok().flatten().unwrap_or(0)
+        };
+        // The families share one cache of blocks.
+        let each = |name| of(name, CUR_SIZE_ALL_MEM_TABLES) + of(name, ESTIMATE_TABLE_READERS_MEM);
+        [LOG, STATE, ROWS].into_iter().map(each).sum::<u64>() + of(ROWS, BLOCK_CACHE_USAGE)
     }
 
     fn family(&self, name: &str) -> &ColumnFamily {

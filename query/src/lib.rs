@@ -92,4 +92,5 @@ pub use planning::Prepared;
 pub use scram::{Remembered, Verifier, make_verifier};
 pub use session::{CancelHandle, Session};
 pub use sql::{Statement, parse};
+pub use usage::{RouteUsage, UsageKeeper};
 pub use write::RowBatch;

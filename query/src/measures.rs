@@ -42,6 +42,11 @@ impl Measure {
         Self { kind: MeasureKind::Counter, name, help, labels: Vec::new(), value }
     }
 
+    /// Bytes of memory, and who takes them.
+    pub fn memory(consumer: &str, bytes: f64) -> Self {
+        Self::gauge("memory_bytes", "Memory by who takes it", bytes).with("consumer", consumer)
+    }
+
     /// Adds what tells it from others of its name.
     #[must_use]
     pub fn with(mut self, label: &'static str, value: &str) -> Self {
@@ -98,12 +103,20 @@ impl Database {
                 "Statements that run now",
                 self.running().count() as f64,
             ),
-            Measure::gauge(
-                "query_memory_bytes",
-                "Memory that queries hold",
-                pool.reserved() as f64,
-            ),
         ];
+        let storage = self.cluster().storage_memory();
+        measures.extend(
+            [
+                ("queries", pool.reserved()),
+                ("memcache", storage.memcache),
+                ("log_tail", storage.log_tail),
+                ("series_cache", storage.series_cache),
+            ]
+            .map(|(consumer, bytes)| Measure::memory(consumer, bytes as f64)),
+        );
+        measures.extend(self.catalog_measures());
+        measures.extend(self.cache_measures());
+        measures.extend(self.group_measures().await);
         for (kind, ended) in self.running().ended() {
             let (count, seconds) = (ended.count as f64, ended.seconds);
             measures.extend(
@@ -116,6 +129,69 @@ impl Database {
         }
         measures.extend(self.wal_measures());
         measures.extend(self.vnode_measures().await);
+        measures
+    }
+
+    /// Measures this node's part in the catalog, where it has one.
+    fn catalog_measures(&self) -> Vec<Measure> {
+        let Some((status, bytes)) = self.meta().member() else { return Vec::new() };
+        let leads = status.leader.is_some_and(|(_, node)| node == self.cluster().node());
+        let of = |name, help, value| Measure::gauge(name, help, value);
+        vec![
+            Measure::memory("catalog", bytes as f64),
+            of("meta_leads", "Whether this node leads the catalog", f64::from(u8::from(leads))),
+            of("meta_term", "The term of the catalog's group", status.term as f64),
+            of(
+                "meta_unapplied_entries",
+                "Entries of the catalog's log not applied here",
+                status.unapplied() as f64,
+            ),
+            of(
+                "meta_behind_entries",
+                "Entries that the slowest member lacks, as the leader knows",
+                if leads { status.behind() as f64 } else { 0.0 },
+            ),
+        ]
+    }
+
+    fn cache_measures(&self) -> [Measure; 3] {
+        let totals = self.cluster().series_cache_totals();
+        [
+            Measure::gauge("cache_keys", "What a cache holds", totals.keys as f64),
+            Measure::counter("cache_hits", "Questions a cache answered", totals.hits as f64),
+            Measure::counter("cache_misses", "Questions it did not", totals.misses as f64),
+        ]
+        .map(|measure| measure.with("cache", "series"))
+    }
+
+    async fn group_measures(&self) -> Vec<Measure> {
+        let catalog = self.catalog();
+        let mut measures = Vec::new();
+        for (database, totals) in self.cluster().group_totals().await {
+            let Some(database) = catalog.database_by_id(database) else { continue };
+            let tenant = catalog.tenant_by_id(database.tenant).map_or("", |tenant| &tenant.name);
+            let labeled =
+                |measure: Measure| measure.with("tenant", tenant).with("database", &database.name);
+            let roles = [
+                ("leader", totals.led),
+                ("follower", totals.followed),
+                ("leaderless", totals.leaderless),
+            ];
+            measures.extend(roles.map(|(role, count)| {
+                let help = "Raft groups open on this node, by its part in them";
+                labeled(Measure::gauge("raft_groups", help, count as f64)).with("role", role)
+            }));
+            let of = |name, help, value: u64| labeled(Measure::gauge(name, help, value as f64));
+            measures.extend([
+                of("raft_terms", "Terms of the groups added up: elections", totals.terms),
+                of("raft_unapplied_entries", "Entries not applied here", totals.unapplied),
+                of(
+                    "raft_behind_entries",
+                    "Entries that the slowest members of groups led here lack",
+                    totals.behind,
+                ),
+            ]);
+        }
         measures
     }
 

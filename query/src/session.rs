@@ -26,7 +26,7 @@ use crate::output::{Notice, Output};
 use crate::running::Running;
 use crate::settings::Settings;
 use crate::sql::{Definition, Statement, UserAction};
-use crate::usage::{Counted, Counters, UsageKey};
+use crate::usage::{Counted, Counters, RouteUsage, UsageKey};
 
 /// A connected client.
 pub struct Session {
@@ -129,10 +129,19 @@ impl Session {
 
     /// Returns the counters of what this session uses of its database.
     pub(crate) fn usage(&self) -> Arc<Counters> {
+        self.counters(None)
+    }
+
+    /// Returns the counters of what this session uses over a route of HTTP.
+    pub fn route_usage(&self, route: &'static str) -> RouteUsage {
+        RouteUsage(self.counters(Some(route.into())))
+    }
+
+    fn counters(&self, route: Option<Arc<str>>) -> Arc<Counters> {
         let catalog = self.database.catalog();
         let Identity { tenant, user } = self.identity;
         let database = catalog.database(tenant, &self.database_name()).map(|one| one.id);
-        self.database.usage().of(UsageKey { tenant, database, user })
+        self.database.usage().of(UsageKey { tenant, database, user, route })
     }
 
     /// Returns the zone that instants are read and written in.

@@ -1,7 +1,9 @@
-//! What each tenant uses of this node: statements, rows and bytes, counted where they pass.
+//! What each tenant uses of this node: statements, requests, rows and bytes, counted where they pass.
 //!
-//! Counted since the start of the process, by database and user; `usage_schema` shows it, and limits on
-//! rates can be kept by it.
+//! Counted by database and user, and over HTTP by route besides; `usage_schema` shows it. The counters
+//! outlive the process: `kept` writes them down.
+
+mod kept;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,12 +12,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use model::{DatabaseId, TenantId, UserId};
 use parking_lot::RwLock;
 
+pub use kept::UsageKeeper;
+
 /// Who uses what: a database that is known by no id is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct UsageKey {
     pub(crate) tenant: TenantId,
     pub(crate) database: Option<DatabaseId>,
     pub(crate) user: UserId,
+    /// The route, of what is counted of HTTP.
+    pub(crate) route: Option<Arc<str>>,
 }
 
 /// What can be counted.
@@ -33,16 +39,54 @@ pub(crate) enum Counted {
     RowsOut,
     /// Bytes of these rows in memory.
     BytesOut,
+    /// Requests over HTTP that read.
+    HttpQueries,
+    /// Requests over HTTP that write.
+    HttpWrites,
+    /// Bytes of their bodies, as they came.
+    HttpBytesIn,
+    /// Bytes of the answers, as they went.
+    HttpBytesOut,
 }
 
-pub(crate) const COUNTED: [Counted; 6] = [
+pub(crate) const COUNTED: [Counted; 10] = [
     Counted::Queries,
     Counted::Writes,
     Counted::RowsIn,
     Counted::BytesIn,
     Counted::RowsOut,
     Counted::BytesOut,
+    Counted::HttpQueries,
+    Counted::HttpWrites,
+    Counted::HttpBytesIn,
+    Counted::HttpBytesOut,
 ];
+
+impl Counted {
+    /// Returns the name of its table in `usage_schema`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Queries => "coord_queries",
+            Self::Writes => "coord_writes",
+            Self::RowsIn => "coord_rows_in",
+            Self::BytesIn => "coord_data_in",
+            Self::RowsOut => "coord_rows_out",
+            Self::BytesOut => "coord_data_out",
+            Self::HttpQueries => "http_queries",
+            Self::HttpWrites => "http_writes",
+            Self::HttpBytesIn => "http_data_in",
+            Self::HttpBytesOut => "http_data_out",
+        }
+    }
+
+    /// Returns whether it is counted by route.
+    pub(crate) fn by_route(self) -> bool {
+        matches!(
+            self,
+            Self::HttpQueries | Self::HttpWrites | Self::HttpBytesIn | Self::HttpBytesOut
+        )
+    }
+}
 
 /// The counters of one key.
 #[derive(Debug, Default)]
@@ -55,6 +99,23 @@ impl Counters {
 
     pub(crate) fn get(&self, what: Counted) -> u64 {
         self.0[what as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of a route for who asks.
+#[derive(Clone, Debug)]
+pub struct RouteUsage(pub(crate) Arc<Counters>);
+
+impl RouteUsage {
+    /// Counts a request and the bytes of its body.
+    pub fn asked(&self, writes: bool, bytes: usize) {
+        self.0.add(if writes { Counted::HttpWrites } else { Counted::HttpQueries }, 1);
+        self.0.add(Counted::HttpBytesIn, bytes as u64);
+    }
+
+    /// Counts bytes of an answer.
+    pub fn answered(&self, bytes: usize) {
+        self.0.add(Counted::HttpBytesOut, bytes as u64);
     }
 }
 
@@ -75,8 +136,13 @@ impl Usage {
     pub(crate) fn all(&self) -> Vec<(UsageKey, Arc<Counters>)> {
         let counters = self.0.read();
         let mut all: Vec<_> =
-            counters.iter().map(|(key, counters)| (*key, Arc::clone(counters))).collect();
-        all.sort_unstable_by_key(|(key, _)| *key);
+            counters.iter().map(|(key, counters)| (key.clone(), Arc::clone(counters))).collect();
+        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         all
+    }
+
+    /// Forgets the keys that `lives` does not hold for.
+    pub(crate) fn retain(&self, lives: impl Fn(&UsageKey) -> bool) {
+        self.0.write().retain(|key, _| lives(key));
     }
 }

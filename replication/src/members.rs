@@ -45,6 +45,21 @@ pub struct GroupStatus {
     pub settled: bool,
 }
 
+impl GroupStatus {
+    /// Returns how many entries of its log this member has not applied.
+    pub fn unapplied(&self) -> u64 {
+        let count = |index: Option<u64>| index.map_or(0, |index| index + 1);
+        count(self.last_index).saturating_sub(count(self.applied))
+    }
+
+    /// Returns how many entries the slowest member lacks, as the leader knows; 0 where another leads.
+    pub fn behind(&self) -> u64 {
+        let count = |index: Option<u64>| index.map_or(0, |index| index + 1);
+        let slowest = self.members.iter().map(|one| count(one.matched)).min();
+        count(self.last_index).saturating_sub(slowest.unwrap_or(0))
+    }
+}
+
 /// A member of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberStatus {

@@ -10,7 +10,7 @@ use cluster::{ClusterConfig, ClusterNode};
 use http::{HttpConfig, HttpServer, TelnetConfig, TelnetServer};
 use model::{NodeId, SystemClock};
 use pg::{PgConfig, PgServer, tls_acceptor};
-use query::{Database, DatabaseConfig};
+use query::{Database, DatabaseConfig, UsageKeeper};
 use ring::rand::SecureRandom;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -41,6 +41,7 @@ struct FrontEnds {
     addr: SocketAddr,
     http_addr: SocketAddr,
     telnet_addr: Option<SocketAddr>,
+    usage: UsageKeeper,
 }
 
 /// The ports of clients, taken before anything slow begins.
@@ -96,7 +97,8 @@ impl Node {
                 let (meta, rows) = (membership.client(), cluster.cluster());
                 let database = Database::new(meta, rows, clock, &query, queries);
                 let database = database.map_err(|error| error.to_string())?;
-                Some(FrontEnds::start(&config, database, listeners, tls)?)
+                let usage = database.keep_usage().await.map_err(|error| error.to_string())?;
+                Some(FrontEnds::start(&config, (database, usage), listeners, tls)?)
             }
             None => None,
         };
@@ -136,6 +138,7 @@ impl Node {
             }
             front.http.close().await;
             front.pg.close().await;
+            front.usage.close().await;
         }
         self.membership.stop_serving().await;
         self.cluster.close().await;
@@ -146,7 +149,7 @@ impl Node {
 impl FrontEnds {
     fn start(
         config: &Config,
-        database: Arc<Database>,
+        (database, usage): (Arc<Database>, UsageKeeper),
         listeners: Listeners,
         (pg_tls, http_tls): (Option<pg::TlsAcceptor>, Option<pg::TlsAcceptor>),
     ) -> Result<Self, String> {
@@ -163,7 +166,7 @@ impl FrontEnds {
             .map(|(listener, addr)| (start_telnet(config, listener, &database), addr))
             .unzip();
         let pg = PgServer::start(listener, database, pg);
-        Ok(Self { pg, http, telnet, addr, http_addr, telnet_addr })
+        Ok(Self { pg, http, telnet, addr, http_addr, telnet_addr, usage })
     }
 }
 

@@ -25,7 +25,7 @@ use model::TableId;
 use parking_lot::RwLock;
 
 use cache::Salt;
-pub use cache::SeriesCache;
+pub use cache::{SeriesCache, SeriesCacheTotals};
 pub use filter::{SeriesFilter, TagTest};
 use fresh::FreshSeries;
 pub(crate) use merge::{merge, segments_due};

@@ -65,7 +65,7 @@ pub use command::{
 pub use compaction::{CompactionReport, CompactionTotals, CompactionWish};
 pub use error::{Error, Result};
 pub use image::{MissingPiece, PIECE_BYTES_MAX};
-pub use index::{SeriesCache, SeriesFilter, TagTest};
+pub use index::{SeriesCache, SeriesCacheTotals, SeriesFilter, TagTest};
 pub use reader::{ExactCounts, ScanCounts};
 pub use scan::{ScanColumn, ScanRequest, VnodeScan};
 pub use schemas::{Schemas, TableFate};

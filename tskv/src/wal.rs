@@ -183,6 +183,11 @@ impl Wal {
         }
     }
 
+    /// Returns the bytes of entries that are kept in memory, as they are not applied yet.
+    pub fn bytes_in_memory(&self) -> usize {
+        self.logs.lock().bytes_in_memory()
+    }
+
     /// Returns one vnode's view.
     pub fn log(self: &Arc<Self>, vnode: VnodeId) -> VnodeLog {
         VnodeLog { wal: Arc::clone(self), vnode }

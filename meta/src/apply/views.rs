@@ -5,7 +5,8 @@ use model::{DatabaseId, ErrorKind, TableId};
 use crate::catalog::{Catalog, Entity, Key, View};
 use crate::error::{Error, Result};
 
-use super::{Changes, check_name, database_of};
+use super::databases::database_of;
+use super::{Changes, check_name};
 
 /// The most views of a database.
 const VIEWS_MAX: usize = 10_000;

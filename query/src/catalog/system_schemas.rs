@@ -18,20 +18,11 @@ use super::SessionCatalogs;
 use super::information_schema::texts;
 use crate::access::{Need, check};
 use crate::running;
-use crate::usage::Counted;
+use crate::usage::{COUNTED, Counted, UsageKey};
 
 pub(crate) const USAGE_SCHEMA: &str = "usage_schema";
 pub(crate) const CLUSTER_SCHEMA: &str = "cluster_schema";
 
-/// Tables of counters, by what they count.
-const COUNTERS: [(&str, Counted); 6] = [
-    ("coord_queries", Counted::Queries),
-    ("coord_writes", Counted::Writes),
-    ("coord_rows_in", Counted::RowsIn),
-    ("coord_data_in", Counted::BytesIn),
-    ("coord_rows_out", Counted::RowsOut),
-    ("coord_data_out", Counted::BytesOut),
-];
 /// Tables of what vnodes take.
 const VNODES: [&str; 2] = ["vnode_disk_storage", "vnode_cache_size"];
 const CLUSTER: [&str; 3] = ["tenants", "users", "sql_history"];
@@ -53,14 +44,15 @@ struct Reading {
 #[async_trait]
 impl SchemaProvider for UsageSchema {
     fn table_names(&self) -> Vec<String> {
-        let counters = COUNTERS.iter().map(|(name, _)| *name);
+        let counters = COUNTED.into_iter().map(Counted::name);
         counters.chain(VNODES).map(str::to_owned).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let batch = if let Some((_, counted)) = COUNTERS.iter().find(|(known, _)| *known == name) {
-            let readings = self.counters(*counted);
-            self.batch(&["database", "node_id", "tenant", "user"], readings)?
+        let batch = if let Some(counted) = COUNTED.into_iter().find(|one| one.name() == name) {
+            let labels = ["database", "node_id", "tenant", "user", "api"];
+            let shown = if counted.by_route() { labels.len() } else { labels.len() - 1 };
+            self.batch(&labels[..shown], self.counters(counted))?
         } else if VNODES.contains(&name) {
             let readings = self.vnodes(name).await;
             self.batch(&["database", "node_id", "tenant", "vnode_id"], readings)?
@@ -72,7 +64,7 @@ impl SchemaProvider for UsageSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        VNODES.contains(&name) || COUNTERS.iter().any(|(known, _)| *known == name)
+        VNODES.contains(&name) || COUNTED.into_iter().any(|counted| counted.name() == name)
     }
 }
 
@@ -89,13 +81,15 @@ impl UsageSchema {
         let catalog = self.0.database.catalog();
         let node = self.0.database.cluster().node().to_string();
         let all = self.0.database.usage().all();
-        let seen = all.into_iter().filter(|(key, _)| self.sees(key.tenant));
+        let of_kind = |key: &UsageKey| key.route.is_some() == counted.by_route();
+        let seen = all.into_iter().filter(|(key, _)| of_kind(key) && self.sees(key.tenant));
         seen.filter_map(|(key, counters)| {
             let database = key.database.and_then(|id| catalog.database_by_id(id));
             let database = database.map(|one| one.name.clone()).unwrap_or_default();
             let tenant = catalog.tenant_by_id(key.tenant)?.name.clone();
             let user = catalog.user_by_id(key.user).map(|one| one.name.clone()).unwrap_or_default();
-            let labels = vec![database, node.clone(), tenant, user];
+            let route = key.route.as_deref().unwrap_or_default().to_owned();
+            let labels = vec![database, node.clone(), tenant, user, route];
             Some(Reading { labels, value: counters.get(counted) })
         })
         .collect()

@@ -166,8 +166,48 @@ async fn prometheus_writes_and_reads_back_and_a_scrape_counts_it() {
     counted("cnosdb_http_in_rows_total{protocol=\"prometheus\"} 2");
     counted("cnosdb_http_requests_total{path=\"/api/v1/prom/write\",status=\"400\"} 1");
     counted("cnosdb_wal_syncs_total");
+    counted("cnosdb_raft_groups{tenant=\"cnosdb\",database=\"public\",role=\"leader\"} 1");
+    counted("cnosdb_raft_unapplied_entries{tenant=\"cnosdb\",database=\"public\"} 0");
+    counted("cnosdb_meta_leads{} 1");
+    counted("cnosdb_cache_misses_total{cache=\"series\"} 2");
+    for consumer in ["queries", "memcache", "log_tail", "series_cache", "catalog", "http_bodies"] {
+        counted(&format!("cnosdb_memory_bytes{{consumer=\"{consumer}\"}} "));
+    }
     counted("cnosdb_series{tenant=\"cnosdb\",database=\"public\"} 1");
     counted("# EOF");
+}
+
+#[test]
+fn what_was_used_over_http_is_counted_by_route_and_outlives_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let lines = "m v=1 1\nm v=2 2";
+    assert_eq!(send(&server, "POST /api/v1/write", lines).status, 200);
+    let rows = send(&server, "POST /api/v1/sql", "SELECT v FROM m ORDER BY time").body;
+    assert_eq!(send(&server, "GET /api/v1/ping", "").status, 200);
+    let used = |server: &Server| {
+        let used =
+            ["http_writes", "http_data_in", "http_queries", "http_data_out", "coord_rows_in"];
+        used.map(|table| {
+            let sql = format!(
+                "SELECT sum(value) FROM usage_schema.{table} WHERE tenant = 'cnosdb' AND \"user\" = 'root'{}",
+                if table == "http_data_in" { " AND api = '/api/v1/write'" } else { "" }
+            );
+            let answer = send(server, "POST /api/v1/sql", &sql).body;
+            // The body comes in chunks: the value is what follows the header.
+            let value = answer.lines().skip_while(|line| *line != "sum").nth(1);
+            value.unwrap().parse::<usize>().unwrap()
+        })
+    };
+    let before = used(&server);
+    assert_eq!((before[0], before[1], before[4]), (1, lines.len(), 2));
+    // The questions themselves are counted too, before they are answered.
+    assert_eq!(before[2], 4);
+    assert!(before[3] > rows.len(), "{before:?}");
+    assert!(server.stop());
+    let after = used(&Server::start(folder.path()));
+    assert_eq!((after[0], after[1], after[4]), (1, lines.len(), 2));
+    assert!(after[2] > before[2] && after[3] > before[3], "{before:?} {after:?}");
 }
 
 #[test]

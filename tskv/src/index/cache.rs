@@ -15,6 +15,9 @@ const SHARDS: usize = 16;
 /// Keys of a generation of a shard: two generations of all are 2 Mi keys, some 100 MiB.
 const GENERATION_KEYS: usize = 64 << 10;
 
+/// Bytes of a slot of a map: mark, id, and the byte of control that hashbrown keeps for it.
+const SLOT_BYTES: usize = size_of::<(Mark, u32)>() + 1;
+
 /// What a key is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Mark(u64, u64);
@@ -29,11 +32,26 @@ pub struct SeriesCache {
     shards: Vec<Mutex<Generations>>,
 }
 
+/// What the cache holds, and how often it knew what it was asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeriesCacheTotals {
+    /// Keys.
+    pub keys: usize,
+    /// Bytes of memory they take, about.
+    pub bytes: usize,
+    /// Questions that were answered.
+    pub hits: u64,
+    /// Questions that were not.
+    pub misses: u64,
+}
+
 /// When the young one is full it becomes the old one, and what was old is forgotten.
 #[derive(Debug, Default)]
 struct Generations {
     young: HashMap<Mark, u32, RandomState>,
     old: HashMap<Mark, u32, RandomState>,
+    hits: u64,
+    misses: u64,
 }
 
 impl Default for SeriesCache {
@@ -56,13 +74,20 @@ impl SeriesCache {
     }
 
     pub(super) fn get(&self, mark: Mark) -> Option<u32> {
-        let mut generations = self.shard(mark).lock();
-        if let Some(id) = generations.young.get(&mark) {
-            return Some(*id);
+        self.shard(mark).lock().get(mark)
+    }
+
+    /// Returns what the cache holds and has done.
+    pub fn totals(&self) -> SeriesCacheTotals {
+        let mut totals = SeriesCacheTotals::default();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            totals.keys += shard.young.len() + shard.old.len();
+            totals.bytes += (shard.young.capacity() + shard.old.capacity()) * SLOT_BYTES;
+            totals.hits += shard.hits;
+            totals.misses += shard.misses;
         }
-        let id = generations.old.get(&mark).copied()?;
-        generations.put(mark, id);
-        Some(id)
+        totals
     }
 
     pub(super) fn put(&self, mark: Mark, id: u32) {
@@ -80,6 +105,17 @@ impl SeriesCache {
 }
 
 impl Generations {
+    fn get(&mut self, mark: Mark) -> Option<u32> {
+        let known = self.young.get(&mark).copied();
+        let known = known.or_else(|| {
+            let id = self.old.get(&mark).copied()?;
+            self.put(mark, id);
+            Some(id)
+        });
+        *(if known.is_some() { &mut self.hits } else { &mut self.misses }) += 1;
+        known
+    }
+
     fn put(&mut self, mark: Mark, id: u32) {
         if self.young.len() >= GENERATION_KEYS {
             self.old = std::mem::take(&mut self.young);
@@ -103,8 +139,8 @@ mod tests {
         let last = all - 1;
         assert_eq!(cache.get(salt.mark(&last.to_le_bytes())), Some(last as u32));
         assert_eq!(cache.get(other.mark(&last.to_le_bytes())), None);
-        let kept = |one: &Generations| one.young.len() + one.old.len();
-        let kept: usize = cache.shards.iter().map(|shard| kept(&shard.lock())).sum();
-        assert!(kept <= 2 * SHARDS * GENERATION_KEYS, "{kept}");
+        let totals = cache.totals();
+        assert!(totals.keys <= 2 * SHARDS * GENERATION_KEYS, "{totals:?}");
+        assert_eq!((totals.hits, totals.misses), (1, 1));
     }
 }

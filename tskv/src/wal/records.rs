@@ -125,6 +125,12 @@ impl VnodeRecords {
         }
     }
 
+    /// Returns the bytes of the payloads in memory: the newest entries, up to one that is let go of.
+    fn bytes_in_memory(&self) -> usize {
+        let newest = self.entries.iter().rev().map(|entry| entry.cached().map(|kept| kept.len()));
+        newest.map_while(std::convert::identity).sum()
+    }
+
     fn oldest_entry_segment(&self) -> Option<u64> {
         self.entries.front()?.position.get().map(|position| position.segment)
     }
@@ -133,6 +139,10 @@ impl VnodeRecords {
 impl Logs {
     pub(super) fn of(&mut self, vnode: VnodeId) -> &mut VnodeRecords {
         self.vnodes.entry(vnode).or_default()
+    }
+
+    pub(super) fn bytes_in_memory(&self) -> usize {
+        self.vnodes.values().map(VnodeRecords::bytes_in_memory).sum()
     }
 
     pub(super) fn vnodes_with_entries(&self) -> Vec<VnodeId> {
