@@ -16,11 +16,11 @@ fi
 # Clients of Python live in a folder of their own: the machine's Python is left as it is.
 clients=$HOME/.cache/cnosdb/clients
 if [ ! -x "$clients/bin/python" ] ||
-  ! "$clients/bin/python" -c 'import psycopg, influxdb, influxdb_client, opentsdb, pyarrow, brotli, lz4, snappy, zstandard' 2>/dev/null; then
+  ! "$clients/bin/python" -c 'import psycopg, influxdb, influxdb_client, opentsdb, pyarrow, brotli, lz4, snappy, zstandard, moto.server, boto3' 2>/dev/null; then
   echo "Installing clients of Python…"
   python3 -m venv "$clients"
   "$clients/bin/pip" install --quiet 'psycopg[binary]>=3.1,<4' 'influxdb>=5.3,<6' 'influxdb-client>=1.50,<2' 'opentsdb-py>=0.6,<1' \
-    'pyarrow<30' brotli lz4 python-snappy zstandard
+    'pyarrow<30' brotli lz4 python-snappy zstandard 'moto[server,s3]>=5,<6'
 fi
 export CNOSDB_CLIENTS_PYTHON=$clients/bin/python
 # One feature set for binaries and tests, so that nothing is built twice.

@@ -20,8 +20,7 @@
 //! | `profile` | where time goes: `/debug/pprof/profile`                               |
 //! | `route`   | the route of a request, and what it moves, counted                    |
 //! | `sql`     | the SQL route                                                         |
-//! | `rows`    | batches in the form a reader asks for                                 |
-//! | `text`    | batches as CSV, TSV, JSON, NDJSON, a table                            |
+//! | `form`    | the forms that rows are given in, as HTTP names them                  |
 //! | `failure` | errors as status and JSON                                             |
 //!
 //! Change a route: also touch docs/guide/http.md and tests/clients.
@@ -30,6 +29,7 @@ mod auth;
 mod body;
 mod call;
 mod failure;
+mod form;
 mod lines;
 mod metrics;
 mod opentsdb;
@@ -38,13 +38,11 @@ mod profile;
 mod prometheus;
 mod request_id;
 mod route;
-mod rows;
 mod samples;
 mod server;
 mod sockets;
 mod sql;
 mod telnet;
-mod text;
 mod write;
 
 pub use lines::{BadLine, Parsed, Precision, parse};

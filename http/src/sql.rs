@@ -10,18 +10,18 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use query::{Error, Output, Statement};
+use query::{Error, Output, RowWriter, Statement};
 
 use crate::call::Call;
 use crate::failure::Failure;
-use crate::rows::{RowFormat, RowWriter};
+use crate::form::{accepted, content_type};
 
 /// Rows as they are computed.
 type Rows = BoxStream<'static, Result<RecordBatch, Error>>;
 
 /// Runs the statement of a body.
 pub(crate) async fn run(call: Call) -> Result<Response, Failure> {
-    let Some(format) = RowFormat::accepted(&call.headers) else {
+    let Some(format) = accepted(&call.headers) else {
         let message = "rows are given as text/csv, text/tab-separated-values, text/plain, \
                        application/json, application/x-ndjson, application/vnd.apache.arrow.stream \
                        or application/vnd.apache.parquet";
@@ -45,7 +45,7 @@ pub(crate) async fn run(call: Call) -> Result<Response, Failure> {
             let writer = RowWriter::new(format, &rows.schema())?;
             let rows = rows.map(|batch| batch.map_err(Error::from)).boxed();
             let body = stream(writer, rows).await?;
-            Ok(([(CONTENT_TYPE, format.content_type())], body).into_response())
+            Ok(([(CONTENT_TYPE, content_type(format))], body).into_response())
         }
         Output::Affected(_, count) => {
             let done = serde_json::json!({ "rows": count }).to_string();

@@ -94,8 +94,8 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
             changes.delete(Key::Table(table.id));
             forget_object(catalog, GrantObject::Table(table.id), changes);
         }
-        Command::CreateView { database, name, columns, definition, replace } => {
-            let view = NewView { database, name, columns, definition };
+        Command::CreateView { database, name, columns, definition, replace, external } => {
+            let view = NewView { database, name, columns, definition, external };
             create_view(catalog, view, replace, changes)?;
         }
         Command::DropView { view } => changes.delete(Key::View(view)),

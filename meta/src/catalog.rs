@@ -231,7 +231,7 @@ pub struct Database {
 /// A table, with its schema.
 pub type Table = TableSchema;
 
-/// A query that reads as a table does.
+/// A query, or files, that read as a table does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// Its id, out of those of tables.
@@ -242,8 +242,11 @@ pub struct View {
     pub name: String,
     /// Names and Arrow types of its columns.
     pub columns: Vec<(String, String)>,
-    /// The query; tables are named with their databases.
+    /// The query; tables are named with their databases. Where it is external: which files, as JSON.
     pub definition: String,
+    /// Whether it is no query, but files that are read as a table is.
+    #[serde(default)]
+    pub external: bool,
 }
 
 /// A time slice of a database.

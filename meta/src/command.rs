@@ -157,6 +157,9 @@ pub enum Command {
         definition: String,
         /// Whether it may take the place of a view of that name.
         replace: bool,
+        /// Whether it is of files.
+        #[serde(default)]
+        external: bool,
     },
     /// Removes a view.
     DropView {

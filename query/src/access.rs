@@ -145,9 +145,11 @@ mod tests {
             Statement::Truncate(_) => "truncate",
             Statement::Compact(_) => "compact",
             Statement::Kill(_) => "kill",
+            Statement::CreateTemporary(_) => "create temp table",
             Statement::CreateTableAs(_) => "create table as",
             Statement::Nodes(_) => "nodes",
             Statement::Copy(_) => "copy",
+            Statement::CopyInto(_) => "copy into",
             Statement::Definition(definition) => defined(definition),
             Statement::Show(_) => "show",
             Statement::Set(..) => "set",
@@ -184,6 +186,7 @@ mod tests {
             Definition::AlterDatabase { .. } => "alter database",
             Definition::DropDatabase { .. } => "drop database",
             Definition::RecoverDatabase { .. } => "recover database",
+            Definition::CreateExternal(_) => "create external table",
             Definition::CreateView { .. } => "create view",
             Definition::DropView { .. } => "drop view",
             Definition::CreateTable { .. } => "create table",
@@ -193,7 +196,7 @@ mod tests {
     }
 
     /// As many as the two functions above name.
-    const KINDS: usize = 45;
+    const KINDS: usize = 48;
 
     #[test]
     fn every_kind_of_statement_has_a_row_in_the_table_of_privileges() {

@@ -17,6 +17,7 @@ use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider};
 use crate::access::Identity;
 use crate::database::Database;
 use crate::instants::Zone;
+use crate::temporary::{TEMPORARY_SCHEMA, TemporarySchema, TemporaryTables};
 pub(crate) use system::{
     SessionNames, SystemCatalog, catalog_replacement, mentions_catalog, register_functions,
 };
@@ -33,6 +34,7 @@ pub(crate) struct SessionCatalogs {
     /// The names the tenant answers to, the one of the connection first.
     pub(crate) names: Vec<String>,
     pub(crate) system: Arc<SystemCatalog>,
+    pub(crate) temporary: Arc<TemporaryTables>,
     /// The zone that times of tables are given in.
     pub(crate) zone: Zone,
 }
@@ -77,6 +79,7 @@ impl CatalogProvider for TenantCatalog {
             }
             USAGE_SCHEMA => Some(Arc::new(system_schemas::UsageSchema(self.0.clone()))),
             CLUSTER_SCHEMA => Some(Arc::new(system_schemas::ClusterSchema(self.0.clone()))),
+            TEMPORARY_SCHEMA => Some(Arc::new(TemporarySchema(Arc::clone(&self.0.temporary)))),
             PG_CATALOG => Some(Arc::clone(&self.0.system) as Arc<dyn SchemaProvider>),
             _ => {
                 let catalog = self.0.database.catalog();

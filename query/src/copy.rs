@@ -22,6 +22,7 @@ use crate::session::Session;
 use crate::sql::Statement;
 pub use decode::CopyRow;
 use decode::Decoder;
+pub(crate) use decode::header_names;
 
 /// Rows are stored each time they take so many bytes.
 const COMMIT_BYTES: usize = 4 << 20;
@@ -84,6 +85,19 @@ pub struct CopyOut {
 }
 
 impl CopyIn {
+    /// Begins rows of a target.
+    pub(crate) fn new(database: Arc<Database>, target: Target, format: CopyFormat) -> Self {
+        Self {
+            database,
+            decoder: Decoder::new(format, target.columns.clone()),
+            builder: RowsBuilder::new(target),
+            storing: None,
+            stored_lines: 0,
+            lines_under_way: 0,
+            rows: 0,
+        }
+    }
+
     /// Returns whether the format is binary, and the number of columns.
     pub fn shape(&self) -> (bool, usize) {
         (self.decoder.is_binary(), self.builder.target().columns.len())
@@ -188,21 +202,17 @@ impl Session {
         let ast::CopySource::Table { table_name, columns } = source else {
             return Err(Error::syntax("COPY of a query can only go TO STDOUT"));
         };
-        let (database, table) = self.user_table(&crate::planning::parts(table_name)?)?;
+        let name = crate::planning::parts(table_name)?;
+        if self.temporary.named(&name).is_some() {
+            return Err(Error::unsupported("COPY into a temporary table").hint("use INSERT"));
+        }
+        let (database, table) = self.user_table(&name)?;
         let names: Vec<String> = columns.iter().map(crate::sql::fold).collect();
         let target = Target::new(database, table, &names, Intake::of(self))?;
         self.check(Need::Write(target.object()))?;
-        let decoder = Decoder::new(format, target.columns.clone());
         self.note_write();
-        Ok(Output::CopyIn(Box::new(CopyIn {
-            database: Arc::clone(self.database()),
-            decoder,
-            builder: RowsBuilder::new(target),
-            storing: None,
-            stored_lines: 0,
-            lines_under_way: 0,
-            rows: 0,
-        })))
+        let database = Arc::clone(self.database());
+        Ok(Output::CopyIn(Box::new(CopyIn::new(database, target, format))))
     }
 }
 

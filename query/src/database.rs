@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cluster::Cluster;
 use datafusion::error::DataFusionError;
+use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::config::SessionConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
@@ -17,6 +18,7 @@ use tokio::runtime::Handle;
 
 use crate::access::{Identity, may_enter};
 use crate::error::{Error, Result};
+use crate::files::FilesConfig;
 use crate::running::AllRunning;
 use crate::scram::Verifier;
 use crate::session::{Entry, Session};
@@ -38,6 +40,8 @@ pub struct DatabaseConfig {
     pub spill_bytes: u64,
     /// Where they spill.
     pub spill_dir: PathBuf,
+    /// Which files outside of the database they may use.
+    pub files: FilesConfig,
 }
 
 /// The database, as front ends see it.
@@ -50,6 +54,7 @@ pub struct Database {
     threads: Handle,
     running: Arc<AllRunning>,
     usage: Usage,
+    files: FilesConfig,
 }
 
 impl Database {
@@ -66,7 +71,8 @@ impl Database {
     ) -> Result<Arc<Self>> {
         let template = template(config)?;
         let (running, usage) = (Arc::default(), Usage::default());
-        Ok(Arc::new(Self { meta, cluster, clock, template, threads, running, usage }))
+        let files = config.files.clone();
+        Ok(Arc::new(Self { meta, cluster, clock, template, threads, running, usage, files }))
     }
 
     pub(crate) fn running(&self) -> &Arc<AllRunning> {
@@ -75,6 +81,10 @@ impl Database {
 
     pub(crate) fn usage(&self) -> &Usage {
         &self.usage
+    }
+
+    pub(crate) fn files(&self) -> &FilesConfig {
+        &self.files
     }
 
     pub(crate) fn query_threads(&self) -> &Handle {
@@ -183,7 +193,13 @@ fn template(config: &DatabaseConfig) -> Result<SessionState> {
     let disk = DiskManagerBuilder::default()
         .with_mode(DiskManagerMode::Directories(vec![config.spill_dir.clone()]))
         .with_max_temp_directory_size(config.spill_bytes);
+    // What a file holds is asked anew: a cache knows files by their paths alone, whose store is another's.
+    let caches = CacheManagerConfig::default()
+        .with_metadata_cache_limit(0)
+        .with_list_files_cache_limit(0)
+        .with_file_statistics_cache_limit(0);
     let runtime = RuntimeEnvBuilder::new()
+        .with_cache_manager(caches)
         .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, CONSUMERS_NAMED)))
         .with_disk_manager_builder(disk)
         .build_arc()?;

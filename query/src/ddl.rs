@@ -37,6 +37,7 @@ impl Session {
                 let (name, if_exists) = (name.clone(), *if_exists);
                 self.define_user(&Def::DropUser { name, if_exists }).await
             }
+            Def::CreateExternal(new) => self.create_external(new).await,
             Def::CreateView { name, columns, replace, query } => {
                 self.create_view((name, columns), *replace, query).await
             }
@@ -171,6 +172,9 @@ impl Session {
             }
             Definition::DropTable { names, if_exists } => {
                 for name in names {
+                    if self.temporary.remove(name) || self.drop_external(name).await? {
+                        continue;
+                    }
                     match self.user_table(name) {
                         Ok((database, table)) => {
                             self.check(Need::Define(Object::table(database.id, table.id)))?;

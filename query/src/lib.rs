@@ -14,6 +14,7 @@
 //! | `roles`    | roles of a tenant, their members and grants                                  |
 //! | `measures` | what can be measured at any moment                                          |
 //! | `views`    | views, and tables made of a query's rows                                     |
+//! | `rows`     | batches in the form a reader asks for                                        |
 //! | `running`  | the statements that run now; KILL                                            |
 //! | `series`   | SHOW SERIES, TAG VALUES, TAG KEYS, FIELD KEYS                               |
 //! | `show`     | SHOW and DESCRIBE                                                           |
@@ -35,6 +36,7 @@
 //! | `as_of`    | joins by the nearest time                                                    |
 //! | `extensions` | physical nodes of our own logical ones                                     |
 //! | `sugar`    | spellings that stand for other SQL                                           |
+//! | `temporary` | tables of a session, in memory                                              |
 //! | `planning` | text to plan, with parameters                                               |
 //! | `usage`    | what each tenant uses of this node                                          |
 //! | `settings` | SET, SHOW, RESET                                                            |
@@ -54,6 +56,7 @@ mod empty_subqueries;
 mod error;
 mod exact_numbers;
 mod extensions;
+mod files;
 mod functions;
 mod gap_fill;
 mod ingest;
@@ -65,6 +68,7 @@ mod nodes;
 mod output;
 mod planning;
 mod roles;
+mod rows;
 mod running;
 mod scan;
 mod scram;
@@ -74,6 +78,7 @@ mod settings;
 mod show;
 mod sql;
 mod sugar;
+mod temporary;
 mod types;
 mod usage;
 mod views;
@@ -85,10 +90,12 @@ pub use copy::{CopyFormat, CopyIn, CopyOut, CopyRow};
 pub use database::{Database, DatabaseConfig};
 pub use datafusion::common::ScalarValue;
 pub use error::{Error, Result};
+pub use files::FilesConfig;
 pub use instants::{Zone, parse_instant, parse_wall};
 pub use measures::{Measure, MeasureKind};
 pub use output::{Notice, Output};
 pub use planning::Prepared;
+pub use rows::{RowFormat, RowWriter, TextForm, TextStyle};
 pub use scram::{Remembered, Verifier, make_verifier};
 pub use session::{CancelHandle, Session};
 pub use sql::{Statement, parse};

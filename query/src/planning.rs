@@ -90,6 +90,17 @@ impl Session {
         statement: Statement,
         declared: &[Option<DataType>],
     ) -> Result<Prepared> {
+        if let Some(table) = self.temporary_target(&statement)? {
+            let parameters = match self.temporary_reading(&table, &statement).await? {
+                Some(read) => Box::pin(self.prepare_statement(read, declared)).await?.parameters,
+                None => Vec::new(),
+            };
+            return Ok(Prepared {
+                statement: Some(Arc::new(statement)),
+                parameters,
+                columns: None,
+            });
+        }
         match statement {
             Statement::Query(query) => {
                 let declared = &counts_declared(&query, declared);
@@ -273,6 +284,7 @@ impl Session {
     ) -> Result<(LogicalPlan, BTreeSet<usize>)> {
         refuse_misread(query)?;
         let mut query = query.clone();
+        self.temporary.qualify(&mut query)?;
         self.expand_all(&mut query)?;
         let arrays = arrays::expand(&mut query, params)?;
         let query = rewrite(query)?;
@@ -422,11 +434,15 @@ fn renamed(schema: &SchemaRef, names: &Names) -> SchemaRef {
 }
 
 /// A task that ends with who waits for it.
-struct AbortOnDrop<T>(JoinHandle<Result<T>>);
+pub(crate) struct AbortOnDrop<T>(pub(crate) JoinHandle<Result<T>>);
 
 impl<T> AbortOnDrop<T> {
-    async fn finish(mut self) -> Result<T> {
+    pub(crate) async fn finish(mut self) -> Result<T> {
         (&mut self.0).await.map_err(Error::internal)?
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.0.is_finished()
     }
 }
 

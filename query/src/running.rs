@@ -114,6 +114,7 @@ fn text_of(statement: &Statement) -> (&'static str, String) {
         Statement::Update(update) => ("UPDATE", update.to_string()),
         Statement::Truncate(truncate) => ("TRUNCATE", truncate.to_string()),
         Statement::Copy(copy) => ("COPY", copy.to_string()),
+        Statement::CopyInto(_) => ("COPY", "COPY INTO …".to_owned()),
         Statement::CreateTableAs(table) => ("CREATE TABLE AS", table.query.to_string()),
         Statement::Compact(_) => ("COMPACT", "COMPACT …".to_owned()),
         Statement::Execute(name, _) => ("EXECUTE", format!("EXECUTE {name}")),

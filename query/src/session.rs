@@ -26,6 +26,7 @@ use crate::output::{Notice, Output};
 use crate::running::Running;
 use crate::settings::Settings;
 use crate::sql::{Definition, Statement, UserAction};
+use crate::temporary::TemporaryTables;
 use crate::usage::{Counted, Counters, RouteUsage, UsageKey};
 
 /// A connected client.
@@ -37,6 +38,7 @@ pub struct Session {
     tenant: String,
     settings: Arc<Mutex<Settings>>,
     system: Arc<SystemCatalog>,
+    pub(crate) temporary: Arc<TemporaryTables>,
     running: Arc<Mutex<CancellationToken>>,
     notices: Mutex<Vec<Notice>>,
     in_block: AtomicBool,
@@ -91,6 +93,7 @@ impl Session {
             tenant,
             settings: Arc::new(Mutex::new(settings)),
             system,
+            temporary: Arc::default(),
             running: Arc::default(),
             notices: Mutex::default(),
             in_block: AtomicBool::new(false),
@@ -193,6 +196,7 @@ impl Session {
             | Statement::Delete(_)
             | Statement::Update(_)
             | Statement::Copy(_)
+            | Statement::CopyInto(_)
             | Statement::CreateTableAs(_) => {
                 usage.add(Counted::Writes, 1);
             }
@@ -222,6 +226,9 @@ impl Session {
         params: &[ScalarValue],
     ) -> Result<Output> {
         self.check_password_changed(statement)?;
+        if let Some(table) = self.temporary_target(statement)? {
+            return Box::pin(self.change_temporary(&table, statement, params)).await;
+        }
         match statement {
             Statement::Query(_) => {
                 self.check(Need::See)?;
@@ -231,6 +238,7 @@ impl Session {
                 Ok(Output::Affected("INSERT", self.insert(insert, params).await?))
             }
             Statement::Copy(copy) => self.copy(copy, params).await,
+            Statement::CopyInto(copy) => Box::pin(self.copy_into(copy)).await,
             Statement::Definition(definition) => Box::pin(self.define(definition)).await,
             Statement::Delete(_) => {
                 Ok(Output::Affected("DELETE", self.change(statement, params).await?))
@@ -242,6 +250,7 @@ impl Session {
                 self.change(statement, params).await?;
                 Ok(Output::Done("TRUNCATE TABLE"))
             }
+            Statement::CreateTemporary(new) => Box::pin(self.create_temporary(new)).await,
             Statement::CreateTableAs(table) => Box::pin(self.create_table_as(table)).await,
             Statement::Compact(what) => self.compact(what).await,
             Statement::Kill(id) => self.kill(*id),
@@ -259,9 +268,7 @@ impl Session {
             Statement::Fetch(name, count) => self.fetch(name, *count),
             Statement::Close(name) => self.kept.close(name.as_deref()),
             Statement::DiscardAll => {
-                self.kept.close(None)?;
-                self.kept.deallocate(None)?;
-                self.settings.lock().reset();
+                self.discard_all()?;
                 Ok(Output::Done("DISCARD ALL"))
             }
             Statement::Set(..) | Statement::SetLocal(..) | Statement::ResetAll => {
@@ -284,6 +291,14 @@ impl Session {
             }
             Statement::Discard(tag) => Ok(Output::Done(tag)),
         }
+    }
+
+    fn discard_all(&self) -> Result<()> {
+        self.kept.close(None)?;
+        self.kept.deallocate(None)?;
+        self.settings.lock().reset();
+        self.temporary.clear();
+        Ok(())
     }
 
     /// Refuses everything to a user who must change the password.
@@ -456,6 +471,7 @@ impl Session {
             identity: self.identity,
             names: self.tenant_names(),
             system: Arc::clone(&self.system),
+            temporary: Arc::clone(&self.temporary),
             zone: zone.clone(),
         };
         let template = self.database.template();

@@ -9,7 +9,7 @@ mod template;
 
 pub(crate) use definitions::{
     AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, GrantStatement, GrantedOn,
-    Membership, NewColumnKind, TenantAction, TenantOptions, UserAction, UserOptions,
+    Membership, NewColumnKind, NewExternal, TenantAction, TenantOptions, UserAction, UserOptions,
 };
 pub use parser::parse;
 pub(crate) use parser::{fold, parse_one};
@@ -39,8 +39,12 @@ pub enum Statement {
     Nodes(NodeStatement),
     /// Moves rows in or out.
     Copy(Box<ast::Statement>),
+    /// Moves rows between tables and files.
+    CopyInto(Box<CopyInto>),
     /// Changes the catalog.
     Definition(Box<Definition>),
+    /// Makes a table of the session.
+    CreateTemporary(Box<NewTemporary>),
     /// Makes a table of a query's rows.
     CreateTableAs(Box<TableAs>),
     /// Shows the catalog.
@@ -83,6 +87,58 @@ pub struct TableAs {
     /// Which of its columns become tags.
     pub(crate) tags: Vec<String>,
     pub(crate) query: Box<ast::Query>,
+}
+
+/// A table of the session, to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewTemporary {
+    pub(crate) name: Vec<String>,
+    pub(crate) if_not_exists: bool,
+    pub(crate) contents: TemporaryContents,
+}
+
+/// What a table of the session is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum TemporaryContents {
+    /// Columns, and what their rows must obey.
+    Columns(Vec<ast::ColumnDef>, Vec<ast::TableConstraint>),
+    /// The rows of a query.
+    Query(Box<ast::Query>),
+}
+
+/// Options by name, in lower case, in the order they are given.
+pub(crate) type FileOptions = Vec<(String, String)>;
+
+/// Rows to be moved between a table and files.
+#[derive(Clone)]
+pub struct CopyInto {
+    pub(crate) url: String,
+    pub(crate) what: CopyIntoWhat,
+    /// How the store is reached; it may hold keys.
+    pub(crate) connection: FileOptions,
+    pub(crate) format: FileOptions,
+    pub(crate) options: FileOptions,
+}
+
+impl std::fmt::Debug for CopyInto {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The connection's keys must reach no log.
+        f.debug_struct("CopyInto")
+            .field("url", &self.url)
+            .field("what", &self.what)
+            .field("format", &self.format)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which way rows go.
+#[derive(Clone, Debug)]
+pub(crate) enum CopyIntoWhat {
+    /// Into a table, in the columns named.
+    Table { table: Vec<String>, columns: Vec<String> },
+    /// Into files, the rows of a query.
+    Location(Box<Statement>),
 }
 
 /// What is to be compacted.

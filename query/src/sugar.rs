@@ -14,7 +14,10 @@
 //! | `x SIMILAR TO 'p'`                        | `x ~ '^(?:q)$'`, q what p means                      |
 //! | `EXISTS (…)` in a select list             | whether a count is above 0                          |
 //! | `FETCH FIRST n ROWS ONLY`                 | `LIMIT n`                                           |
+//! | `a IS DISTINCT FROM b AND c`             | `(a IS DISTINCT FROM b) AND c`                      |
 //! | `a ASOF JOIN b MATCH_CONDITION (c) ON d`  | a left join that `as_of` recognizes                  |
+
+mod distinct;
 
 use std::ops::ControlFlow;
 
@@ -62,6 +65,7 @@ impl VisitorMut for Sugar {
     }
 
     fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
+        distinct::rebind(expr);
         match expr {
             ast::Expr::Function(function)
                 if matches!(function.args, ast::FunctionArguments::None)

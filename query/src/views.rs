@@ -29,7 +29,7 @@ use crate::sql::{Statement, TableAs, fold, parse_one};
 /// How deep views may read views.
 const DEPTH_MAX: usize = 16;
 
-fn quoted(name: &str) -> ast::Ident {
+pub(crate) fn quoted(name: &str) -> ast::Ident {
     ast::Ident::with_quote('"', name)
 }
 
@@ -67,7 +67,14 @@ impl Session {
             named.push((name, field.data_type().to_string()));
         }
         let name = name.to_owned();
-        let command = Command::CreateView { database, name, columns: named, definition, replace };
+        let command = Command::CreateView {
+            database,
+            name,
+            columns: named,
+            definition,
+            replace,
+            external: false,
+        };
         self.database().meta().submit(&command).await?;
         Ok(Output::Done("CREATE VIEW"))
     }
@@ -76,7 +83,12 @@ impl Session {
     async fn columns_of(&self, query: ast::Query) -> Result<SchemaRef> {
         let statement = ast::Statement::Query(Box::new(query));
         let statement = DfStatement::Statement(Box::new(statement));
-        let prepared = self.prepare_statement(Statement::Query(Box::new(statement)), &[]).await?;
+        self.columns_of_statement(Statement::Query(Box::new(statement))).await
+    }
+
+    /// Returns the columns of a query as a statement, which must have no parameters.
+    pub(crate) async fn columns_of_statement(&self, query: Statement) -> Result<SchemaRef> {
+        let prepared = self.prepare_statement(query, &[]).await?;
         if !prepared.parameters.is_empty() {
             return Err(Error::new("42P02", "there is no parameter here"));
         }
@@ -92,6 +104,10 @@ impl Session {
             let (database, name) = self.split_table(parts)?;
             let database = self.user_database(&database)?.id;
             match self.database().catalog().view(database, name) {
+                Some(view) if view.external => {
+                    let error = Error::new("42809", format!("\"{name}\" is not a view"));
+                    return Err(error.hint("DROP TABLE"));
+                }
                 Some(view) => {
                     self.check(Need::Define(Object::database(database)))?;
                     let command = Command::DropView { view: view.id };
@@ -178,7 +194,7 @@ impl Session {
         let (database, view) = self.split_table(name).ok()?;
         let catalog = self.database().catalog();
         let database = catalog.database(self.identity().tenant, &database)?;
-        catalog.view(database.id, view).cloned()
+        catalog.view(database.id, view).filter(|view| !view.external).cloned()
     }
 }
 
@@ -229,7 +245,7 @@ fn new_columns(schema: &Schema, tags: &[String]) -> Result<Vec<NewColumn>> {
 }
 
 /// Returns the names that WITH gives in a statement.
-fn ctes<T: Visit>(node: &T) -> BTreeSet<String> {
+pub(crate) fn ctes<T: Visit>(node: &T) -> BTreeSet<String> {
     struct Names(BTreeSet<String>);
     impl Visitor for Names {
         type Break = ();

@@ -70,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) storage: Storage,
     pub(crate) cluster: Cluster,
     pub(crate) query: Query,
+    pub(crate) files: Files,
     pub(crate) log: Log,
 }
 
@@ -107,6 +108,15 @@ pub(crate) struct Security {
     pub(crate) certificate: String,
     pub(crate) private_key: String,
     pub(crate) allow_plaintext: bool,
+}
+
+/// Files outside of the database.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Files {
+    pub(crate) folder: String,
+    pub(crate) urls: Vec<String>,
+    pub(crate) endpoints: Vec<String>,
 }
 
 /// Memory and disk of storage.

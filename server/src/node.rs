@@ -10,7 +10,7 @@ use cluster::{ClusterConfig, ClusterNode};
 use http::{HttpConfig, HttpServer, TelnetConfig, TelnetServer};
 use model::{NodeId, SystemClock};
 use pg::{PgConfig, PgServer, tls_acceptor};
-use query::{Database, DatabaseConfig, UsageKeeper};
+use query::{Database, DatabaseConfig, FilesConfig, UsageKeeper};
 use ring::rand::SecureRandom;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -93,6 +93,7 @@ impl Node {
                     memory_bytes: config.query.memory_bytes,
                     spill_bytes: config.query.spill_bytes,
                     spill_dir: config.data_dir.join("spill"),
+                    files: files_config(&config),
                 };
                 let (meta, rows) = (membership.client(), cluster.cluster());
                 let database = Database::new(meta, rows, clock, &query, queries);
@@ -242,6 +243,18 @@ fn claim(disk: &dyn Disk, data_dir: &Path) -> Result<File, String> {
             Ok(lock)
         }
         Err(error) => Err(at(&error)),
+    }
+}
+
+fn files_config(config: &Config) -> FilesConfig {
+    let folder = match config.files.folder.as_str() {
+        "" => config.data_dir.join("files"),
+        named => named.into(),
+    };
+    FilesConfig {
+        folder,
+        urls: config.files.urls.clone(),
+        endpoints: config.files.endpoints.clone(),
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) struct NewView {
     pub(super) name: String,
     pub(super) columns: Vec<(String, String)>,
     pub(super) definition: String,
+    pub(super) external: bool,
 }
 
 pub(super) fn create_view(
@@ -25,7 +26,7 @@ pub(super) fn create_view(
     replace: bool,
     changes: &mut Changes,
 ) -> Result<()> {
-    let NewView { database, name, columns, definition } = view;
+    let NewView { database, name, columns, definition, external } = view;
     check_name("table", &name)?;
     database_of(catalog, database)?;
     let old = catalog.view(database, &name);
@@ -43,7 +44,7 @@ pub(super) fn create_view(
             TableId(changes.counters.table)
         }
     };
-    changes.put(Entity::View(View { id, database, name, columns, definition }));
+    changes.put(Entity::View(View { id, database, name, columns, definition, external }));
     Ok(())
 }
 

@@ -119,7 +119,7 @@ impl InformationSchema {
                 add(&database.name, &table.name, "BASE TABLE");
             }
             for view in catalog.views(database.id) {
-                add(&database.name, &view.name, "VIEW");
+                add(&database.name, &view.name, if view.external { "FOREIGN" } else { "VIEW" });
             }
         }
         TABLES.iter().for_each(|table| add(INFORMATION_SCHEMA, table, "VIEW"));
@@ -130,7 +130,7 @@ impl InformationSchema {
         let catalog = self.0.database.catalog();
         let mut rows = Vec::new();
         for database in catalog.databases(self.0.identity.tenant) {
-            for view in catalog.views(database.id) {
+            for view in catalog.views(database.id).filter(|view| !view.external) {
                 let row = [&self.tenant_name(), &database.name, &view.name, &view.definition];
                 rows.push(row.iter().map(|part| (*part).clone()).collect());
             }

@@ -92,7 +92,11 @@ impl CatalogInfo for TenantObjects {
         let catalog = self.database.catalog();
         let database = catalog.database(self.tenant, schema);
         let view = database.and_then(|database| catalog.view(database.id, table));
-        Ok(Some(if view.is_some() { TableType::View } else { TableType::Base }))
+        Ok(Some(if view.is_some_and(|view| !view.external) {
+            TableType::View
+        } else {
+            TableType::Base
+        }))
     }
 }
 

@@ -18,6 +18,7 @@ use model::{ColumnId, ColumnKind, TableSchema, TimeRange};
 use super::{SessionCatalogs, tag_tests};
 use crate::access::{Need, Object, check};
 use crate::error::Error;
+use crate::files::ExternalTable;
 use crate::instants::Zone;
 use crate::scan::{ScanOptions, TskvScanExec};
 use crate::views::ViewShape;
@@ -51,6 +52,12 @@ impl SchemaProvider for DatabaseSchema {
             })));
         }
         if let Some(view) = catalog.view(self.database.id, name) {
+            if view.external {
+                let object = Object::table(self.database.id, view.id);
+                check(&catalog, self.catalogs.identity, Need::Read(object))?;
+                let (database, who) = (&self.catalogs.database, self.catalogs.identity);
+                return Ok(Some(Arc::new(ExternalTable::of(database, who, view)?)));
+            }
             return Ok(Some(Arc::new(ViewShape::of(view))));
         }
         if name.starts_with("pg_") {
@@ -62,7 +69,7 @@ impl SchemaProvider for DatabaseSchema {
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
         let catalog = self.catalogs.database.catalog();
-        if catalog.view(self.database.id, name).is_some() {
+        if catalog.view(self.database.id, name).is_some_and(|view| !view.external) {
             return Ok(Some(TableType::View));
         }
         Ok(self.table_exist(name).then_some(TableType::Base))

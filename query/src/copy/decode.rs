@@ -390,6 +390,24 @@ fn unescape(rest: &[u8]) -> (Option<u8>, usize) {
     }
 }
 
+/// Reads the names of columns out of a header line of CSV.
+///
+/// # Errors
+/// 22021 for a line that is not UTF-8.
+pub(crate) fn header_names(line: &[u8], delimiter: u8) -> Result<Vec<String>> {
+    // Some programs begin UTF-8 with a mark of it.
+    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let (mut text, mut fields, mut start) = (Vec::new(), Vec::new(), 0);
+    split_csv(line, (delimiter, b'"', b'"'), b"", (&mut text, &mut fields));
+    let names = fields.iter().map(|field| {
+        let name = std::str::from_utf8(&text[start..field.end]).map(str::to_owned);
+        start = field.end;
+        name.map_err(|_| Error::new("22021", "invalid byte sequence for encoding \"UTF8\""))
+    });
+    names.collect()
+}
+
 fn split_csv(
     line: &[u8],
     (delimiter, quote, escape): (u8, u8, u8),

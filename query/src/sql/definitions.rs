@@ -49,6 +49,7 @@ pub enum Definition {
         name: String,
         if_exists: bool,
     },
+    CreateExternal(NewExternal),
     CreateView {
         name: Vec<String>,
         columns: Vec<String>,
@@ -93,6 +94,20 @@ pub enum Definition {
         names: Vec<Vec<String>>,
         if_exists: bool,
     },
+}
+
+/// Files that are to be read as a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewExternal {
+    pub name: Vec<String>,
+    pub if_not_exists: bool,
+    /// None where the files tell them.
+    pub columns: Vec<ast::ColumnDef>,
+    pub url: String,
+    /// How the files are written.
+    pub format: Vec<(String, String)>,
+    /// Columns that the names of folders hold.
+    pub partitions: Vec<String>,
 }
 
 /// What roles may do from now on, or no more.

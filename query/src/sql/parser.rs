@@ -1,10 +1,13 @@
 //! Reads statements: what is ours by its first words, the rest by DataFusion's parser.
 
 mod definition;
+mod external;
+mod files;
 mod kept;
 mod nodes;
 mod roles;
 mod series;
+mod temporary;
 
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast;
@@ -220,6 +223,7 @@ fn statement(parser: &mut DFParser<'_>) -> Parsed<Statement> {
         ("ALTER", "NODE") => nodes::alter(p),
         ("REMOVE", _) => nodes::remove(p),
         ("MOVE" | "COPY" | "DROP", "VNODE") => nodes::vnode(p),
+        ("COPY", "INTO") => files::copy_into(p),
         ("REPLICA", _) => nodes::replica(p),
         ("CHECKSUM", _) => nodes::checksum(p),
         ("GRANT" | "REVOKE", _) => roles::grant(p),

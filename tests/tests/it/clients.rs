@@ -1,8 +1,8 @@
 //! Real clients: psql, our own, psycopg and pgjdbc connect, create, insert, copy and select.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use tests::{Server, binary};
 
@@ -125,6 +125,39 @@ fn senders_of_points_and_readers_of_packed_answers_are_understood() {
     let server = Server::start_with(folder.path(), &[("CNOSDB_OPENTSDB_ADDR", "127.0.0.1:0")]);
     let ports = [server.http_port, server.opentsdb_port.unwrap()].map(|port| port.to_string());
     assert!(python("senders.py", &ports).ends_with("ok\n"));
+}
+
+/// S3, as moto speaks it, until it is dropped.
+struct Store(Child);
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn rows_go_to_s3_and_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let python_at = std::env::var("CNOSDB_CLIENTS_PYTHON").expect("set by make test");
+    let mut store = Command::new(python_at)
+        .arg(here("stores.py"))
+        .arg("serve")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(store.stdout.take().unwrap()).lines();
+    let _store = Store(store);
+    let port = said.next().expect("moto says its port").unwrap();
+    let config = folder.path().join("config");
+    let text =
+        format!("[files]\nurls = [\"s3://bucket/\"]\nendpoints = [\"http://127.0.0.1:{port}\"]\n");
+    std::fs::write(&config, text).unwrap();
+    let data = folder.path().join("data");
+    let server = Server::start_with(&data, &[("CNOSDB_CONFIG", config.to_str().unwrap())]);
+    assert!(python("stores.py", &["use".to_owned(), server.url(), port]).ends_with("ok\n"));
 }
 
 #[test]

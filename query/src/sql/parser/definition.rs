@@ -7,7 +7,10 @@ use model::Codec;
 use model::size::parse_bytes;
 use model::time::{Span, parse_span};
 
-use super::{Failure, Parsed, count, expect, name, object_name, skip, take, take_all, word};
+use super::{
+    Failure, Parsed, count, expect, external, name, object_name, skip, take, take_all, temporary,
+    word,
+};
 use crate::error::{Error, nearest};
 use crate::sql::definitions::{
     AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, NewColumnKind,
@@ -25,7 +28,7 @@ const OPTIONS_LATER: [&str; 5] = [
     "PLACEMENT_POLICY",
 ];
 
-fn if_not_exists(p: &mut Parser<'_>) -> bool {
+pub(super) fn if_not_exists(p: &mut Parser<'_>) -> bool {
     take_all(p, &["IF", "NOT", "EXISTS"])
 }
 
@@ -63,9 +66,11 @@ pub(super) fn create(p: &mut Parser<'_>) -> Parsed<Statement> {
             definition(Definition::CreateDatabase { name, if_not_exists, options })
         }
         "TABLE" => create_table(p),
+        "EXTERNAL" => external::create(p),
         "VIEW" => create_view(p, false),
         "OR" if take_all(p, &["REPLACE", "VIEW"]) => create_view(p, true),
-        "TEMP" | "TEMPORARY" => Err(Error::unsupported("CREATE TEMP TABLE").into()),
+        "TEMP" | "TEMPORARY" => temporary::create(p),
+        "LOCAL" | "GLOBAL" if take(p, "TEMP") || take(p, "TEMPORARY") => temporary::create(p),
         other => Err(Error::unsupported(format!("CREATE {other}")).into()),
     }
 }
@@ -325,7 +330,7 @@ fn create_view(p: &mut Parser<'_>, replace: bool) -> Parsed<Statement> {
     definition(Definition::CreateView { name, columns, replace, query: p.parse_query()? })
 }
 
-fn names(p: &mut Parser<'_>) -> Parsed<Vec<String>> {
+pub(super) fn names(p: &mut Parser<'_>) -> Parsed<Vec<String>> {
     p.expect_token(&Token::LParen)?;
     let mut names = vec![name(p)?];
     while p.consume_token(&Token::Comma) {

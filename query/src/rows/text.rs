@@ -1,38 +1,63 @@
 //! Batches of rows as text: CSV, TSV, JSON, NDJSON, or drawn as a table.
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema};
-use arrow::error::ArrowError;
-use arrow::record_batch::RecordBatch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
-use arrow::util::pretty::pretty_format_batches_with_options;
+use datafusion::arrow::array::{Array, AsArray};
+use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type, Schema};
+use datafusion::arrow::error::ArrowError;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::arrow::util::pretty::pretty_format_batches_with_options;
 
 /// As the original prints instants: UTC, without saying so.
 const TIME_FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.f";
+/// The same, so that a reader elsewhere knows.
+const ZONED_FORMAT: &str = "%Y-%m-%dT%H:%M:%S%.f%:z";
 
 /// A form of text, in which rows come one after another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TextForm {
-    Csv,
-    Tsv,
+pub enum TextForm {
+    /// Lines of values (RFC 4180).
+    Lines {
+        /// Between values.
+        separator: char,
+        /// Whether the first line names the columns.
+        header: bool,
+    },
+    /// An array of objects.
     Json,
+    /// Lines of objects.
     NdJson,
 }
 
-impl TextForm {
-    pub(crate) fn content_type(self) -> &'static str {
-        match self {
-            Self::Csv => "text/csv; charset=utf-8; header=present",
-            Self::Tsv => "text/tab-separated-values; charset=utf-8",
-            Self::Json => "application/json",
-            Self::NdJson => "application/x-ndjson",
-        }
+/// How rows are written as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextStyle {
+    /// What is written around values.
+    pub form: TextForm,
+    /// Whether instants say their offset; they are in UTC where not.
+    pub zoned: bool,
+}
+
+impl TextStyle {
+    /// Lines of values with commas between, and a header.
+    pub const CSV: Self =
+        Self { form: TextForm::Lines { separator: ',', header: true }, zoned: false };
+    /// Lines of values with tabs between, and a header.
+    pub const TSV: Self =
+        Self { form: TextForm::Lines { separator: '\t', header: true }, zoned: false };
+    /// An array of objects.
+    pub const JSON: Self = Self { form: TextForm::Json, zoned: false };
+    /// Lines of objects.
+    pub const NDJSON: Self = Self { form: TextForm::NdJson, zoned: false };
+
+    fn options(self) -> FormatOptions<'static> {
+        let zoned = if self.zoned { ZONED_FORMAT } else { TIME_FORMAT };
+        options().with_timestamp_tz_format(Some(zoned))
     }
 }
 
 /// Rows of a text, as far as it is written.
-pub(crate) struct TextRows {
-    form: TextForm,
+pub(super) struct TextRows {
+    style: TextStyle,
     /// What stands before the first row, until it is given out.
     begin: Option<String>,
     /// The names of the columns, as JSON has them.
@@ -42,32 +67,33 @@ pub(crate) struct TextRows {
 
 impl TextRows {
     /// Begins a text of rows.
-    pub(crate) fn new(form: TextForm, schema: &Schema) -> Self {
+    pub(super) fn new(style: TextStyle, schema: &Schema) -> Self {
         let names = || schema.fields().iter().map(|field| field.name());
-        let begin = match form {
-            TextForm::Csv => head(names(), ','),
-            TextForm::Tsv => head(names(), '\t'),
+        let begin = match style.form {
+            TextForm::Lines { separator, header: true } => head(names(), separator),
+            TextForm::Lines { .. } => String::new(),
             TextForm::Json => "[".to_owned(),
             TextForm::NdJson => String::new(),
         };
         let names = names().map(|name| json_text(name)).collect();
-        Self { form, begin: Some(begin), names, is_empty: true }
+        Self { style, begin: Some(begin), names, is_empty: true }
     }
 
     /// Returns the text of a batch.
     ///
     /// # Errors
     /// A type that has no text.
-    pub(crate) fn put(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
-        let options = options();
+    pub(super) fn put(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+        let options = self.style.options();
         let formatters =
             batch.columns().iter().map(|array| ArrayFormatter::try_new(array, &options));
         let formatters = formatters.collect::<Result<Vec<_>, _>>()?;
         let mut out = self.begin.take().unwrap_or_default();
         for row in 0..batch.num_rows() {
-            match self.form {
-                TextForm::Csv => put_line(batch, &formatters, row, (',', &mut out)),
-                TextForm::Tsv => put_line(batch, &formatters, row, ('\t', &mut out)),
+            match self.style.form {
+                TextForm::Lines { separator, .. } => {
+                    put_line(batch, &formatters, row, (separator, &mut out));
+                }
                 TextForm::Json => {
                     if !self.is_empty {
                         out.push(',');
@@ -85,9 +111,9 @@ impl TextRows {
     }
 
     /// Returns what stands after the last row.
-    pub(crate) fn end(self) -> Vec<u8> {
+    pub(super) fn end(self) -> Vec<u8> {
         let mut out = self.begin.unwrap_or_default();
-        if self.form == TextForm::Json {
+        if self.style.form == TextForm::Json {
             out.push(']');
         }
         out.into_bytes()
@@ -118,7 +144,7 @@ impl TextRows {
 ///
 /// # Errors
 /// A type that has no text.
-pub(crate) fn table(
+pub(super) fn table(
     batches: &[RecordBatch],
     bytes_max: usize,
 ) -> Result<Option<Vec<u8>>, ArrowError> {
@@ -213,7 +239,7 @@ fn json_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Float64Array, StringArray, TimestampNanosecondArray};
+    use datafusion::arrow::array::{Float64Array, StringArray, TimestampNanosecondArray};
     use std::sync::Arc;
 
     fn sample() -> RecordBatch {
@@ -229,21 +255,24 @@ mod tests {
     #[test]
     fn rows_are_text_in_every_form() {
         let batch = sample();
-        let text = |form: TextForm| {
-            let mut rows = TextRows::new(form, &batch.schema());
+        let text = |style: TextStyle| {
+            let mut rows = TextRows::new(style, &batch.schema());
             let mut text = rows.put(&batch).unwrap();
             text.extend(rows.end());
             String::from_utf8(text).unwrap()
         };
         let csv = "time,\"say \"\"x\"\"\",v\n1970-01-01T00:00:00,\"a,b\",1.5\n1970-01-01T00:00:01.500,,NaN\n";
-        assert_eq!(text(TextForm::Csv), csv);
-        let json: serde_json::Value = serde_json::from_str(&text(TextForm::Json)).unwrap();
+        assert_eq!(text(TextStyle::CSV), csv);
+        let json: serde_json::Value = serde_json::from_str(&text(TextStyle::JSON)).unwrap();
         assert_eq!(json[0]["say \"x\""], "a,b");
         assert_eq!(
             (&json[1]["say \"x\""], &json[1]["v"]),
             (&serde_json::Value::Null, &"NaN".into())
         );
-        assert_eq!(text(TextForm::NdJson).lines().count(), 2);
-        assert!(text(TextForm::Tsv).starts_with("time\t"));
+        assert_eq!(text(TextStyle::NDJSON).lines().count(), 2);
+        assert!(text(TextStyle::TSV).starts_with("time\t"));
+        let lines = TextForm::Lines { separator: ';', header: false };
+        let zoned = text(TextStyle { form: lines, zoned: true });
+        assert!(zoned.starts_with("1970-01-01T00:00:00+00:00;a,b;1.5\n"), "{zoned}");
     }
 }

@@ -1,22 +1,23 @@
 //! Batches of rows in the form a reader asks for: text, Arrow's stream, Parquet.
 
+mod text;
+
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::error::ArrowError;
-use arrow::ipc::writer::StreamWriter;
-use arrow::record_batch::RecordBatch;
-use axum::http::HeaderMap;
-use axum::http::header::ACCEPT;
+use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::error::ArrowError;
+use datafusion::arrow::ipc::writer::StreamWriter;
+use datafusion::arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
-use query::Error;
 
-use crate::text::{TextForm, TextRows, table};
+use crate::error::{Error, Result};
+pub use text::{TextForm, TextStyle};
+use text::{TextRows, table};
 
 /// Rows of a row group of Parquet; they are held until it is full.
 const ROW_GROUP_ROWS: usize = 1 << 17;
@@ -27,49 +28,21 @@ const TABLE_BYTES_MAX: usize = 32 << 20;
 
 /// A form rows are given in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RowFormat {
-    Text(TextForm),
+pub enum RowFormat {
+    /// Text.
+    Text(TextStyle),
+    /// Drawn with lines, whole.
     Table,
+    /// Arrow's stream of batches.
     Arrow,
+    /// A file of Parquet.
     Parquet,
 }
 
-impl RowFormat {
-    /// Chooses the first form a reader accepts; `None` where it accepts none.
-    pub(crate) fn accepted(headers: &HeaderMap) -> Option<Self> {
-        let Some(accept) = headers.get(ACCEPT) else { return Some(Self::Text(TextForm::Csv)) };
-        let types = accept.to_str().ok()?.split(',');
-        let mut types = types.map(|one| one.split(';').next().unwrap_or_default().trim());
-        types.find_map(|one| {
-            Some(match one {
-                "*/*" | "text/*" | "text/csv" | "application/csv" | "" => Self::Text(TextForm::Csv),
-                "text/tab-separated-values" | "text/tsv" | "application/tsv" => {
-                    Self::Text(TextForm::Tsv)
-                }
-                "application/json" | "application/*" => Self::Text(TextForm::Json),
-                "application/x-ndjson" | "application/nd-json" | "application/ndjson" => {
-                    Self::Text(TextForm::NdJson)
-                }
-                "text/plain" | "text/table" | "application/table" => Self::Table,
-                "application/vnd.apache.arrow.stream" => Self::Arrow,
-                "application/vnd.apache.parquet" => Self::Parquet,
-                _ => return None,
-            })
-        })
-    }
-
-    pub(crate) fn content_type(self) -> &'static str {
-        match self {
-            Self::Text(form) => form.content_type(),
-            Self::Table => "text/plain; charset=utf-8",
-            Self::Arrow => "application/vnd.apache.arrow.stream",
-            Self::Parquet => "application/vnd.apache.parquet",
-        }
-    }
-}
-
 /// Turns batches into bytes of a form, one after another.
-pub(crate) enum RowWriter {
+pub struct RowWriter(Writer);
+
+enum Writer {
     Text(TextRows),
     /// The first batch is empty: it has the names where no other does.
     Table {
@@ -82,7 +55,7 @@ pub(crate) enum RowWriter {
 }
 
 /// A file of Parquet as far as it is written.
-pub(crate) struct ParquetRows {
+struct ParquetRows {
     schema: SchemaRef,
     writer: ArrowWriter<Vec<u8>>,
 }
@@ -92,29 +65,29 @@ impl RowWriter {
     ///
     /// # Errors
     /// A type that the form does not have.
-    pub(crate) fn new(format: RowFormat, schema: &SchemaRef) -> Result<Self, Error> {
-        Ok(match format {
-            RowFormat::Text(form) => Self::Text(TextRows::new(form, schema)),
+    pub fn new(format: RowFormat, schema: &SchemaRef) -> Result<Self> {
+        Ok(Self(match format {
+            RowFormat::Text(style) => Writer::Text(TextRows::new(style, schema)),
             RowFormat::Table => {
                 let names = RecordBatch::new_empty(SchemaRef::clone(schema));
-                Self::Table { batches: vec![names], rows: 0, bytes: 0 }
+                Writer::Table { batches: vec![names], rows: 0, bytes: 0 }
             }
             RowFormat::Arrow => {
                 let writer = StreamWriter::try_new(Vec::new(), schema);
-                Self::Arrow(Box::new(writer.map_err(|error| failed(&error))?))
+                Writer::Arrow(Box::new(writer.map_err(|error| failed(&error))?))
             }
-            RowFormat::Parquet => Self::Parquet(Box::new(ParquetRows::new(schema)?)),
-        })
+            RowFormat::Parquet => Writer::Parquet(Box::new(ParquetRows::new(schema)?)),
+        }))
     }
 
     /// Takes a batch; returns the bytes that are ready, which may be none.
     ///
     /// # Errors
     /// More rows than the form holds.
-    pub(crate) fn put(&mut self, batch: RecordBatch) -> Result<Vec<u8>, Error> {
-        match self {
-            Self::Text(text) => text.put(&batch).map_err(|error| failed(&error)),
-            Self::Table { batches, rows, bytes } => {
+    pub fn put(&mut self, batch: RecordBatch) -> Result<Vec<u8>> {
+        match &mut self.0 {
+            Writer::Text(text) => text.put(&batch).map_err(|error| failed(&error)),
+            Writer::Table { batches, rows, bytes } => {
                 *rows += batch.num_rows();
                 *bytes += batch.get_array_memory_size();
                 if *rows > TABLE_ROWS_MAX || *bytes > TABLE_BYTES_MAX {
@@ -123,11 +96,11 @@ impl RowWriter {
                 batches.push(batch);
                 Ok(Vec::new())
             }
-            Self::Arrow(writer) => {
+            Writer::Arrow(writer) => {
                 writer.write(&batch).map_err(|error| failed(&error))?;
                 Ok(std::mem::take(writer.get_mut()))
             }
-            Self::Parquet(parquet) => parquet.put(&batch),
+            Writer::Parquet(parquet) => parquet.put(&batch),
         }
     }
 
@@ -135,18 +108,18 @@ impl RowWriter {
     ///
     /// # Errors
     /// As [`RowWriter::put`].
-    pub(crate) fn end(self) -> Result<Vec<u8>, Error> {
-        match self {
-            Self::Text(text) => Ok(text.end()),
-            Self::Table { batches, .. } => {
+    pub fn end(self) -> Result<Vec<u8>> {
+        match self.0 {
+            Writer::Text(text) => Ok(text.end()),
+            Writer::Table { batches, .. } => {
                 let drawn = table(&batches, TABLE_BYTES_MAX).map_err(|error| failed(&error))?;
                 drawn.ok_or_else(too_large)
             }
-            Self::Arrow(mut writer) => {
+            Writer::Arrow(mut writer) => {
                 writer.finish().map_err(|error| failed(&error))?;
                 Ok(std::mem::take(writer.get_mut()))
             }
-            Self::Parquet(parquet) => {
+            Writer::Parquet(parquet) => {
                 parquet.writer.into_inner().map_err(|error| parquet_failed(&error))
             }
         }
@@ -167,7 +140,7 @@ fn parquet_failed(error: &ParquetError) -> Error {
 }
 
 impl ParquetRows {
-    fn new(schema: &Schema) -> Result<Self, Error> {
+    fn new(schema: &Schema) -> Result<Self> {
         let fields = schema.fields().iter().map(|field| match field.data_type() {
             // Parquet's interval has no nanoseconds.
             DataType::Interval(_) | DataType::Duration(_) => {
@@ -185,7 +158,7 @@ impl ParquetRows {
         Ok(Self { schema, writer: writer.map_err(|error| parquet_failed(&error))? })
     }
 
-    fn put(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, Error> {
+    fn put(&mut self, batch: &RecordBatch) -> Result<Vec<u8>> {
         let columns = batch.columns().iter().zip(self.schema.fields());
         let columns = columns.map(|(array, field)| {
             if array.data_type() == field.data_type() {
@@ -193,7 +166,7 @@ impl ParquetRows {
             }
             cast(array, field.data_type())
         });
-        let columns = columns.collect::<Result<Vec<ArrayRef>, _>>();
+        let columns = columns.collect::<std::result::Result<Vec<ArrayRef>, _>>();
         let batch = RecordBatch::try_new(
             Arc::clone(&self.schema),
             columns.map_err(|error| failed(&error))?,
@@ -210,10 +183,11 @@ impl ParquetRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Array, IntervalMonthDayNanoArray, StringArray, TimestampNanosecondArray};
-    use arrow::datatypes::IntervalMonthDayNano;
-    use arrow::ipc::reader::StreamReader;
-    use axum::http::HeaderValue;
+    use datafusion::arrow::array::{
+        Array, IntervalMonthDayNanoArray, StringArray, TimestampNanosecondArray,
+    };
+    use datafusion::arrow::datatypes::IntervalMonthDayNano;
+    use datafusion::arrow::ipc::reader::StreamReader;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     fn sample() -> RecordBatch {
@@ -243,11 +217,11 @@ mod tests {
             let rows = 2 * batches.len();
             let stream = written(RowFormat::Arrow, &batches);
             let read = StreamReader::try_new(stream.as_slice(), None).unwrap();
-            let read: Vec<RecordBatch> = read.map(Result::unwrap).collect();
+            let read: Vec<RecordBatch> = read.map(std::result::Result::unwrap).collect();
             assert_eq!(read, batches);
             let file = bytes::Bytes::from(written(RowFormat::Parquet, &batches));
             let read = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
-            let read: Vec<RecordBatch> = read.map(Result::unwrap).collect();
+            let read: Vec<RecordBatch> = read.map(std::result::Result::unwrap).collect();
             assert_eq!(read.iter().map(RecordBatch::num_rows).sum::<usize>(), rows);
             if let Some(first) = read.first() {
                 assert_eq!(first.slice(0, 2).column(0), batches[0].column(0));
@@ -271,23 +245,5 @@ mod tests {
         assert_eq!(drawn.end().unwrap_err().sqlstate, "54000", "one wide cell widens all");
         let many = (0..=TABLE_ROWS_MAX / 2).try_for_each(|_| writer.put(sample()).map(|_| ()));
         assert_eq!(many.unwrap_err().sqlstate, "54000");
-    }
-
-    #[test]
-    fn the_first_form_that_is_known_is_chosen() {
-        let accepted = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, HeaderValue::from_static(text));
-            RowFormat::accepted(&headers)
-        };
-        let csv = Some(RowFormat::Text(TextForm::Csv));
-        assert_eq!(RowFormat::accepted(&HeaderMap::new()), csv);
-        assert_eq!(
-            accepted("image/png, application/json;q=0.9"),
-            Some(RowFormat::Text(TextForm::Json))
-        );
-        assert_eq!(accepted("*/*"), csv);
-        assert_eq!(accepted("application/vnd.apache.parquet"), Some(RowFormat::Parquet));
-        assert_eq!(accepted("image/png"), None);
     }
 }
