@@ -119,6 +119,9 @@ impl Shell {
             ("du", _) => self.statement("SHOW USERS").await?,
             ("d", table) => self.statement(&format!("DESCRIBE TABLE {table}")).await?,
             ("c" | "connect", "") => println!("{} as {}", self.client.dbname, self.client.user()),
+            ("change_tenant", tenant) => {
+                self.client = self.client.reconnect(tenant).await?;
+            }
             ("c" | "connect", dbname) => {
                 self.client = self.client.reconnect(dbname).await?;
                 println!("You are now connected to \"{dbname}\".");
@@ -132,6 +135,24 @@ impl Shell {
             }
             ("copy", arguments) => self.copy(arguments).await?,
             (other, _) => return Err(format!("invalid command \\{other}; try \\?")),
+        }
+        Ok(())
+    }
+
+    /// Prints the statements that make some tenants, or all.
+    pub(crate) async fn dump_ddl(&mut self, tenants: &[String]) -> Result<(), String> {
+        let names: Vec<String> =
+            tenants.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+        let of = if names.is_empty() {
+            String::new()
+        } else {
+            format!(" FOR TENANT {}", names.join(", "))
+        };
+        if let Answer::Rows(_, rows) = self.client.run(&format!("SHOW DDL{of}")).await? {
+            for line in rows.into_iter().flatten().flatten() {
+                // What switches tenants is a command of this client's.
+                println!("{line}{}", if line.starts_with('\\') { "" } else { ";" });
+            }
         }
         Ok(())
     }

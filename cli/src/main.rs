@@ -43,9 +43,28 @@ struct Arguments {
     /// Form of the answers.
     #[arg(long, default_value = "table")]
     format: Format,
+    #[command(subcommand)]
+    task: Option<Task>,
     /// Prints help.
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
+}
+
+/// What can be done besides running statements.
+#[derive(clap::Subcommand)]
+enum Task {
+    /// Prints the statements that make tenants, users, roles, databases, tables and views as they are.
+    DumpDdl {
+        /// Of this tenant only. May be given several times.
+        #[arg(short, long)]
+        tenant: Vec<String>,
+    },
+    /// Runs what dump-ddl printed.
+    RestoreDumpDdl {
+        /// Files, run one after another.
+        #[arg(required = true)]
+        files: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -71,7 +90,7 @@ async fn run(arguments: Arguments) -> ExitCode {
     } else {
         std::env::var("PGPASSWORD").ok()
     };
-    let Arguments { host, port, user, dbname, command, file, format, .. } = arguments;
+    let Arguments { host, port, user, dbname, command, file, format, task, .. } = arguments;
     let client = match Client::connect(host, port, user, dbname, password).await {
         Ok(client) => client,
         Err(message) => {
@@ -81,6 +100,16 @@ async fn run(arguments: Arguments) -> ExitCode {
     };
     let mut shell = Shell::new(client, format);
     let mut well = true;
+    match task {
+        Some(Task::DumpDdl { tenant }) => return done(shell.dump_ddl(&tenant).await),
+        Some(Task::RestoreDumpDdl { files }) => {
+            for path in &files {
+                well = well && run_file(&mut shell, path).await;
+            }
+            return if well { ExitCode::SUCCESS } else { ExitCode::from(1) };
+        }
+        None => {}
+    }
     for text in &command {
         well = well && shell.run_text(text).await;
     }
@@ -96,6 +125,16 @@ async fn run(arguments: Arguments) -> ExitCode {
         }
     }
     if well { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+fn done(outcome: Result<(), String>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::from(1)
+        }
+    }
 }
 
 async fn run_file(shell: &mut Shell, path: &str) -> bool {

@@ -105,9 +105,12 @@ impl Doorkeeper {
             return Ok(());
         }
         drop(remembered);
+        self.database.check_login(user, peer.ip())?;
         let password = password.to_owned();
         let checked = tokio::task::spawn_blocking(move || verifier.matches(&password)).await;
-        if !checked.map_err(|_| refused())? {
+        let matched = checked.map_err(|_| refused())?;
+        self.database.note_login(user, peer.ip(), matched);
+        if !matched {
             return Err(refused());
         }
         let mut remembered = self.remembered.lock().await;

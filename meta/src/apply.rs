@@ -31,9 +31,10 @@ use tenants::{define_tenant, new_tenant};
 use users::{alter_user, create_user, drop_user};
 use views::{NewView, create_view};
 
-/// The tenant, database and user that every installation begins with.
+/// The tenant that every installation begins with, and its user.
 pub const FIRST_TENANT: &str = "cnosdb";
-const FIRST_DATABASE: &str = "public";
+/// The database that every tenant begins with.
+pub const FIRST_DATABASE: &str = "public";
 const FIRST_USER: &str = "root";
 
 const MINUTE_NS: i64 = 60_000_000_000;

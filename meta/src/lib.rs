@@ -26,7 +26,7 @@ mod placement;
 mod service;
 mod store;
 
-pub use apply::{FIRST_TENANT, cluster_number};
+pub use apply::{FIRST_DATABASE, FIRST_TENANT, cluster_number};
 pub use catalog::{
     Bucket, Catalog, CustomRole, Database, DatabaseOptions, Grant, GrantObject, Level, Node,
     NodeRoles, NodeState, ObjectLimits, Precision, ReplicaSet, Role, SystemRole, Table, Tenant,

@@ -139,13 +139,13 @@ impl MetaService {
         }
     }
 
-    /// Answers a request, here or where the leader is.
     /// Returns what the member knows of its group, and the bytes of memory its store takes.
     pub(crate) fn watched(&self) -> (GroupStatus, u64) {
         let bytes = self.machine.upgrade().map_or(0, |machine| machine.memory_bytes());
         (self.group.status(), bytes)
     }
 
+    /// Answers a request, here or where the leader is.
     pub(crate) async fn answer(&self, request: Request) -> Response {
         if self.leads() || matches!(request, Request::Rows) {
             return self.answer_here(request).await;

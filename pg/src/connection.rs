@@ -187,8 +187,11 @@ impl Connection {
                 let params = startup_params(client, &startup).await?;
                 let user = params.get("user").cloned().unwrap_or_default();
                 if self.is_trusted(&user) {
+                    self.shared.database.note_login(&user, self.peer.ip(), true);
                     return self.enter(client, &params).await;
                 }
+                let may_try = self.shared.database.check_login(&user, self.peer.ip());
+                may_try.map_err(|error| user_error(error, "FATAL"))?;
                 client.set_state(State::AuthenticationInProgress);
                 *self.login.lock() = Login::First(params);
                 let offer = Authentication::SASL(vec![MECHANISM.to_owned()]);
@@ -215,6 +218,7 @@ impl Connection {
                 let user = params.get("user").map(String::as_str).unwrap_or_default();
                 let finished =
                     challenge.finish(&bytes).map_err(|error| user_error(error, "FATAL"))?;
+                self.shared.database.note_login(user, self.peer.ip(), finished.is_some());
                 let Some(answer) = finished else {
                     tracing::warn!(user, peer = %self.peer, "login refused");
                     let message = format!("password authentication failed for user \"{user}\"");

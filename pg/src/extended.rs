@@ -180,6 +180,7 @@ impl ExtendedQueryHandler for Connection {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        let mut of_cursor = None;
         let (statement, format) = if message.target_type == TARGET_TYPE_BYTE_STATEMENT {
             let found = match client.portal_store().get_statement(name) {
                 Some(Entry::Value(statement)) => Some(statement.statement.clone()),
@@ -197,10 +198,18 @@ impl ExtendedQueryHandler for Connection {
                     (Some(portal.statement.statement.clone()), portal.result_column_format.clone())
                 }
                 Some(Entry::Empty) => (None, Format::UnifiedText),
-                None => return Err(missing_portal(name)),
+                None => {
+                    // A cursor of DECLARE is a portal.
+                    of_cursor = self.session()?.cursor_columns(name);
+                    if of_cursor.is_none() {
+                        return Err(missing_portal(name));
+                    }
+                    (None, Format::UnifiedText)
+                }
             }
         };
         let columns = statement.and_then(|statement| statement.prepared.columns.clone());
+        let columns = columns.or(of_cursor);
         let answer = match columns {
             None => PgWireBackendMessage::NoData(NoData::new()),
             Some(schema) => {

@@ -62,6 +62,11 @@ impl Kept {
         }
     }
 
+    /// Returns the columns of an open cursor.
+    pub(crate) fn cursor_columns(&self, name: &str) -> Option<SchemaRef> {
+        self.cursor(name).ok().map(|cursor| cursor.schema)
+    }
+
     fn prepared(&self, name: &str) -> Result<Arc<Prepared>> {
         let found = self.prepared.lock().get(name).map(Arc::clone);
         found.ok_or_else(|| {

@@ -1,5 +1,6 @@
 //! What all sessions share, and who may connect.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,8 +18,10 @@ use model::schema::TIME_ZONE;
 use tokio::runtime::Handle;
 
 use crate::access::{Identity, may_enter};
+use crate::audit::Audit;
 use crate::error::{Error, Result};
 use crate::files::FilesConfig;
+use crate::logins::Logins;
 use crate::running::AllRunning;
 use crate::scram::Verifier;
 use crate::session::{Entry, Session};
@@ -42,6 +45,8 @@ pub struct DatabaseConfig {
     pub spill_dir: PathBuf,
     /// Which files outside of the database they may use.
     pub files: FilesConfig,
+    /// The file of the audit log.
+    pub audit: PathBuf,
 }
 
 /// The database, as front ends see it.
@@ -55,6 +60,8 @@ pub struct Database {
     running: Arc<AllRunning>,
     usage: Usage,
     files: FilesConfig,
+    logins: Logins,
+    audit: Audit,
 }
 
 impl Database {
@@ -71,8 +78,40 @@ impl Database {
     ) -> Result<Arc<Self>> {
         let template = template(config)?;
         let (running, usage) = (Arc::default(), Usage::default());
-        let files = config.files.clone();
-        Ok(Arc::new(Self { meta, cluster, clock, template, threads, running, usage, files }))
+        Ok(Arc::new(Self {
+            meta,
+            cluster,
+            clock,
+            template,
+            threads,
+            running,
+            usage,
+            files: config.files.clone(),
+            logins: Logins::default(),
+            audit: Audit::open(&config.audit)?,
+        }))
+    }
+
+    /// Refuses who failed to log in too often to try again so soon.
+    ///
+    /// # Errors
+    /// 53400, which says how long to wait.
+    pub fn check_login(&self, user: &str, from: IpAddr) -> Result<()> {
+        let checked = self.logins.check(user, from);
+        if checked.is_err() {
+            self.audit.login(self.now_ns(), user, from, "53400");
+        }
+        checked
+    }
+
+    /// Notes how a login by password ended.
+    pub fn note_login(&self, user: &str, from: IpAddr, succeeded: bool) {
+        self.logins.note(user, from, succeeded);
+        self.audit.login(self.now_ns(), user, from, if succeeded { "ok" } else { "28P01" });
+    }
+
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     pub(crate) fn running(&self) -> &Arc<AllRunning> {

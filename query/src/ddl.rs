@@ -152,10 +152,17 @@ impl Session {
                 self.submit(Command::CreateTable { database, name, columns }, "CREATE TABLE").await
             }
             Definition::AlterTable { name, action } => {
+                if self.temporary.named(name).is_some() {
+                    return Err(Error::unsupported("ALTER of a temporary table"));
+                }
                 let (database, table) = self.user_table(name)?;
                 self.check(Need::Define(Object::table(database.id, table.id)))?;
                 let change = match action {
-                    AlterTableAction::Add(column) => {
+                    AlterTableAction::Add { column, if_not_exists } => {
+                        if *if_not_exists && table.column(&column.name).is_some() {
+                            let tag = "ALTER TABLE";
+                            return Ok(self.skip("column", &column.name, "already exists", tag));
+                        }
                         self.note_widening(column);
                         AlterTable::Add(new_column(column))
                     }
@@ -170,32 +177,36 @@ impl Session {
                 };
                 self.submit(Command::AlterTable { table: table.id, change }, "ALTER TABLE").await
             }
-            Definition::DropTable { names, if_exists } => {
-                for name in names {
-                    if self.temporary.remove(name) || self.drop_external(name).await? {
-                        continue;
-                    }
-                    match self.user_table(name) {
-                        Ok((database, table)) => {
-                            self.check(Need::Define(Object::table(database.id, table.id)))?;
-                            let dropped = Command::DropTable { table: table.id };
-                            self.database().meta().submit(&dropped).await?;
-                        }
-                        Err(_) if *if_exists => {
-                            drop(self.skip(
-                                "table",
-                                &name.join("."),
-                                "does not exist",
-                                "DROP TABLE",
-                            ));
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-                Ok(Output::Done("DROP TABLE"))
-            }
+            Definition::DropTable { names, if_exists } => self.drop_tables(names, *if_exists).await,
             _ => Err(Error::internal("a table was expected")),
         }
+    }
+
+    /// Drops tables of a database or of the session, and external ones.
+    async fn drop_tables(&self, names: &[Vec<String>], if_exists: bool) -> Result<Output> {
+        let there =
+            |name: &[String]| self.temporary.named(name).is_some() || self.external(name).is_some();
+        // All are there before the first is dropped.
+        for name in names.iter().filter(|name| !if_exists && !there(name)) {
+            self.user_table(name)?;
+        }
+        for name in names {
+            if self.temporary.remove(name) || self.drop_external(name).await? {
+                continue;
+            }
+            match self.user_table(name) {
+                Ok((database, table)) => {
+                    self.check(Need::Define(Object::table(database.id, table.id)))?;
+                    let dropped = Command::DropTable { table: table.id };
+                    self.database().meta().submit(&dropped).await?;
+                }
+                Err(_) if if_exists => {
+                    drop(self.skip("table", &name.join("."), "does not exist", "DROP TABLE"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Output::Done("DROP TABLE"))
     }
 
     fn note_widening(&self, column: &ColumnDefinition) {

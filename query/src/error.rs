@@ -199,7 +199,11 @@ fn arrow(error: &ArrowError) -> Error {
     let sqlstate = match error {
         ArrowError::DivideByZero => return Error::new("22012", "division by zero"),
         ArrowError::ArithmeticOverflow(_) => "22003",
-        ArrowError::CastError(message) if message.starts_with("Can't cast value") => "22003",
+        ArrowError::CastError(message)
+            if message.starts_with("Can't cast value") || message.contains("out of range") =>
+        {
+            "22003"
+        }
         ArrowError::CastError(message) if message.contains("string '") => "22P02",
         ArrowError::CastError(_) => "42846",
         ArrowError::ParseError(message) if message.contains("timestamp") => "22007",

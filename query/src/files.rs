@@ -10,6 +10,7 @@
 //! | `external` | external tables                                             |
 //! | `listing`  | files as a table, read by DataFusion                        |
 //! | `export`   | COPY INTO a location                                        |
+//! | `visible`  | a store without the files others keep for themselves        |
 //! | `upload`   | bytes to an object that nobody sees until it is whole       |
 //!
 //! Invariant: no file is opened and no host is called but those the node's configuration names, and no
@@ -23,8 +24,9 @@ mod import;
 mod listing;
 mod location;
 mod upload;
+mod visible;
 
-pub(crate) use external::ExternalTable;
+pub(crate) use external::{ExternalParts, ExternalTable, external_parts};
 
 use std::path::PathBuf;
 use std::sync::Arc;

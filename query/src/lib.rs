@@ -12,7 +12,12 @@
 //! | `arrays`   | `= ANY (array)`                                                             |
 //! | `ddl`      | definitions: tenants, users, databases, tables                              |
 //! | `roles`    | roles of a tenant, their members and grants                                  |
+//! | `files`    | rows to files and from files; external tables                                |
+//! | `audit`    | who logged in, and who changed what                                          |
+//! | `dump`     | the catalog as the statements that make it                                   |
+//! | `logins`   | who fails to log in waits                                                    |
 //! | `measures` | what can be measured at any moment                                          |
+//! | `scopes`   | which names of tables WITH hides where                                       |
 //! | `views`    | views, and tables made of a query's rows                                     |
 //! | `rows`     | batches in the form a reader asks for                                        |
 //! | `running`  | the statements that run now; KILL                                            |
@@ -46,12 +51,14 @@
 mod access;
 mod arrays;
 mod as_of;
+mod audit;
 mod catalog;
 mod change;
 mod copy;
 mod cursors;
 mod database;
 mod ddl;
+mod dump;
 mod empty_subqueries;
 mod error;
 mod exact_numbers;
@@ -63,6 +70,7 @@ mod ingest;
 mod insert;
 mod instants;
 mod last_rows;
+mod logins;
 mod measures;
 mod nodes;
 mod output;
@@ -71,6 +79,7 @@ mod roles;
 mod rows;
 mod running;
 mod scan;
+mod scopes;
 mod scram;
 mod series;
 mod session;

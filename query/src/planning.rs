@@ -517,6 +517,7 @@ fn rewrite(query: DfStatement) -> Result<DfStatement> {
         DfStatement::Statement(statement) => {
             let rewritten = mentions_catalog(&statement).map(Box::new);
             let mut statement = rewritten.unwrap_or(statement);
+            tell_apart_within(&mut statement);
             tell_apart(&mut statement);
             sugar::rewrite(&mut statement)?;
             DfStatement::Statement(statement)
@@ -527,6 +528,41 @@ fn rewrite(query: DfStatement) -> Result<DfStatement> {
         }
         other => other,
     })
+}
+
+/// Names columns that are written twice in the selects of a statement, which the planner wants told apart.
+fn tell_apart_within(statement: &mut ast::Statement) {
+    struct Twins;
+    impl VisitorMut for Twins {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
+            selects(&mut query.body);
+            ControlFlow::Continue(())
+        }
+    }
+    fn selects(body: &mut ast::SetExpr) {
+        match body {
+            ast::SetExpr::SetOperation { left, right, .. } => {
+                selects(left);
+                selects(right);
+            }
+            ast::SetExpr::Select(select) => {
+                let mut seen: BTreeSet<String> = BTreeSet::new();
+                for (at, item) in select.projection.iter_mut().enumerate() {
+                    if let ast::SelectItem::UnnamedExpr(expr) = item
+                        && !seen.insert(expr.to_string())
+                    {
+                        let alias = ast::Ident::with_quote('"', format!("?column {}?", at + 1));
+                        *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let walked = statement.visit(&mut Twins);
+    debug_assert!(walked.is_continue());
 }
 
 /// Gives columns of the answer that would have one name names of their own, which the planner wants.

@@ -96,7 +96,10 @@ impl Session {
     fn granted_on(&self, object: &GrantedOn) -> Result<GrantObject> {
         Ok(match object {
             GrantedOn::Database(name) => GrantObject::Database(self.user_database(name)?.id),
-            GrantedOn::Table(name) => GrantObject::Table(self.user_table(name)?.1.id),
+            GrantedOn::Table(name) => GrantObject::Table(match self.external(name) {
+                Some((_, table)) => table.id,
+                None => self.user_table(name)?.1.id,
+            }),
         })
     }
 

@@ -4,7 +4,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use chrono::DateTime;
 use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
@@ -25,7 +27,7 @@ use crate::instants::Zone;
 use crate::output::{Notice, Output};
 use crate::running::Running;
 use crate::settings::Settings;
-use crate::sql::{Definition, Statement, UserAction};
+use crate::sql::{DISCARD_TEMP, Definition, Statement, UserAction};
 use crate::temporary::TemporaryTables;
 use crate::usage::{Counted, Counters, RouteUsage, UsageKey};
 
@@ -130,6 +132,11 @@ impl Session {
         self.settings.lock().set(name, value)
     }
 
+    /// Returns the columns of a cursor, which is a portal to clients.
+    pub fn cursor_columns(&self, name: &str) -> Option<SchemaRef> {
+        self.kept.cursor_columns(name)
+    }
+
     /// Returns the counters of what this session uses of its database.
     pub(crate) fn usage(&self) -> Arc<Counters> {
         self.counters(None)
@@ -203,11 +210,12 @@ impl Session {
             _ => {}
         }
         let output = tokio::select! {
-            output = run => output?,
-            () = token.cancelled() => return Err(canceled()),
-            () = sleep_until(deadline) => return Err(timed_out()),
+            output = run => output,
+            () = token.cancelled() => Err(canceled()),
+            () = sleep_until(deadline) => Err(timed_out()),
         };
-        Ok(match output {
+        self.audit(statement, &output);
+        Ok(match output? {
             Output::Rows(rows) => Output::Rows(guarded(rows, (token, running, usage), deadline)),
             Output::Fetched(rows) => {
                 Output::Fetched(guarded(rows, (token, running, usage), deadline))
@@ -267,10 +275,7 @@ impl Session {
             Statement::Declare(name, hold, query) => self.declare(name, *hold, query).await,
             Statement::Fetch(name, count) => self.fetch(name, *count),
             Statement::Close(name) => self.kept.close(name.as_deref()),
-            Statement::DiscardAll => {
-                self.discard_all()?;
-                Ok(Output::Done("DISCARD ALL"))
-            }
+            Statement::DiscardAll => self.discard_all(),
             Statement::Set(..) | Statement::SetLocal(..) | Statement::ResetAll => {
                 self.change_setting(statement)
             }
@@ -289,16 +294,24 @@ impl Session {
                 }
                 Ok(Output::End("ROLLBACK"))
             }
-            Statement::Discard(tag) => Ok(Output::Done(tag)),
+            Statement::Discard(tag) => Ok(self.discard(tag)),
         }
     }
 
-    fn discard_all(&self) -> Result<()> {
+    /// Runs what changes nothing here, but for DISCARD TEMP.
+    fn discard(&self, tag: &'static str) -> Output {
+        if tag == DISCARD_TEMP {
+            self.temporary.clear();
+        }
+        Output::Done(tag)
+    }
+
+    fn discard_all(&self) -> Result<Output> {
         self.kept.close(None)?;
         self.kept.deallocate(None)?;
         self.settings.lock().reset();
         self.temporary.clear();
-        Ok(())
+        Ok(Output::Done("DISCARD ALL"))
     }
 
     /// Refuses everything to a user who must change the password.
@@ -418,6 +431,11 @@ impl Session {
         if let Some(found) = catalog.table(database.id, table) {
             return Ok((database, Arc::clone(found)));
         }
+        if let Some(view) = catalog.view(database.id, table) {
+            let what = if view.external { "an external table" } else { "a view" };
+            let message = format!("\"{table}\" is {what}, which is read only");
+            return Err(Error::new("42809", message));
+        }
         let error = Error::new("42P01", format!("relation \"{}\" does not exist", name.join(".")));
         let names = catalog.tables(database.id).map(|table| table.name.as_str());
         Err(match nearest(table, names) {
@@ -489,6 +507,9 @@ impl Session {
         };
         register_functions(&mut state, &names)?;
         state.mark_start_execution();
+        // As PostgreSQL's clock: its drivers read no finer.
+        let now = &mut state.execution_props_mut().query_execution_start_time;
+        *now = now.and_then(|now| DateTime::from_timestamp_micros(now.timestamp_micros()));
         Ok(state)
     }
 }

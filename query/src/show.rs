@@ -18,6 +18,7 @@ use crate::sql::{Compacted, Show};
 /// Returns the columns of what is shown.
 pub(crate) fn schema(shown: &Show) -> SchemaRef {
     let names: &[&str] = match shown {
+        Show::Ddl(_) => &["ddl"],
         Show::Databases => &["database_name"],
         Show::Tables(_) => &["table_name"],
         Show::Tenants => &["tenant_name", "comment"],
@@ -68,6 +69,7 @@ impl Session {
             Show::Series(series) => return self.show_series(series).await,
             Show::TagValues(series, keys) => return self.show_tag_values(series, keys).await,
             Show::TagKeys(..) | Show::FieldKeys(..) => self.key_lines(shown)?,
+            Show::Ddl(tenants) => self.ddl_lines(tenants)?,
             Show::Queries => self.query_lines()?,
             Show::Compactions => self.compaction_lines().await?,
             Show::Nodes => self.node_lines().await?,
@@ -83,7 +85,8 @@ impl Session {
     fn lines(&self, shown: &Show) -> Result<Vec<Vec<String>>> {
         let catalog = self.database().catalog();
         Ok(match shown {
-            Show::Compactions
+            Show::Ddl(_)
+            | Show::Compactions
             | Show::Nodes
             | Show::Replicas
             | Show::Vnodes

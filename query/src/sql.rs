@@ -12,7 +12,7 @@ pub(crate) use definitions::{
     Membership, NewColumnKind, NewExternal, TenantAction, TenantOptions, UserAction, UserOptions,
 };
 pub use parser::parse;
-pub(crate) use parser::{fold, parse_one};
+pub(crate) use parser::{DISCARD_TEMP, fold, parse_one};
 pub(crate) use template::{select_all, select_from, select_values, template};
 
 use datafusion::sql::parser::Statement as DfStatement;
@@ -206,6 +206,8 @@ pub struct TagKeys {
 /// What is to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Show {
+    /// The statements that make some tenants, or all, and what is in them.
+    Ddl(Vec<String>),
     /// Databases of the tenant.
     Databases,
     /// Tables of a database, else of the session's.

@@ -13,11 +13,16 @@
 //! | `x AT TIME ZONE z`                        | `timezone(z, x)`                                    |
 //! | `x SIMILAR TO 'p'`                        | `x ~ '^(?:q)$'`, q what p means                      |
 //! | `EXISTS (…)` in a select list             | whether a count is above 0                          |
+//! | `INTERVAL '1 day 04:05'`, `'P1D'::interval` | the same in words                                  |
+//! | `generate_series(…) AS g`                 | its column is `g`; in a select list its rows          |
+//! | `VALUES ((SELECT …))`                     | `SELECT (SELECT …)`                                 |
 //! | `FETCH FIRST n ROWS ONLY`                 | `LIMIT n`                                           |
 //! | `a IS DISTINCT FROM b AND c`             | `(a IS DISTINCT FROM b) AND c`                      |
 //! | `a ASOF JOIN b MATCH_CONDITION (c) ON d`  | a left join that `as_of` recognizes                  |
 
 mod distinct;
+mod rows;
+mod spans;
 
 use std::ops::ControlFlow;
 
@@ -54,11 +59,22 @@ impl VisitorMut for Sugar {
 
     fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Error> {
         exists_in_list(query);
+        rows::values(query);
+        if let ast::SetExpr::Select(select) = query.body.as_mut() {
+            rows::series_in_list(select);
+        }
         let rewritten = top(query)
             .and_then(|()| repair(query))
             .and_then(|()| as_of(query))
             .and_then(|()| fetch(query));
         match rewritten {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<Error> {
+        match rows::factor(factor) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
         }
@@ -97,6 +113,12 @@ impl VisitorMut for Sugar {
             {
                 *expr = function("current_role", Vec::new());
             }
+            ast::Expr::Interval(interval) if interval.leading_field.is_none() => {
+                span(&mut interval.value);
+            }
+            ast::Expr::Cast { expr: inner, data_type: ast::DataType::Interval { .. }, .. } => {
+                span(inner);
+            }
             ast::Expr::AtTimeZone { timestamp, time_zone } => {
                 let args = vec![time_zone.as_ref().clone(), timestamp.as_ref().clone()];
                 *expr = function(TIMEZONE, args);
@@ -130,6 +152,13 @@ impl VisitorMut for Sugar {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Writes a literal span in words.
+fn span(literal: &mut ast::Expr) {
+    let Some(words) = literal_text(literal).and_then(spans::in_words) else { return };
+    let text = ast::Value::SingleQuotedString(words);
+    *literal = ast::Expr::Value(text.with_empty_span());
 }
 
 /// Returns the name of a function and its plain arguments.

@@ -10,7 +10,6 @@ mod change;
 mod table;
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -22,13 +21,17 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::planning::parts;
-use crate::views::{ctes, quoted};
+use crate::scopes::Scopes;
+use crate::views::quoted;
+pub(crate) use change::sql_type_of;
 use table::{Numbered, TemporaryTable};
 
 /// The schema that temporary tables are in.
 pub(crate) const TEMPORARY_SCHEMA: &str = "pg_temp";
 /// The most temporary tables of a session.
 const TABLES_MAX: usize = 1_000;
+/// The most bytes of memory of all of them.
+const BYTES_MAX: usize = 256 << 20;
 /// What a table's name ends with where its rows are wanted with their numbers.
 const NUMBERED: &str = "\u{1}numbered";
 
@@ -50,7 +53,21 @@ impl TemporaryTables {
         self.0.lock().get(name).cloned()
     }
 
+    /// Refuses rows for which the session has no room.
+    fn check_room(&self, bytes: usize) -> Result<()> {
+        let held: usize = self.0.lock().values().map(|table| table.bytes()).sum();
+        if held.saturating_add(bytes) <= BYTES_MAX {
+            return Ok(());
+        }
+        let message = format!("temporary tables of a session take {BYTES_MAX} bytes at most");
+        Err(Error::new("53200", message))
+    }
+
     fn add(&self, name: &str, table: TemporaryTable) -> Result<()> {
+        if name.starts_with("pg_") {
+            let message = format!("name \"{name}\" is reserved: it begins with \"pg_\"");
+            return Err(Error::new("42939", message));
+        }
         let mut tables = self.0.lock();
         if tables.contains_key(name) {
             return Err(Error::new("42P07", format!("relation \"{name}\" already exists")));
@@ -84,8 +101,8 @@ impl TemporaryTables {
         }
         match query {
             DfStatement::Statement(statement) => {
-                let hidden = ctes(statement.as_mut());
-                match statement.visit(&mut Qualifying { tables: self, hidden }) {
+                let scopes = Scopes::default();
+                match statement.visit(&mut Qualifying { tables: self, scopes }) {
                     ControlFlow::Break(error) => Err(error),
                     ControlFlow::Continue(()) => Ok(()),
                 }
@@ -98,11 +115,21 @@ impl TemporaryTables {
 
 struct Qualifying<'a> {
     tables: &'a TemporaryTables,
-    hidden: BTreeSet<String>,
+    scopes: Scopes,
 }
 
 impl VisitorMut for Qualifying<'_> {
     type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Error> {
+        self.scopes.enter(query);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<Error> {
+        self.scopes.leave();
+        ControlFlow::Continue(())
+    }
 
     fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<Error> {
         let ast::TableFactor::Table { name, args: None, alias, .. } = factor else {
@@ -111,7 +138,7 @@ impl VisitorMut for Qualifying<'_> {
         match parts(name) {
             Ok(found) => {
                 if let [table] = found.as_slice()
-                    && !self.hidden.contains(table)
+                    && !self.scopes.hide(table)
                     && self.tables.get(table).is_some()
                 {
                     *name = qualified(table);

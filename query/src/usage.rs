@@ -141,8 +141,17 @@ impl Usage {
         all
     }
 
-    /// Forgets the keys that `lives` does not hold for.
-    pub(crate) fn retain(&self, lives: impl Fn(&UsageKey) -> bool) {
-        self.0.write().retain(|key, _| lives(key));
+    /// Moves what was counted under one key to another; `None` forgets it.
+    pub(crate) fn rename(&self, name: impl Fn(&UsageKey) -> Option<UsageKey>) {
+        let mut all = self.0.write();
+        let old: Vec<_> =
+            all.keys().filter(|key| name(key).as_ref() != Some(*key)).cloned().collect();
+        for key in old {
+            let Some(counters) = all.remove(&key) else { continue };
+            if let Some(renamed) = name(&key) {
+                let sum = all.entry(renamed).or_default();
+                COUNTED.into_iter().for_each(|what| sum.add(what, counters.get(what)));
+            }
+        }
     }
 }

@@ -4,7 +4,6 @@
 //! A view reads with the rights of who asks, not of who made it. Its tables are named with their databases
 //! when it is made, so that a search path does not change what it reads.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use datafusion::catalog::{Session as Planning, TableProvider};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{self, Visit, VisitMut, Visitor, VisitorMut};
+use datafusion::sql::sqlparser::ast::{self, Visit, VisitMut, VisitorMut};
 use meta::{Command, NewColumn, View};
 use model::{Codec, ColumnKind, TableId, ValueType};
 
@@ -23,8 +22,10 @@ use crate::access::{Need, Object};
 use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::planning::parts;
+use crate::scopes::Scopes;
 use crate::session::Session;
-use crate::sql::{Statement, TableAs, fold, parse_one};
+use crate::sql::{Statement, TableAs, parse_one};
+use crate::temporary::TemporaryTables;
 
 /// How deep views may read views.
 const DEPTH_MAX: usize = 16;
@@ -48,7 +49,7 @@ impl Session {
         let database = self.user_database(&database)?.id;
         self.check(Need::Define(Object::database(database)))?;
         let mut query = query.clone();
-        qualify(&mut query, &self.database_name())?;
+        qualify(&mut query, &self.database_name(), &self.temporary)?;
         let definition = query.to_string();
         if let Some(old) = self.database().catalog().view(database, name) {
             self.expand(&mut query.clone(), 0, Some(old.id))?;
@@ -183,8 +184,8 @@ impl Session {
             let message = format!("views read views more than {DEPTH_MAX} deep");
             return Err(Error::new("54001", message));
         }
-        let hidden = ctes(node);
-        match node.visit(&mut Expanding { session: self, hidden, depth, forbidden }) {
+        let scopes = Scopes::default();
+        match node.visit(&mut Expanding { session: self, scopes, depth, forbidden }) {
             ControlFlow::Break(error) => Err(error),
             ControlFlow::Continue(()) => Ok(()),
         }
@@ -244,32 +245,25 @@ fn new_columns(schema: &Schema, tags: &[String]) -> Result<Vec<NewColumn>> {
     Ok(columns)
 }
 
-/// Returns the names that WITH gives in a statement.
-pub(crate) fn ctes<T: Visit>(node: &T) -> BTreeSet<String> {
-    struct Names(BTreeSet<String>);
-    impl Visitor for Names {
-        type Break = ();
-
-        fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
-            let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
-            self.0.extend(ctes.map(|cte| fold(&cte.alias.name)));
-            ControlFlow::Continue(())
-        }
-    }
-    let mut names = Names(BTreeSet::new());
-    let walked = Visit::visit(node, &mut names);
-    debug_assert!(walked.is_continue());
-    names.0
-}
-
 /// Names the tables of a query with their database.
-fn qualify(query: &mut ast::Query, database: &str) -> Result<()> {
+fn qualify(query: &mut ast::Query, database: &str, own: &TemporaryTables) -> Result<()> {
     struct Qualify<'a> {
-        hidden: BTreeSet<String>,
+        scopes: Scopes,
         database: &'a str,
+        own: &'a TemporaryTables,
     }
     impl VisitorMut for Qualify<'_> {
         type Break = Error;
+
+        fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Error> {
+            self.scopes.enter(query);
+            ControlFlow::Continue(())
+        }
+
+        fn post_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<Error> {
+            self.scopes.leave();
+            ControlFlow::Continue(())
+        }
 
         fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<Error> {
             let ast::TableFactor::Table { name, args: None, .. } = factor else {
@@ -277,8 +271,13 @@ fn qualify(query: &mut ast::Query, database: &str) -> Result<()> {
             };
             match parts(name) {
                 Ok(parts) => {
+                    let is_hidden = matches!(parts.as_slice(), [one] if self.scopes.hide(one));
+                    if !is_hidden && self.own.named(&parts).is_some() {
+                        let error = Error::unsupported("a view of a temporary table");
+                        return ControlFlow::Break(error);
+                    }
                     if let [table] = parts.as_slice()
-                        && !self.hidden.contains(table)
+                        && !self.scopes.hide(table)
                         && !table.starts_with("pg_")
                     {
                         *name = ast::ObjectName::from(vec![quoted(self.database), quoted(table)]);
@@ -289,8 +288,7 @@ fn qualify(query: &mut ast::Query, database: &str) -> Result<()> {
             }
         }
     }
-    let hidden = ctes(query);
-    match VisitMut::visit(query, &mut Qualify { hidden, database }) {
+    match VisitMut::visit(query, &mut Qualify { scopes: Scopes::default(), database, own }) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
@@ -298,7 +296,7 @@ fn qualify(query: &mut ast::Query, database: &str) -> Result<()> {
 
 struct Expanding<'a> {
     session: &'a Session,
-    hidden: BTreeSet<String>,
+    scopes: Scopes,
     depth: usize,
     forbidden: Option<TableId>,
 }
@@ -309,7 +307,7 @@ impl Expanding<'_> {
             return Ok(None);
         };
         let name = parts(name)?;
-        if matches!(name.as_slice(), [one] if self.hidden.contains(one)) {
+        if matches!(name.as_slice(), [one] if self.scopes.hide(one)) {
             return Ok(None);
         }
         let Some(view) = self.session.view_named(&name) else { return Ok(None) };
@@ -349,6 +347,16 @@ impl Expanding<'_> {
 
 impl VisitorMut for Expanding<'_> {
     type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Error> {
+        self.scopes.enter(query);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<Error> {
+        self.scopes.leave();
+        ControlFlow::Continue(())
+    }
 
     fn post_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<Error> {
         match self.expanded(factor) {

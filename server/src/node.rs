@@ -94,6 +94,7 @@ impl Node {
                     spill_bytes: config.query.spill_bytes,
                     spill_dir: config.data_dir.join("spill"),
                     files: files_config(&config),
+                    audit: config.data_dir.join("audit.log"),
                 };
                 let (meta, rows) = (membership.client(), cluster.cluster());
                 let database = Database::new(meta, rows, clock, &query, queries);

@@ -33,6 +33,11 @@ with psycopg.connect(sys.argv[1], autocommit=True) as connection:
             assert sum(1 for _ in copy.rows()) == 1000
     counts = connection.execute("SELECT host, count(*), sum(i) FROM p GROUP BY host ORDER BY host").fetchall()
     assert counts == [("a", 1, 1), ("b", 100, 5050), ("c", 1000, 499500), ("d", 1000, 499500)], counts
+    with connection.transaction(), connection.cursor(name="of the server") as cursor:
+        cursor.execute("SELECT i FROM p WHERE host = 'b' ORDER BY i")
+        assert cursor.fetchmany(2) == [(1,), (2,)] and len(cursor.fetchall()) == 98
+    (now,) = connection.execute("SELECT now()").fetchone()
+    assert now.tzinfo is not None
     try:
         connection.execute("SELECT nothing FROM p")
     except psycopg.errors.UndefinedColumn as error:

@@ -18,8 +18,8 @@ use super::{Changes, FIRST_DATABASE, MINUTE_NS, check_free, check_limit, check_n
 const SHARDS_MAX: u32 = 1_024;
 
 /// Names of schemas that are ours.
-const SYSTEM_DATABASES: [&str; 4] =
-    ["information_schema", "pg_catalog", "usage_schema", "cluster_schema"];
+const SYSTEM_DATABASES: [&str; 5] =
+    ["information_schema", "pg_catalog", "pg_temp", "usage_schema", "cluster_schema"];
 
 /// Makes, changes and drops databases; other commands change nothing.
 pub(super) fn define_database(

@@ -30,7 +30,8 @@ pub(super) fn create_view(
     check_name("table", &name)?;
     database_of(catalog, database)?;
     let old = catalog.view(database, &name);
-    if catalog.table(database, &name).is_some() || (old.is_some() && !replace) {
+    let replaces = old.is_none_or(|old| replace && old.external == external);
+    if catalog.table(database, &name).is_some() || !replaces {
         return Err(Error::exists("table", &name));
     }
     if catalog.views(database).count() >= VIEWS_MAX {

@@ -55,18 +55,19 @@ impl Session {
         copy: &CopyInto,
         source: &Statement,
     ) -> Result<Output> {
-        self.check(Need::See)?;
+        // They are the tenant's: a file is there for all who may read files.
+        self.check(Need::Govern)?;
         let form = FileForm::of(&copy.format, &copy.url)?;
         let overwrite = overwrites(&copy.options)?;
-        let location = locate(self.database(), self.identity(), &copy.url, &copy.connection)?;
+        let location =
+            locate(self.database(), self.identity(), &copy.url, &copy.connection).await?;
         let rows = self.query(source, &[]).await?;
         let old = location.objects().await?;
         if !overwrite && let Some(there) = old.first() {
             let message = format!("there is a file \"{}\" already", there.location);
             return Err(Error::new("42P07", message).hint("COPY_OPTIONS = (overwrite = true)"));
         }
-        let is_file = copy.url.ends_with(&format!(".{}", form.ending()));
-        let run = (!is_file).then(|| {
+        let run = (!FileForm::names_file(&copy.url)).then(|| {
             let at = chrono::DateTime::from_timestamp_nanos(self.now_ns());
             format!("{}-", at.format("%Y%m%dT%H%M%S%9f"))
         });
@@ -74,10 +75,23 @@ impl Session {
         let (sent, count) = target.write(rows).await?;
         let mut made = Vec::with_capacity(sent.len());
         for one in sent {
-            made.push(one.complete().await?);
+            match one.complete().await {
+                Ok(path) => made.push(path),
+                Err(error) => {
+                    // All or none are to be seen.
+                    for path in &made {
+                        drop(target.location.store.delete(path).await);
+                    }
+                    return Err(error);
+                }
+            }
         }
         target.sync(&made).await?;
-        for object in old.iter().filter(|object| !made.contains(&object.location)) {
+        let ending = format!(".{}", form.ending());
+        let replaced = old.iter().filter(|object| {
+            object.location.as_ref().ends_with(&ending) && !made.contains(&object.location)
+        });
+        for object in replaced {
             target.location.store.delete(&object.location).await.map_err(failed)?;
         }
         Ok(Output::Affected("COPY", count))
@@ -107,42 +121,30 @@ impl Target {
     async fn write(&self, mut rows: SendableRecordBatchStream) -> Result<(Vec<Sent>, u64)> {
         let (schema, mut sent, mut count) = (rows.schema(), Vec::new(), 0);
         let mut writing = Some(self.begin(0, &schema)?);
-        let written = async {
-            while let Some(batch) = rows.next().await {
-                let batch = batch?;
-                count += batch.num_rows() as u64;
-                let mut file = match writing.take() {
-                    Some(file) => file,
-                    None => self.begin(sent.len(), &schema)?,
-                };
-                let ready = file.rows.put(batch)?;
-                file.put(ready).await;
-                if file.sending.is_finished() {
-                    // It ends before the rows only where it failed.
-                    file.sending.finish().await?.abandon().await;
-                    return Err(Error::new("58030", "a file could not be sent"));
-                }
-                if file.bytes >= FILE_BYTES && self.run.is_some() {
-                    sent.push(file.end().await?);
-                } else {
-                    writing = Some(file);
-                }
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            count += batch.num_rows() as u64;
+            let mut file = match writing.take() {
+                Some(file) => file,
+                None => self.begin(sent.len(), &schema)?,
+            };
+            let ready = file.rows.put(batch)?;
+            file.put(ready).await;
+            if file.sending.is_finished() {
+                // It ends before the rows only where it failed.
+                drop(file.sending.finish().await?);
+                return Err(Error::new("58030", "a file could not be sent"));
             }
-            if let Some(file) = writing.take() {
+            if file.bytes >= FILE_BYTES && self.run.is_some() {
                 sent.push(file.end().await?);
-            }
-            Ok(())
-        };
-        let written: Result<()> = written.await;
-        match written {
-            Ok(()) => Ok((sent, count)),
-            Err(error) => {
-                for one in sent {
-                    one.abandon().await;
-                }
-                Err(error)
+            } else {
+                writing = Some(file);
             }
         }
+        if let Some(file) = writing.take() {
+            sent.push(file.end().await?);
+        }
+        Ok((sent, count))
     }
 
     fn begin(

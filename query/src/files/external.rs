@@ -1,18 +1,20 @@
 //! External tables: files that are read as a table is, and never written.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session as Planning, TableProvider};
 use datafusion::datasource::listing::ListingTable;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use meta::{Command, View};
+use object_store::path::Path;
 use serde_json::{Value, json};
 
 use super::form::FileForm;
-use super::listing::Listing;
+use super::listing::{Listing, url_of};
 use super::location::locate;
 use crate::access::{Identity, Need, Object};
 use crate::database::Database;
@@ -28,7 +30,9 @@ pub(crate) struct ExternalTable {
     schema: SchemaRef,
     /// The name its store is registered by.
     name: String,
-    listing: Listing,
+    database: Arc<Database>,
+    who: Identity,
+    parts: ExternalParts,
 }
 
 impl Session {
@@ -41,16 +45,22 @@ impl Session {
         if new.if_not_exists && there {
             return Ok(self.skip("relation", name, "already exists", "CREATE EXTERNAL TABLE"));
         }
+        self.check(Need::Govern)?;
         let form = FileForm::of(&new.format, &new.url)?;
-        let location = locate(self.database(), self.identity(), &new.url, &Vec::new())?;
+        let (url, options) = (&new.url, &new.options);
+        let location = locate(self.database(), self.identity(), url, options).await?;
         let listing = Listing { location, form, partitions: new.partitions.clone() };
         let columns = if new.columns.is_empty() {
-            let state = self.state()?;
-            let name = format!("new{}", uuid(self.now_ns()));
-            listing.open(&state, &name, None).await?.schema()
+            self.columns_of_files(&listing).await?
         } else {
             self.defined_columns(&new.columns).await?
         };
+        if let Some(missing) =
+            new.partitions.iter().find(|name| columns.field_with_name(name).is_err())
+        {
+            let message = format!("PARTITIONED BY names \"{missing}\", which is no column");
+            return Err(Error::new("42703", message).hint("give it with the columns"));
+        }
         if columns.fields().is_empty() {
             return Err(Error::new("42P16", "the files have no columns"));
         }
@@ -60,6 +70,7 @@ impl Session {
             "location": new.url,
             "format": new.format,
             "partitions": new.partitions,
+            "options": new.options,
         });
         let command = Command::CreateView {
             database,
@@ -74,51 +85,85 @@ impl Session {
     }
 }
 
-/// Tells one statement's name of a store from another's.
-fn uuid(now_ns: i64) -> String {
-    format!("{now_ns:x}")
-}
+/// Numbers the stores of tables that are not there yet.
+static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
 
 impl Session {
+    /// Finds out which columns files have.
+    async fn columns_of_files(&self, listing: &Listing) -> Result<SchemaRef> {
+        let name = format!("new{}", NEXT_STORE.fetch_add(1, Ordering::Relaxed));
+        let state = self.state()?;
+        let opened = listing.open(&state, &name, None).await;
+        let store = url_of(&name, &Path::default(), true)?;
+        if let Err(error) = state.runtime_env().deregister_object_store(store.as_ref()) {
+            tracing::debug!(%error, "a store that could not be opened");
+        }
+        Ok(opened?.schema())
+    }
+
+    /// Returns the external table that a dotted name means, and its database.
+    pub(crate) fn external(&self, name: &[String]) -> Option<(Arc<meta::Database>, Arc<View>)> {
+        let (database, table) = self.split_table(name).ok()?;
+        let catalog = self.database().catalog();
+        let database = catalog.database(self.identity().tenant, &database)?;
+        let view = catalog.view(database.id, table).filter(|view| view.external)?;
+        Some((Arc::clone(database), Arc::clone(view)))
+    }
+
     /// Drops an external table. Returns whether there was one.
     pub(crate) async fn drop_external(&self, name: &[String]) -> Result<bool> {
-        let Ok((database, table)) = self.split_table(name) else { return Ok(false) };
-        let catalog = self.database().catalog();
-        let tenant = self.identity().tenant;
-        let Some(database) = catalog.database(tenant, &database) else { return Ok(false) };
-        let found = catalog.view(database.id, table).filter(|view| view.external);
-        let Some(view) = found else { return Ok(false) };
+        let Some((database, view)) = self.external(name) else { return Ok(false) };
         self.check(Need::Define(Object::database(database.id)))?;
         self.database().meta().submit(&Command::DropView { view: view.id }).await?;
         Ok(true)
     }
 }
 
+/// What the catalog holds of an external table.
+#[derive(Debug)]
+pub(crate) struct ExternalParts {
+    /// Where its files are.
+    pub(crate) url: String,
+    /// How they are written.
+    pub(crate) format: FileOptions,
+    /// The columns that the names of their folders hold.
+    pub(crate) partitions: Vec<String>,
+    /// How the store is reached; no keys.
+    pub(crate) options: FileOptions,
+}
+
+/// Reads what the catalog holds of an external table.
+pub(crate) fn external_parts(view: &View) -> Result<ExternalParts> {
+    let broken = || Error::new("XX001", format!("table \"{}\" cannot be read", view.name));
+    let kept: Value = serde_json::from_str(&view.definition).map_err(|_| broken())?;
+    let url = kept.get("location").and_then(Value::as_str).ok_or_else(broken)?;
+    let list = |name: &str| kept.get(name).cloned().ok_or_else(broken);
+    Ok(ExternalParts {
+        url: url.to_owned(),
+        format: serde_json::from_value(list("format")?).map_err(|_| broken())?,
+        partitions: serde_json::from_value(list("partitions")?).map_err(|_| broken())?,
+        options: serde_json::from_value(list("options")?).map_err(|_| broken())?,
+    })
+}
+
 impl ExternalTable {
     /// Makes a table of what the catalog holds.
     pub(crate) fn of(database: &Arc<Database>, who: Identity, view: &View) -> Result<Self> {
-        let broken = || Error::new("XX001", format!("table \"{}\" cannot be read", view.name));
-        let kept: Value = serde_json::from_str(&view.definition).map_err(|_| broken())?;
-        let url = kept.get("location").and_then(Value::as_str).ok_or_else(broken)?;
-        let list = |name: &str| kept.get(name).cloned().ok_or_else(broken);
-        let format: FileOptions = serde_json::from_value(list("format")?).map_err(|_| broken())?;
-        let partitions: Vec<String> =
-            serde_json::from_value(list("partitions")?).map_err(|_| broken())?;
-        let form = FileForm::of(&format, url)?;
-        let location = locate(database, who, url, &Vec::new())?;
         Ok(Self {
             schema: view_schema(view),
             name: format!("table{}", view.id),
-            listing: Listing { location, form, partitions },
+            database: Arc::clone(database),
+            who,
+            parts: external_parts(view)?,
         })
     }
 
     async fn open(&self, state: &dyn Planning) -> Result<ListingTable> {
-        // Those of the folders' names are not in the files.
-        let in_files = self.schema.fields().iter();
-        let in_files = in_files.filter(|one| !self.listing.partitions.contains(one.name()));
-        let columns = Arc::new(Schema::new(in_files.cloned().collect::<Vec<_>>()));
-        self.listing.open(state, &self.name, Some(columns)).await
+        let ExternalParts { url, format, partitions, options } = &self.parts;
+        let form = FileForm::of(format, url)?;
+        let location = locate(&self.database, self.who, url, options).await?;
+        let listing = Listing { location, form, partitions: partitions.clone() };
+        listing.open(state, &self.name, Some(&self.schema)).await
     }
 }
 

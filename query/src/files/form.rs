@@ -88,6 +88,11 @@ impl FileForm {
         Ok(Self { kind, compression })
     }
 
+    /// Returns whether a URL means one file: it ends as files do.
+    pub(super) fn names_file(url: &str) -> bool {
+        by_name(url).0.is_some()
+    }
+
     /// Returns how a file of this name is compressed.
     pub(super) fn compression(self, name: &str) -> FileCompressionType {
         self.compression.unwrap_or_else(|| by_name(name).1)

@@ -49,8 +49,10 @@ impl Session {
         }
         let (database, table) = self.user_table(table)?;
         self.check(Need::Write(Object::table(database.id, table.id)))?;
+        self.check(Need::Govern)?;
         let form = FileForm::of(&copy.format, &copy.url)?;
-        let location = locate(self.database(), self.identity(), &copy.url, &copy.connection)?;
+        let location =
+            locate(self.database(), self.identity(), &copy.url, &copy.connection).await?;
         let files = location.objects().await?;
         if files.is_empty() {
             return Err(Error::new("58P01", format!("there is no file at \"{}\"", copy.url)));
@@ -62,6 +64,10 @@ impl Session {
         let mut rows = 0;
         for file in &files {
             rows += import.file(file).await.map_err(|mut error| {
+                if error.sqlstate == "XX000" {
+                    // What its reader makes of a damaged file is no fault of the server's.
+                    error.sqlstate = "22P04";
+                }
                 error.message = format!("file \"{}\": {}", file.location, error.message);
                 error
             })?;
@@ -81,7 +87,10 @@ impl Import {
 
     /// Returns where rows go, in the columns named or else these of the file.
     pub(super) fn target(&self, found: &[String]) -> Result<Target> {
-        let names = if self.columns.is_empty() { found } else { &self.columns };
+        self.target_of(if self.columns.is_empty() { found } else { &self.columns })
+    }
+
+    fn target_of(&self, names: &[String]) -> Result<Target> {
         let (database, table) = (Arc::clone(&self.database), Arc::clone(&self.table));
         Target::new(database, table, names, Intake::of(&self.session))
     }
@@ -106,7 +115,19 @@ impl Import {
         }
         let first = begin.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let names = if header { header_names(first, delimiter)? } else { Vec::new() };
-        let target = self.target(&names)?;
+        if header && begin.is_empty() {
+            return Err(Error::new("22P04", "it is empty: it has no header"));
+        }
+        let unwanted = names.iter().find(|name| !self.columns.contains(name));
+        let target = match unwanted {
+            Some(name) if !self.columns.is_empty() => {
+                let message = format!("its header names \"{name}\", which is not asked for");
+                return Err(Error::new("42703", message).hint("name all columns of the file"));
+            }
+            // The order is the file's, whatever order they are asked for in.
+            _ if header => self.target_of(&names)?,
+            _ => self.target(&names)?,
+        };
         let format =
             CopyFormat::Csv { delimiter, null: String::new(), header, quote: b'"', escape: b'"' };
         let database = Arc::clone(self.session.database());
@@ -136,6 +157,9 @@ impl Import {
             };
             if rest.len() - whole > ROW_BYTES_MAX {
                 return Err(Error::new("54000", "a line is longer than 16 MiB"));
+            }
+            if whole == 0 && !ended {
+                continue;
             }
             for text in rest[..whole].split(|byte| *byte == b'\n') {
                 line += 1;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::Session as Planning;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::avro::AvroFormat;
@@ -12,9 +12,11 @@ use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{
     ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl,
 };
+use object_store::path::Path;
 
 use super::form::{FileForm, FileKind};
 use super::location::Location;
+use super::visible::Visible;
 use crate::error::{Error, Result};
 
 /// Files that are read as a table.
@@ -26,38 +28,59 @@ pub(super) struct Listing {
     pub(super) partitions: Vec<String>,
 }
 
+/// Returns the URL of a path of the store that a name is registered for.
+pub(super) fn url_of(name: &str, path: &Path, is_folder: bool) -> Result<ListingTableUrl> {
+    let base = ListingTableUrl::parse(format!("{name}://files/"))?;
+    let mut url = url::Url::parse(base.as_str()).map_err(Error::internal)?;
+    // By its parts: what means something in a URL is part of a name here.
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.clear().extend(path.parts().map(|part| part.as_ref().to_owned()));
+        if is_folder {
+            segments.push("");
+        }
+    }
+    Ok(ListingTableUrl::try_new(url, None)?)
+}
+
 impl Listing {
     /// Opens the files under a name. Their columns are found out where none are given.
     pub(super) async fn open(
         &self,
         state: &dyn Planning,
         name: &str,
-        columns: Option<SchemaRef>,
+        columns: Option<&Schema>,
     ) -> Result<ListingTable> {
-        let host = format!("{name}://files/");
-        let base = ListingTableUrl::parse(&host)?;
-        let store = Arc::clone(&self.location.store);
-        state.runtime_env().register_object_store(base.as_ref(), store);
+        let place = &self.location.path;
+        let base = url_of(name, &Path::default(), true)?;
+        let store = Visible::of(Arc::clone(&self.location.store), place.clone());
+        state.runtime_env().register_object_store(base.as_ref(), Arc::new(store));
         let files = self.location.objects().await?;
         let Some(first) = files.first() else {
-            let path = &self.location.path;
-            return Err(Error::new("58P01", format!("there is no file at \"{path}\"")));
+            return Err(Error::new("58P01", format!("there is no file at \"{place}\"")));
         };
-        let is_file = files.len() == 1 && first.location == self.location.path;
-        let end = if is_file { "" } else { "/" };
-        let url = ListingTableUrl::parse(format!("{host}{}{end}", self.location.path))?;
+        let is_file = files.len() == 1 && first.location == *place;
+        let url = url_of(name, place, !is_file)?;
         let format = self.format(first.location.as_ref());
-        let partitions =
-            self.partitions.iter().map(|name| (name.clone(), DataType::Utf8)).collect();
+        let partitions = self.partitions.iter().map(|name| {
+            let known = columns.and_then(|columns| columns.field_with_name(name).ok());
+            (name.clone(), known.map_or(DataType::Utf8, |field| field.data_type().clone()))
+        });
         let options = ListingOptions::new(format)
             .with_file_extension("")
-            .with_table_partition_cols(partitions);
+            .with_table_partition_cols(partitions.collect());
         let config = ListingTableConfig::new(url).with_listing_options(options);
         let config = match columns {
-            Some(columns) => config.with_schema(columns),
+            Some(columns) => config.with_schema(self.in_files(columns)),
             None => config.infer_schema(state).await?,
         };
         Ok(ListingTable::try_new(config)?)
+    }
+
+    /// Returns the columns that are in the files themselves.
+    fn in_files(&self, columns: &Schema) -> SchemaRef {
+        let fields = columns.fields().iter();
+        let fields = fields.filter(|field| !self.partitions.contains(field.name()));
+        Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()))
     }
 
     fn format(&self, name: &str) -> Arc<dyn FileFormat> {

@@ -12,6 +12,8 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig};
 
+use meta::Tenant;
+
 use super::FilesConfig;
 use crate::access::Identity;
 use crate::database::Database;
@@ -20,6 +22,8 @@ use crate::sql::FileOptions;
 
 /// The most files that are read by one statement.
 const FILES_MAX: usize = 10_000;
+/// The longest name of a region or an account.
+const NAME_BYTES_MAX: usize = 64;
 /// How often and how long a request is repeated that a store did not answer.
 const RETRIES_MAX: usize = 3;
 const RETRY_TIME: Duration = Duration::from_secs(30);
@@ -51,7 +55,7 @@ fn refused(url: &str, setting: &str) -> Error {
 }
 
 /// Returns the place that a URL means to somebody.
-pub(super) fn locate(
+pub(super) async fn locate(
     database: &Database,
     who: Identity,
     url: &str,
@@ -62,18 +66,28 @@ pub(super) fn locate(
     let (scheme, rest) = url.split_once("://").unwrap_or(("file", url));
     if scheme == "file" {
         let catalog = database.catalog();
-        let tenant = catalog.tenant_by_id(who.tenant).map_or("", |tenant| &tenant.name);
-        return local(config, tenant, (url, rest));
+        let tenant = catalog.tenant_by_id(who.tenant).ok_or_else(invalid)?;
+        let root = config.folder.join(folder_of(tenant));
+        let (url, rest) = (url.to_owned(), rest.to_owned());
+        let found = tokio::task::spawn_blocking(move || local(&root, (&url, &rest))).await;
+        return found.map_err(Error::internal)?;
     }
+    check_values(connection)?;
     let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
-    if bucket.is_empty() {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if bucket.is_empty() || !bucket.bytes().all(is_plain) {
         return Err(invalid());
     }
     // Of a path as it is taken, not as it is written: `a/../b` is none.
     let path = Path::parse(path.trim_end_matches('/')).map_err(|_| invalid())?;
-    let named = format!("{scheme}://{bucket}/{path}");
+    let account = match scheme {
+        // Containers are an account's, and names of accounts are known to all.
+        "az" | "azblob" => format!("{}/", account_of(connection)?),
+        _ => String::new(),
+    };
+    let named = format!("{scheme}://{account}{bucket}/{path}");
     if !config.urls.iter().any(|allowed| is_below(&named, allowed)) {
-        return Err(refused(url, "files.urls"));
+        return Err(refused(&named, "files.urls"));
     }
     let store = match scheme {
         "s3" => s3(bucket, connection, config)?,
@@ -87,20 +101,56 @@ pub(super) fn locate(
     Ok(Location { store, path, folder: None })
 }
 
+/// Returns the folder of a tenant. A name may come again once its tenant is dropped; the first is never.
+fn folder_of(tenant: &Tenant) -> String {
+    if tenant.name == meta::FIRST_TENANT {
+        return tenant.name.clone();
+    }
+    format!("{}.{}", tenant.name, tenant.id)
+}
+
+/// Refuses what would not stay one value in a header or in the name of a host.
+fn check_values(options: &FileOptions) -> Result<()> {
+    let plain = |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n'));
+    match options.iter().find(|(_, value)| !plain(value)) {
+        Some((name, _)) => Err(Error::new("22023", format!("{name} holds a control character"))),
+        None => Ok(()),
+    }
+}
+
+fn account_of(options: &FileOptions) -> Result<String> {
+    let account = text(options, "account");
+    let account = account.ok_or_else(|| Error::new("22023", "CONNECTION needs an account"))?;
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if account.is_empty() || account.len() > NAME_BYTES_MAX || !account.bytes().all(is_plain) {
+        return Err(Error::new("22023", "account is no name of an account"));
+    }
+    Ok(account)
+}
+
+fn region_of(options: &FileOptions) -> Result<String> {
+    let region = text(options, "region").unwrap_or_else(|| "us-east-1".to_owned());
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if region.is_empty() || region.len() > NAME_BYTES_MAX || !region.bytes().all(is_plain) {
+        return Err(Error::new("22023", "region is no name of a region"));
+    }
+    Ok(region)
+}
+
 impl Location {
     /// Returns the objects there are: one of this name, else those below it.
     pub(super) async fn objects(&self) -> Result<Vec<ObjectMeta>> {
-        if self.path.parts().next().is_some()
-            && let Ok(one) = self.store.head(&self.path).await
-        {
-            return Ok(vec![one]);
+        if self.path.parts().next().is_some() {
+            match self.store.head(&self.path).await {
+                Ok(one) => return Ok(vec![one]),
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(failed(error)),
+            }
         }
         let mut found = Vec::new();
         let mut listed = self.store.list(Some(&self.path));
         while let Some(object) = listed.try_next().await.map_err(failed)? {
-            // What others keep for themselves, as `_SUCCESS` and `.crc` files.
-            let hidden = object.location.parts().any(|part| part.as_ref().starts_with(['_', '.']));
-            if hidden {
+            if is_hidden(&self.path, &object.location) {
                 continue;
             }
             if found.len() == FILES_MAX {
@@ -113,41 +163,38 @@ impl Location {
     }
 }
 
+/// Returns whether a file below a place is what others keep for themselves, as `_SUCCESS` and `.crc` files.
+pub(super) fn is_hidden(place: &Path, file: &Path) -> bool {
+    let below = file.parts().skip(place.parts().count());
+    below.into_iter().any(|part| part.as_ref().starts_with(['_', '.']))
+}
+
 /// Returns whether a URL is one that is allowed, or below it.
 fn is_below(url: &str, allowed: &str) -> bool {
     let allowed = allowed.trim_end_matches('/');
     url.strip_prefix(allowed).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Returns a place below the folder of a tenant.
-fn local(config: &FilesConfig, tenant: &str, (url, path): (&str, &str)) -> Result<Location> {
+/// Returns a place below a folder, which is made where it is not there.
+fn local(root: &FilePath, (url, path): (&str, &str)) -> Result<Location> {
     let outside = || refused(url, "files.folder");
-    if tenant.is_empty() || tenant.starts_with('.') {
-        return Err(outside());
+    let at = |error: std::io::Error| Error::new("58030", format!("{}: {error}", root.display()));
+    std::fs::create_dir_all(root).map_err(at)?;
+    let root = root.canonicalize().map_err(at)?;
+    let path = FilePath::new(path);
+    let below =
+        if path.is_absolute() { path.strip_prefix(&root).map_err(|_| outside())? } else { path };
+    let mut parts = Vec::new();
+    for part in below.components() {
+        match part {
+            Component::Normal(part) => parts.push(part.to_str().ok_or_else(outside)?),
+            Component::CurDir => {}
+            _ => return Err(outside()),
+        }
     }
-    let root = config.folder.join(tenant);
-    std::fs::create_dir_all(&root)
-        .and_then(|()| root.canonicalize())
-        .map_err(|error| Error::new("58030", format!("{}: {error}", root.display())))
-        .and_then(|root| {
-            let path = FilePath::new(path);
-            let below = if path.is_absolute() {
-                path.strip_prefix(&root).map_err(|_| outside())?
-            } else {
-                path
-            };
-            let mut parts = Vec::new();
-            for part in below.components() {
-                match part {
-                    Component::Normal(part) => parts.push(part.to_str().ok_or_else(outside)?),
-                    Component::CurDir => {}
-                    _ => return Err(outside()),
-                }
-            }
-            let store = LocalFileSystem::new_with_prefix(&root).map_err(failed)?;
-            let path = Path::parse(parts.join("/")).map_err(|_| outside())?;
-            Ok(Location { store: Arc::new(store), path, folder: Some(root) })
-        })
+    let store = LocalFileSystem::new_with_prefix(&root).map_err(failed)?;
+    let path = Path::parse(parts.join("/")).map_err(|_| outside())?;
+    Ok(Location { store: Arc::new(store), path, folder: Some(root) })
 }
 
 /// Returns what a connection's option says.
@@ -204,7 +251,7 @@ fn s3(bucket: &str, options: &FileOptions, config: &FilesConfig) -> Result<Arc<d
     check_endpoint(endpoint.as_ref(), config)?;
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
-        .with_region(text(options, "region").unwrap_or_else(|| "us-east-1".to_owned()))
+        .with_region(region_of(options)?)
         .with_virtual_hosted_style_request(flag(
             options,
             "virtual_hosted_style",
@@ -271,11 +318,9 @@ fn azure(
         let hint = "name the emulator's address as endpoint_url";
         return Err(Error::unsupported("use_emulator").hint(hint));
     }
-    let account = text(options, "account");
-    let account = account.ok_or_else(|| Error::new("22023", "CONNECTION needs an account"))?;
     let mut builder = MicrosoftAzureBuilder::new()
         .with_container_name(container)
-        .with_account(account)
+        .with_account(account_of(options)?)
         .with_client_options(client(endpoint.as_ref()))
         .with_retry(retries());
     if let Some(endpoint) = endpoint {
@@ -299,16 +344,26 @@ mod tests {
     #[test]
     fn a_place_is_below_its_tenants_folder_or_refused() {
         let folder = std::env::temp_dir().join(format!("cnosdb-files-{}", std::process::id()));
-        let config = FilesConfig { folder: folder.clone(), ..FilesConfig::default() };
-        let place = |path: &str| local(&config, "t", (path, path)).map(|found| found.path);
+        let place = |path: &str| local(&folder.join("t"), (path, path)).map(|found| found.path);
         assert_eq!(place("a/b.csv").unwrap().as_ref(), "a/b.csv");
         let absolute = format!("{}/t/x", folder.canonicalize().unwrap().display());
         assert_eq!(place(&absolute).unwrap().as_ref(), "x");
         for outside in ["../u/x", "a/../../x", "/etc/passwd"] {
             assert_eq!(place(outside).unwrap_err().sqlstate, "42501", "{outside}");
         }
-        assert!(local(&config, "..", ("x", "x")).is_err());
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn names_of_hosts_are_names() {
+        let region = |text: &str| region_of(&vec![("region".to_owned(), text.to_owned())]);
+        assert_eq!(region("eu-central-1").unwrap(), "eu-central-1");
+        for wrong in ["evil.com/?", "x@10.0.0.5:6443/?", "", "EU"] {
+            assert!(region(wrong).is_err(), "{wrong}");
+        }
+        let account = |text: &str| account_of(&vec![("account".to_owned(), text.to_owned())]);
+        assert!(account("reports7").is_ok() && account("a.b").is_err() && account("a/b").is_err());
+        assert!(check_values(&vec![("token".to_owned(), "a\rb".to_owned())]).is_err());
     }
 
     #[test]

@@ -194,11 +194,16 @@ fn put_line(
         if at > 0 {
             out.push(separator);
         }
-        if array.is_valid(row) {
+        if !is_null(array, row) {
             put_cell(&formatter.value(row).to_string(), separator, out);
         }
     }
     out.push('\n');
+}
+
+/// Returns whether a value is NULL; all are of a column that has no type.
+fn is_null(array: &dyn Array, row: usize) -> bool {
+    array.is_null(row) || array.data_type() == &DataType::Null
 }
 
 /// Writes a value; in quotes where it needs them (RFC 4180). An empty text is told from NULL by them.
@@ -214,7 +219,7 @@ fn put_cell(text: &str, separator: char, out: &mut String) {
 }
 
 fn put_json(array: &dyn Array, formatter: &ArrayFormatter<'_>, row: usize, out: &mut String) {
-    if array.is_null(row) {
+    if is_null(array, row) {
         out.push_str("null");
         return;
     }
@@ -239,7 +244,9 @@ fn json_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datafusion::arrow::array::{Float64Array, StringArray, TimestampNanosecondArray};
+    use datafusion::arrow::array::{
+        Float64Array, NullArray, StringArray, TimestampNanosecondArray,
+    };
     use std::sync::Arc;
 
     fn sample() -> RecordBatch {
@@ -250,6 +257,14 @@ mod tests {
             ("v", Arc::new(Float64Array::from(vec![1.5, f64::NAN]))),
         ])
         .unwrap()
+    }
+
+    #[test]
+    fn a_column_without_a_type_is_null() {
+        let nulls: Arc<dyn Array> = Arc::new(NullArray::new(1));
+        let batch = RecordBatch::try_from_iter([("n", nulls)]).unwrap();
+        let mut rows = TextRows::new(TextStyle::NDJSON, &batch.schema());
+        assert_eq!(rows.put(&batch).unwrap(), b"{\"n\":null}\n");
     }
 
     #[test]

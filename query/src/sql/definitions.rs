@@ -108,6 +108,8 @@ pub struct NewExternal {
     pub format: Vec<(String, String)>,
     /// Columns that the names of folders hold.
     pub partitions: Vec<String>,
+    /// How the store is reached; no keys.
+    pub options: Vec<(String, String)>,
 }
 
 /// What roles may do from now on, or no more.
@@ -219,7 +221,7 @@ pub enum NewColumnKind {
 /// A change of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AlterTableAction {
-    Add(ColumnDefinition),
+    Add { column: ColumnDefinition, if_not_exists: bool },
     DropColumn(String),
     RenameColumn(String, String),
     Rename(String),

@@ -20,6 +20,8 @@ use crate::catalog::catalog_replacement;
 use crate::error::{Error, Result};
 
 const DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
+/// The tag of what drops the session's tables.
+pub(crate) const DISCARD_TEMP: &str = "DISCARD TEMP";
 /// Nesting the parser follows.
 const RECURSION_MAX: usize = 200;
 
@@ -310,7 +312,12 @@ fn standard(statement: ast::Statement) -> Parsed<Statement> {
         }
         Sql::Commit { .. } => Statement::Commit,
         Sql::Rollback { savepoint: None, .. } => Statement::Rollback,
-        Sql::Discard { .. } => Statement::DiscardAll,
+        Sql::Discard { object_type } => match object_type {
+            ast::DiscardObject::ALL => Statement::DiscardAll,
+            ast::DiscardObject::PLANS => Statement::Discard("DISCARD PLANS"),
+            ast::DiscardObject::SEQUENCES => Statement::Discard("DISCARD SEQUENCES"),
+            ast::DiscardObject::TEMP => Statement::Discard(DISCARD_TEMP),
+        },
         other => {
             let text = other.to_string();
             let first = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
@@ -380,6 +387,16 @@ fn show(p: &mut Parser<'_>) -> Parsed<Statement> {
     let what = word(p, 0);
     p.advance_token();
     let shown = match what.as_str() {
+        "DDL" => {
+            let mut tenants = Vec::new();
+            if take_all(p, &["FOR", "TENANT"]) {
+                tenants.push(name(p)?);
+                while p.consume_token(&Token::Comma) {
+                    tenants.push(name(p)?);
+                }
+            }
+            Show::Ddl(tenants)
+        }
         "DATABASES" | "SCHEMAS" => Show::Databases,
         "TABLES" => {
             let on = ["ON", "FROM", "IN"].iter().any(|keyword| take(p, keyword));

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, new_null_array};
-use datafusion::arrow::compute::{concat_batches, filter_record_batch, interleave};
+use datafusion::arrow::compute::{
+    CastOptions, cast_with_options, concat_batches, filter_record_batch, interleave,
+};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::ScalarValue;
@@ -14,11 +16,10 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 
-use super::table::{Constraints, NUMBER, TemporaryTable};
+use super::table::{Constraints, NUMBER, TemporaryTable, bytes_of};
 use super::{NUMBERED, TEMPORARY_SCHEMA, alias_of, qualified};
 use crate::access::Need;
 use crate::error::{Error, Result};
-use crate::insert::SELECTED_ROWS_MAX;
 use crate::output::Output;
 use crate::planning::parts;
 use crate::session::Session;
@@ -110,7 +111,8 @@ impl Session {
                 _ => Ok(None),
             },
             Statement::Truncate(truncate) => {
-                truncate.table_names.first().map_or(Ok(None), |target| named(&target.name))
+                let found = truncate.table_names.iter().map(|target| named(&target.name));
+                Ok(found.collect::<Result<Vec<_>>>()?.into_iter().flatten().next())
             }
             _ => Ok(None),
         }
@@ -124,6 +126,7 @@ impl Session {
         params: &[ScalarValue],
     ) -> Result<Output> {
         self.check(Need::See)?;
+        self.note_write();
         if let Statement::Truncate(truncate) = statement {
             return self.truncate_temporary(truncate);
         }
@@ -186,7 +189,8 @@ impl Session {
             _ => {
                 let read = ast::Statement::Query(source.clone());
                 let read = Statement::Query(Box::new(DfStatement::Statement(Box::new(read))));
-                Box::pin(self.columns_of_statement(read)).await?.fields().len()
+                let read = Box::pin(self.prepare_statement(read, &[])).await?;
+                read.columns.map_or(0, |columns| columns.fields().len())
             }
         };
         if width > targets.len() {
@@ -239,7 +243,12 @@ impl Session {
             Statement::Insert(insert) => self.temporary_rows(table, insert).await?,
             Statement::Delete(delete) => deleted(table, delete)?.numbered(Vec::new()),
             Statement::Update(update) => {
-                if update.from.is_some() || update.returning.is_some() || update.or.is_some() {
+                let plain = update.from.is_none()
+                    && update.returning.is_none()
+                    && update.or.is_none()
+                    && update.order_by.is_empty()
+                    && update.limit.is_none();
+                if !plain {
                     return Err(Error::unsupported("UPDATE with anything but SET and WHERE"));
                 }
                 let change = Change::of(table, &update.table, update.selection.as_ref())?;
@@ -264,15 +273,11 @@ impl Session {
         params: &[ScalarValue],
     ) -> Result<RecordBatch> {
         let mut rows = self.query(&query, params).await?;
-        let (schema, mut batches, mut count) = (rows.schema(), Vec::new(), 0);
+        let (schema, mut batches, mut bytes) = (rows.schema(), Vec::new(), 0);
         while let Some(batch) = rows.next().await {
-            let batch = batch?;
-            count += batch.num_rows();
-            if count > SELECTED_ROWS_MAX {
-                let message = format!("a temporary table takes {SELECTED_ROWS_MAX} rows at once");
-                return Err(Error::new("54000", message));
-            }
-            batches.push(batch);
+            batches.push(batch?);
+            bytes += bytes_of(&batches[batches.len() - 1..]);
+            self.temporary.check_room(bytes)?;
         }
         Ok(concat_batches(&schema, &batches)?)
     }
@@ -455,16 +460,18 @@ fn as_type(values: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     if values.data_type() == field.data_type() {
         return Ok(Arc::clone(values));
     }
-    Ok(datafusion::arrow::compute::cast(values, field.data_type())?)
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    Ok(cast_with_options(values, field.data_type(), &options)?)
 }
 
 /// Returns the SQL type that values are cast to; `None` where a cast of SQL could not name it.
-fn sql_type_of(data_type: &DataType) -> Option<ast::DataType> {
+pub(crate) fn sql_type_of(data_type: &DataType) -> Option<ast::DataType> {
     use ast::DataType as Sql;
     if let Some(known) = crate::types::sql_type(data_type) {
         return Some(known);
     }
     Some(match data_type {
+        DataType::UInt64 => Sql::BigIntUnsigned(None),
         DataType::Date32 => Sql::Date,
         DataType::Timestamp(_, None) => Sql::Timestamp(None, ast::TimezoneInfo::None),
         DataType::Timestamp(_, Some(_)) => Sql::Timestamp(None, ast::TimezoneInfo::Tz),
@@ -478,6 +485,25 @@ fn sql_type_of(data_type: &DataType) -> Option<ast::DataType> {
     })
 }
 
+/// Returns how many characters a type of text holds at most; refuses types whose values would be taken for
+/// text.
+fn length_of(data_type: &ast::DataType) -> Result<Option<usize>> {
+    use ast::DataType as Sql;
+    Ok(match data_type {
+        Sql::Varchar(Some(ast::CharacterLength::IntegerLength { length, .. }))
+        | Sql::CharacterVarying(Some(ast::CharacterLength::IntegerLength { length, .. }))
+        | Sql::Char(Some(ast::CharacterLength::IntegerLength { length, .. }))
+        | Sql::Character(Some(ast::CharacterLength::IntegerLength { length, .. })) => {
+            Some(usize::try_from(*length).unwrap_or(usize::MAX))
+        }
+        Sql::Uuid | Sql::JSON | Sql::JSONB | Sql::Bytea | Sql::Array(_) => {
+            let error = Error::unsupported(format!("a column of type {data_type}"));
+            return Err(error.hint("use TEXT"));
+        }
+        _ => None,
+    })
+}
+
 /// Reads what rows must obey out of a definition.
 fn constraints_of(
     columns: &[ast::ColumnDef],
@@ -486,6 +512,7 @@ fn constraints_of(
 ) -> Result<Constraints> {
     let mut read = Constraints::default();
     for (at, column) in columns.iter().enumerate() {
+        read.lengths.extend(length_of(&column.data_type)?.map(|most| (at, most)));
         for option in &column.options {
             match &option.option {
                 ast::ColumnOption::Null => {}

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{Array, ArrayRef, UInt64Array};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, UInt64Array};
 use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
@@ -28,6 +28,8 @@ pub(super) struct Constraints {
     pub(super) not_null: Vec<usize>,
     /// Sets of columns, by place, whose values no two rows share unless one is NULL.
     pub(super) unique: Vec<Vec<usize>>,
+    /// Columns of text of no more than so many characters, by place.
+    pub(super) lengths: Vec<(usize, usize)>,
 }
 
 /// A temporary table.
@@ -69,6 +71,11 @@ impl TemporaryTable {
         &self.name
     }
 
+    /// Returns the bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.lock().held.size()
+    }
+
     /// Returns the rows there are, as one batch.
     pub(super) fn all(&self) -> Result<RecordBatch> {
         Ok(concat_batches(&self.schema, &self.rows.lock().batches)?)
@@ -81,7 +88,7 @@ impl TemporaryTable {
     pub(super) fn append(&self, batches: Vec<RecordBatch>) -> Result<()> {
         let mut rows = self.rows.lock();
         let fresh = self.check(&batches, &rows.taken)?;
-        rows.held.try_grow(bytes_of(&batches))?;
+        rows.held.try_grow(bytes_of(&batches) + bytes_of_keys(&fresh))?;
         for (taken, fresh) in rows.taken.iter_mut().zip(fresh) {
             taken.extend(fresh);
         }
@@ -98,7 +105,7 @@ impl TemporaryTable {
         let batches = vec![batch];
         let none = vec![HashSet::new(); self.constraints.unique.len()];
         let taken = self.check(&batches, &none)?;
-        rows.held.try_resize(bytes_of(&batches))?;
+        rows.held.try_resize(bytes_of(&batches) + bytes_of_keys(&taken))?;
         rows.taken = taken;
         rows.batches = batches;
         Ok(())
@@ -122,6 +129,15 @@ impl TemporaryTable {
                         ),
                     ));
                 }
+            }
+        }
+        for (at, most) in &self.constraints.lengths {
+            let columns =
+                batches.iter().filter_map(|batch| batch.column(*at).as_string_opt::<i32>());
+            if columns.flatten().flatten().any(|text| text.chars().count() > *most) {
+                let name = self.schema.field(*at).name();
+                let message = format!("value too long for type character varying({most})");
+                return Err(Error::new("22001", format!("{message} (column \"{name}\")")));
             }
         }
         let sets = self.constraints.unique.iter().zip(taken);
@@ -164,7 +180,14 @@ impl TemporaryTable {
     }
 }
 
-fn bytes_of(batches: &[RecordBatch]) -> usize {
+/// Bytes of a key in a set, beside those of its values.
+const KEY_BYTES: usize = 48;
+
+fn bytes_of_keys(sets: &[HashSet<OwnedRow>]) -> usize {
+    sets.iter().flatten().map(|key| key.as_ref().len() + KEY_BYTES).sum()
+}
+
+pub(super) fn bytes_of(batches: &[RecordBatch]) -> usize {
     batches.iter().map(RecordBatch::get_array_memory_size).sum()
 }
 

@@ -22,6 +22,8 @@ const FILE: &str = "usage";
 const DAMAGED: &str = "usage.damaged";
 /// How its first line begins: name and version.
 const HEAD: &str = "cnosdb-usage 1 ";
+/// Stands for users that are gone.
+const NOBODY: UserId = UserId(0);
 /// How often it is written, where something was counted.
 const INTERVAL: Duration = Duration::from_secs(10);
 
@@ -66,8 +68,7 @@ async fn keep(database: Arc<Database>, stop: CancellationToken) {
     let mut written = encode(database.usage());
     loop {
         let last = tokio::time::timeout(INTERVAL, stop.cancelled()).await.is_ok();
-        let catalog = database.catalog();
-        database.usage().retain(|key| catalog.tenant_by_id(key.tenant).is_some());
+        forget_dropped(&database);
         let now = encode(database.usage());
         if now != written {
             match database.cluster().replace_own_file(FILE, now.clone()).await {
@@ -79,6 +80,18 @@ async fn keep(database: Arc<Database>, stop: CancellationToken) {
             return;
         }
     }
+}
+
+/// Counts what dropped databases and users of a tenant used under no name, so that keys do not pile up;
+/// forgets what dropped tenants did.
+fn forget_dropped(database: &Database) {
+    let catalog = database.catalog();
+    database.usage().rename(|key| {
+        catalog.tenant_by_id(key.tenant)?;
+        let known = |id: &DatabaseId| catalog.database_by_id(*id).is_some();
+        let user = catalog.user_by_id(key.user).map_or(NOBODY, |user| user.id);
+        Some(UsageKey { database: key.database.filter(known), user, ..key.clone() })
+    });
 }
 
 fn encode(usage: &Usage) -> Vec<u8> {

@@ -107,6 +107,82 @@ fn our_own_client_runs_statements_files_and_copies() {
     assert_eq!(run(&["-p", "1", "-c", "SELECT 1"]).status.code(), Some(2));
 }
 
+#[test]
+fn a_dump_of_the_catalog_makes_the_same_catalog() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = "\
+CREATE TENANT acme WITH comment = 'it''s', drop_after = '7d', object_config max_databases = 5 max_shard_number = 8;
+CREATE USER ann WITH password = 'secret', comment = 'x', must_change_password = true;
+CREATE USER \"Bob B\";
+ALTER DATABASE public SET TTL '30d';
+\\c acme
+CREATE ROLE reader; CREATE ROLE boss INHERIT owner;
+CREATE DATABASE d WITH TTL '100d' SHARD 3 VNODE_DURATION '1d' PRECISION 'ms' STRICT_WRITE 'true' MAX_MEMCACHE_SIZE '32MiB';
+CREATE TABLE d.\"M m\" (v DOUBLE CODEC(SDT(0.5)), n BIGINT UNSIGNED, TAGS(k, \"L\"));
+ALTER TABLE d.\"M m\" ADD TAG late; ALTER TABLE d.\"M m\" ADD FIELD s STRING CODEC(ZSTD);
+CREATE TABLE d.keyed (a STRING NOT NULL, v BOOLEAN, PRIMARY KEY (time, a));
+CREATE VIEW d.later AS SELECT k, v FROM d.\"M m\" WHERE v > 1;
+CREATE VIEW d.earlier (one) AS SELECT k FROM d.later;
+CREATE EXTERNAL TABLE d.files (a INT, b TEXT) STORED AS CSV WITH HEADER ROW DELIMITER ';' LOCATION 'x.csv';
+GRANT READ ON DATABASE d TO ROLE reader; GRANT WRITE ON TABLE d.keyed TO ROLE reader;
+ALTER TENANT acme ADD USER ann AS reader; ALTER TENANT acme ADD USER \"Bob B\" AS owner;
+";
+    let cli = |server: &Server, arguments: &[&str]| {
+        let mut command = Command::new(binary("cnosdb-cli"));
+        command.args(["-p", &server.port.to_string()]).args(arguments);
+        command.output().unwrap()
+    };
+    let first = Server::start(&folder.path().join("first"));
+    let script = folder.path().join("made.sql");
+    std::fs::write(&script, made).unwrap();
+    check(&cli(&first, &["-f", script.to_str().unwrap()]));
+    let dumped = check(&cli(&first, &["dump-ddl"]));
+    assert!(dumped.contains("CODEC(SDT(0.5))") && !dumped.contains("secret"), "{dumped}");
+    let dump = folder.path().join("dump.sql");
+    std::fs::write(&dump, &dumped).unwrap();
+    let second = Server::start(&folder.path().join("second"));
+    check(&cli(&second, &["restore-dump-ddl", dump.to_str().unwrap()]));
+    assert_eq!(check(&cli(&second, &["dump-ddl"])), dumped);
+    // It may be run again, and may be of one tenant.
+    check(&cli(&second, &["restore-dump-ddl", dump.to_str().unwrap()]));
+    let of_one = check(&cli(&second, &["dump-ddl", "-t", "cnosdb"]));
+    assert!(!of_one.contains("acme"), "{of_one}");
+    let order = "SELECT string_agg(column_name, ',' ORDER BY ordinal_position) FROM \
+        information_schema.columns WHERE table_name = 'M m'";
+    let columns = |server: &Server| check(&cli(server, &["-d", "acme", "-c", order]));
+    assert_eq!(columns(&first), columns(&second));
+}
+
+#[test]
+fn who_fails_to_log_in_waits_and_the_audit_log_tells() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start_with(folder.path(), &[("CNOSDB_ROOT_PASSWORD", "s3cret")]);
+    let login = |password: &str| {
+        let mut command = Command::new("psql");
+        command.args(["-X", "-A", "-t", "-c", "CREATE USER IF NOT EXISTS u PASSWORD 'planted'"]);
+        command.arg(server.url()).env("PGPASSWORD", password).output().unwrap()
+    };
+    check(&login("s3cret"));
+    let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    for _ in 0..5 {
+        assert!(told(&login("wrong")).contains("password authentication failed"));
+    }
+    let sixth = told(&login("wrong"));
+    assert!(sixth.contains("password authentication failed"), "{sixth}");
+    let seventh = told(&login("s3cret"));
+    assert!(seventh.contains("too many failed logins"), "{seventh}");
+    let basic = "Authorization: Basic cm9vdDp3cm9uZw==";
+    let asked = tests::http(server.http_port, "POST /api/v1/sql", &[basic], b"SELECT 1").unwrap();
+    assert_eq!(asked.status, 429, "{}", asked.body);
+    let log = std::fs::read_to_string(folder.path().join("audit.log")).unwrap();
+    for told in
+        ["\"outcome\":\"28P01\"", "\"outcome\":\"53400\"", "CreateUser", "\"from\":\"127.0.0.1\""]
+    {
+        assert!(log.contains(told), "{told}\n{log}");
+    }
+    assert!(!log.contains("planted") && !log.contains("s3cret"), "{log}");
+}
+
 fn python(script: &str, arguments: &[String]) -> String {
     let python = std::env::var("CNOSDB_CLIENTS_PYTHON").expect("set by make test");
     check(&Command::new(python).arg(here(script)).args(arguments).output().unwrap())

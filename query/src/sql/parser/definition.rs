@@ -498,14 +498,16 @@ fn alter_tenant(p: &mut Parser<'_>) -> Parsed<TenantAction> {
 
 fn alter_table(p: &mut Parser<'_>) -> Parsed<AlterTableAction> {
     if take_all(p, &["ADD", "TAG"]) {
-        return Ok(AlterTableAction::Add(tag_column(name(p)?)));
+        let if_not_exists = if_not_exists(p);
+        return Ok(AlterTableAction::Add { column: tag_column(name(p)?), if_not_exists });
     }
     if take_all(p, &["ADD", "FIELD"]) || take_all(p, &["ADD", "COLUMN"]) || take(p, "ADD") {
+        let if_not_exists = if_not_exists(p);
         let column = column(p)?;
         if column.not_null {
             return Err(Error::unsupported("ADD of a NOT NULL column").into());
         }
-        return Ok(AlterTableAction::Add(column));
+        return Ok(AlterTableAction::Add { column, if_not_exists });
     }
     if take_all(p, &["DROP", "COLUMN"]) || take_all(p, &["DROP", "FIELD"]) || take(p, "DROP") {
         return Ok(AlterTableAction::DropColumn(name(p)?));

@@ -7,7 +7,7 @@ use super::definition::{if_not_exists, names};
 use super::{Parsed, expect, name, object_name, skip, take_all, word};
 use crate::error::Error;
 use crate::sql::definitions::Definition;
-use crate::sql::{NewExternal, Statement};
+use crate::sql::{FileOptions, NewExternal, Statement};
 
 /// Reads what stands behind CREATE EXTERNAL.
 pub(super) fn create(p: &mut Parser<'_>) -> Parsed<Statement> {
@@ -19,7 +19,7 @@ pub(super) fn create(p: &mut Parser<'_>) -> Parsed<Statement> {
         return Err(Error::unsupported("a constraint of an external table").into());
     }
     let (mut format, mut url, mut partitions) = (Vec::new(), None, Vec::new());
-    let mut header = "false".to_owned();
+    let (mut header, mut reached) = ("false".to_owned(), Vec::new());
     loop {
         let put = |name: &str, value: String| (name.to_owned(), value);
         if take_all(p, &["STORED", "AS"]) {
@@ -35,7 +35,7 @@ pub(super) fn create(p: &mut Parser<'_>) -> Parsed<Statement> {
         } else if take_all(p, &["PARTITIONED", "BY"]) {
             partitions = names(p)?;
         } else if take_all(p, &["OPTIONS"]) {
-            options(p, &mut format, &mut header)?;
+            options(p, (&mut format, &mut reached), &mut header)?;
         } else if word(p, 0) == "WITH" {
             return Err(Error::unsupported("WITH ORDER").into());
         } else {
@@ -47,14 +47,15 @@ pub(super) fn create(p: &mut Parser<'_>) -> Parsed<Statement> {
     }
     let url = url.ok_or_else(|| Error::syntax("CREATE EXTERNAL TABLE needs LOCATION"))?;
     format.push(("with_header".to_owned(), header));
-    let new = NewExternal { name, if_not_exists, columns, url, format, partitions };
+    let options = reached;
+    let new = NewExternal { name, if_not_exists, columns, url, format, partitions, options };
     Ok(Statement::Definition(Box::new(Definition::CreateExternal(new))))
 }
 
 /// Reads `('name' 'value', …)`.
 fn options(
     p: &mut Parser<'_>,
-    format: &mut Vec<(String, String)>,
+    (format, reached): (&mut FileOptions, &mut FileOptions),
     header: &mut String,
 ) -> Parsed<()> {
     p.expect_token(&Token::LParen)?;
@@ -66,9 +67,13 @@ fn options(
             "has_header" => *header = value.to_ascii_lowercase(),
             "delimiter" => format.push(("delimiter".to_owned(), value)),
             "compression" => format.push(("file_compression_type".to_owned(), value)),
+            "region" | "endpoint_url" | "gcs_base_url" | "account" => {
+                reached.push((option.clone(), value));
+            }
             _ => {
                 let message = format!("option '{option}' of an external table");
-                let hint = "options are format.has_header, format.delimiter, format.compression";
+                let hint = "options are format.has_header, format.delimiter, format.compression, \
+                            region, endpoint_url, gcs_base_url, account; keys are not kept";
                 return Err(Error::unsupported(message).hint(hint).into());
             }
         }
