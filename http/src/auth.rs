@@ -95,7 +95,12 @@ impl Doorkeeper {
         let verifier = match self.database.verifier(user) {
             Some(None) if peer.ip().is_loopback() => return Ok(()),
             Some(Some(verifier)) => verifier,
-            Some(None) | None => return Err(refused()),
+            Some(None) | None => {
+                // As one whose password is wrong: names cannot be guessed faster than passwords.
+                self.database.check_login(user, peer.ip())?;
+                self.database.note_login(user, peer.ip(), false);
+                return Err(refused());
+            }
         };
         let Some(password) = password else { return Err(refused()) };
         let proof = verifier.remember(user, password);

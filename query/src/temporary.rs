@@ -4,9 +4,11 @@
 //! | module   | holds                                    |
 //! |----------|------------------------------------------|
 //! | `table`  | the rows of one, and what they must obey |
+//! | `define` | what a definition means                  |
 //! | `change` | the statements that make and change them |
 
 mod change;
+mod define;
 mod table;
 
 use std::collections::BTreeMap;
@@ -23,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::planning::parts;
 use crate::scopes::Scopes;
 use crate::views::quoted;
-pub(crate) use change::sql_type_of;
+pub(crate) use define::sql_type_of;
 use table::{Numbered, TemporaryTable};
 
 /// The schema that temporary tables are in.

@@ -174,6 +174,13 @@ fn who_fails_to_log_in_waits_and_the_audit_log_tells() {
     let basic = "Authorization: Basic cm9vdDp3cm9uZw==";
     let asked = tests::http(server.http_port, "POST /api/v1/sql", &[basic], b"SELECT 1").unwrap();
     assert_eq!(asked.status, 429, "{}", asked.body);
+    // A name that nobody has costs as much as a wrong password.
+    let nobody = "Authorization: Basic bm9ib2R5Ong=";
+    let statuses = [401, 401, 401, 401, 401, 401, 429];
+    for status in statuses {
+        let asked = tests::http(server.http_port, "POST /api/v1/sql", &[nobody], b"SELECT 1");
+        assert_eq!(asked.unwrap().status, status);
+    }
     let log = std::fs::read_to_string(folder.path().join("audit.log")).unwrap();
     for told in
         ["\"outcome\":\"28P01\"", "\"outcome\":\"53400\"", "CreateUser", "\"from\":\"127.0.0.1\""]
