@@ -117,8 +117,7 @@ fn told(statement: &Statement) -> Option<String> {
         _ => return None,
     };
     if text.len() > TEXT_BYTES_MAX {
-        let end = (0..=TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
     }
     Some(text)
 }

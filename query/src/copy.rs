@@ -9,7 +9,6 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
 use tokio::task::JoinHandle;
 
@@ -219,8 +218,7 @@ impl Session {
 fn query_of(source: &ast::CopySource) -> Result<Statement> {
     let text = match source {
         ast::CopySource::Query(query) => {
-            let query = ast::Statement::Query(query.clone());
-            return Ok(Statement::Query(Box::new(DfStatement::Statement(Box::new(query)))));
+            return Ok(crate::sql::of_query(query.clone()));
         }
         ast::CopySource::Table { table_name, columns } if columns.is_empty() => {
             format!("SELECT * FROM {table_name}")

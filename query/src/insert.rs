@@ -12,7 +12,6 @@ use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
 use datafusion::arrow::util::display::FormatOptions;
 use datafusion::common::ScalarValue;
-use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use model::points::array_bytes;
@@ -25,7 +24,6 @@ use crate::exact_numbers::round_double;
 use crate::ingest::{Cell, Intake, RowsBuilder, Target, store};
 use crate::instants::parse_instant;
 use crate::session::Session;
-use crate::sql::Statement;
 
 /// The most rows of one INSERT ... SELECT, as it is checked whole before its first row is stored.
 pub(crate) const SELECTED_ROWS_MAX: usize = 10_000_000;
@@ -118,8 +116,7 @@ impl Session {
         source: &ast::Query,
         params: &[ScalarValue],
     ) -> Result<(u64, Vec<model::Points>)> {
-        let query = ast::Statement::Query(Box::new(source.clone()));
-        let query = Statement::Query(Box::new(DfStatement::Statement(Box::new(query))));
+        let query = crate::sql::of_query(Box::new(source.clone()));
         let mut stream = self.query(&query, params).await?;
         let mut points = Vec::new();
         let (mut rows, mut bytes) = (0, 0);

@@ -17,7 +17,7 @@
 //! | `dump`     | the catalog as the statements that make it                                   |
 //! | `logins`   | who fails to log in waits                                                    |
 //! | `measures` | what can be measured at any moment                                          |
-//! | `scopes`   | which names of tables WITH hides where                                       |
+//! | `scopes`   | the tables that a statement names, and what WITH hides of them               |
 //! | `views`    | views, and tables made of a query's rows                                     |
 //! | `rows`     | batches in the form a reader asks for                                        |
 //! | `running`  | the statements that run now; KILL                                            |

@@ -122,8 +122,7 @@ fn text_of(statement: &Statement) -> (&'static str, String) {
         _ => ("OTHER", "…".to_owned()),
     };
     if text.len() > TEXT_BYTES_MAX {
-        let end = (0..=TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
         text.push('…');
     }
     (kind, text)

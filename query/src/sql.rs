@@ -13,7 +13,7 @@ pub(crate) use definitions::{
 };
 pub use parser::parse;
 pub(crate) use parser::{DISCARD_TEMP, fold, parse_one};
-pub(crate) use template::{select_all, select_from, select_values, template};
+pub(crate) use template::{of_query, select_all, select_from, select_values, template};
 
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;

@@ -12,18 +12,16 @@ mod define;
 mod table;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::planning::parts;
-use crate::scopes::Scopes;
+use crate::scopes::each_table;
 use crate::views::quoted;
 pub(crate) use define::sql_type_of;
 use table::{Numbered, TemporaryTable};
@@ -102,54 +100,19 @@ impl TemporaryTables {
             return Ok(());
         }
         match query {
-            DfStatement::Statement(statement) => {
-                let scopes = Scopes::default();
-                match statement.visit(&mut Qualifying { tables: self, scopes }) {
-                    ControlFlow::Break(error) => Err(error),
-                    ControlFlow::Continue(()) => Ok(()),
-                }
-            }
-            DfStatement::Explain(explain) => self.qualify(&mut explain.statement),
-            _ => Ok(()),
-        }
-    }
-}
-
-struct Qualifying<'a> {
-    tables: &'a TemporaryTables,
-    scopes: Scopes,
-}
-
-impl VisitorMut for Qualifying<'_> {
-    type Break = Error;
-
-    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Error> {
-        self.scopes.enter(query);
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<Error> {
-        self.scopes.leave();
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<Error> {
-        let ast::TableFactor::Table { name, args: None, alias, .. } = factor else {
-            return ControlFlow::Continue(());
-        };
-        match parts(name) {
-            Ok(found) => {
-                if let [table] = found.as_slice()
-                    && !self.scopes.hide(table)
-                    && self.tables.get(table).is_some()
+            DfStatement::Statement(statement) => each_table(statement, |found, factor| {
+                if let [table] = found
+                    && let ast::TableFactor::Table { name, alias, .. } = factor
+                    && self.get(table).is_some()
                 {
                     *name = qualified(table);
                     // Columns may be named by the table.
                     alias.get_or_insert_with(|| alias_of(table));
                 }
-                ControlFlow::Continue(())
-            }
-            Err(error) => ControlFlow::Break(error),
+                Ok(())
+            }),
+            DfStatement::Explain(explain) => self.qualify(&mut explain.statement),
+            _ => Ok(()),
         }
     }
 }

@@ -4,7 +4,6 @@
 //! A view reads with the rights of who asks, not of who made it. Its tables are named with their databases
 //! when it is made, so that a search path does not change what it reads.
 
-use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -14,17 +13,16 @@ use datafusion::catalog::{Session as Planning, TableProvider};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{self, Visit, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{self, VisitMut};
 use meta::{Command, NewColumn, View};
 use model::{Codec, ColumnKind, TableId, ValueType};
 
 use crate::access::{Need, Object};
 use crate::error::{Error, Result};
 use crate::output::Output;
-use crate::planning::parts;
-use crate::scopes::Scopes;
+use crate::scopes::each_table;
 use crate::session::Session;
-use crate::sql::{Statement, TableAs, parse_one};
+use crate::sql::{Statement, TableAs, of_query, parse_one};
 use crate::temporary::TemporaryTables;
 
 /// How deep views may read views.
@@ -82,9 +80,7 @@ impl Session {
 
     /// Returns the columns of a query, which must have no parameters.
     async fn columns_of(&self, query: ast::Query) -> Result<SchemaRef> {
-        let statement = ast::Statement::Query(Box::new(query));
-        let statement = DfStatement::Statement(Box::new(statement));
-        self.columns_of_statement(Statement::Query(Box::new(statement))).await
+        self.columns_of_statement(of_query(Box::new(query))).await
     }
 
     /// Returns the columns of a query as a statement, which must have no parameters.
@@ -174,7 +170,7 @@ impl Session {
     }
 
     /// Expands what a node reads; a view that must not be among it is refused.
-    fn expand<T: Visit + VisitMut>(
+    fn expand<T: VisitMut>(
         &self,
         node: &mut T,
         depth: usize,
@@ -184,11 +180,18 @@ impl Session {
             let message = format!("views read views more than {DEPTH_MAX} deep");
             return Err(Error::new("54001", message));
         }
-        let scopes = Scopes::default();
-        match node.visit(&mut Expanding { session: self, scopes, depth, forbidden }) {
-            ControlFlow::Break(error) => Err(error),
-            ControlFlow::Continue(()) => Ok(()),
-        }
+        each_table(node, |name, factor| {
+            let Some(view) = self.view_named(name) else { return Ok(()) };
+            if forbidden == Some(view.id) {
+                let message = format!("infinite recursion in view \"{}\"", view.name);
+                return Err(Error::new("42P17", message));
+            }
+            let mut query = query_of(&view)?;
+            self.expand(query.as_mut(), depth + 1, forbidden)?;
+            let ast::TableFactor::Table { alias, .. } = &*factor else { return Ok(()) };
+            *factor = in_place(&view, query, alias.as_ref());
+            Ok(())
+        })
     }
 
     fn view_named(&self, name: &[String]) -> Option<Arc<View>> {
@@ -247,125 +250,51 @@ fn new_columns(schema: &Schema, tags: &[String]) -> Result<Vec<NewColumn>> {
 
 /// Names the tables of a query with their database.
 fn qualify(query: &mut ast::Query, database: &str, own: &TemporaryTables) -> Result<()> {
-    struct Qualify<'a> {
-        scopes: Scopes,
-        database: &'a str,
-        own: &'a TemporaryTables,
-    }
-    impl VisitorMut for Qualify<'_> {
-        type Break = Error;
-
-        fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Error> {
-            self.scopes.enter(query);
-            ControlFlow::Continue(())
+    each_table(query, |found, factor| {
+        if own.named(found).is_some() {
+            return Err(Error::unsupported("a view of a temporary table"));
         }
-
-        fn post_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<Error> {
-            self.scopes.leave();
-            ControlFlow::Continue(())
+        if let [table] = found
+            && let ast::TableFactor::Table { name, .. } = factor
+            && !table.starts_with("pg_")
+        {
+            *name = ast::ObjectName::from(vec![quoted(database), quoted(table)]);
         }
-
-        fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<Error> {
-            let ast::TableFactor::Table { name, args: None, .. } = factor else {
-                return ControlFlow::Continue(());
-            };
-            match parts(name) {
-                Ok(parts) => {
-                    let is_hidden = matches!(parts.as_slice(), [one] if self.scopes.hide(one));
-                    if !is_hidden && self.own.named(&parts).is_some() {
-                        let error = Error::unsupported("a view of a temporary table");
-                        return ControlFlow::Break(error);
-                    }
-                    if let [table] = parts.as_slice()
-                        && !self.scopes.hide(table)
-                        && !table.starts_with("pg_")
-                    {
-                        *name = ast::ObjectName::from(vec![quoted(self.database), quoted(table)]);
-                    }
-                    ControlFlow::Continue(())
-                }
-                Err(error) => ControlFlow::Break(error),
-            }
-        }
-    }
-    match VisitMut::visit(query, &mut Qualify { scopes: Scopes::default(), database, own }) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+        Ok(())
+    })
 }
 
-struct Expanding<'a> {
-    session: &'a Session,
-    scopes: Scopes,
-    depth: usize,
-    forbidden: Option<TableId>,
+/// Reads the query that is kept of a view.
+fn query_of(view: &View) -> Result<Box<ast::Query>> {
+    let broken = || Error::new("XX001", format!("view \"{}\" cannot be read", view.name));
+    let Some(Statement::Query(parsed)) = parse_one(&view.definition)? else {
+        return Err(broken());
+    };
+    let DfStatement::Statement(parsed) = *parsed else { return Err(broken()) };
+    let ast::Statement::Query(query) = *parsed else { return Err(broken()) };
+    Ok(query)
 }
 
-impl Expanding<'_> {
-    fn expanded(&self, factor: &ast::TableFactor) -> Result<Option<ast::TableFactor>> {
-        let ast::TableFactor::Table { name, alias, args: None, .. } = factor else {
-            return Ok(None);
-        };
-        let name = parts(name)?;
-        if matches!(name.as_slice(), [one] if self.scopes.hide(one)) {
-            return Ok(None);
-        }
-        let Some(view) = self.session.view_named(&name) else { return Ok(None) };
-        if self.forbidden == Some(view.id) {
-            let message = format!("infinite recursion in view \"{}\"", view.name);
-            return Err(Error::new("42P17", message));
-        }
-        let broken = || Error::new("XX001", format!("view \"{}\" cannot be read", view.name));
-        let Some(Statement::Query(parsed)) = parse_one(&view.definition)? else {
-            return Err(broken());
-        };
-        let DfStatement::Statement(parsed) = *parsed else { return Err(broken()) };
-        let ast::Statement::Query(mut query) = *parsed else { return Err(broken()) };
-        self.session.expand(query.as_mut(), self.depth + 1, self.forbidden)?;
-        let column = |(name, _): &(String, String)| ast::TableAliasColumnDef {
-            name: quoted(name),
-            data_type: None,
-        };
-        let columns = view.columns.iter().map(column).collect();
-        let mut alias = alias.clone().unwrap_or_else(|| ast::TableAlias {
-            explicit: true,
-            name: quoted(&view.name),
-            columns: Vec::new(),
-            at: None,
-        });
-        if alias.columns.is_empty() {
-            alias.columns = columns;
-        }
-        Ok(Some(ast::TableFactor::Derived {
-            lateral: false,
-            subquery: query,
-            alias: Some(alias),
-            sample: None,
-        }))
+/// Returns the query of a view, to stand where it is named.
+fn in_place(
+    view: &View,
+    query: Box<ast::Query>,
+    alias: Option<&ast::TableAlias>,
+) -> ast::TableFactor {
+    let column = |(name, _): &(String, String)| ast::TableAliasColumnDef {
+        name: quoted(name),
+        data_type: None,
+    };
+    let mut alias = alias.cloned().unwrap_or_else(|| ast::TableAlias {
+        explicit: true,
+        name: quoted(&view.name),
+        columns: Vec::new(),
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns = view.columns.iter().map(column).collect();
     }
-}
-
-impl VisitorMut for Expanding<'_> {
-    type Break = Error;
-
-    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Error> {
-        self.scopes.enter(query);
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<Error> {
-        self.scopes.leave();
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<Error> {
-        match self.expanded(factor) {
-            Ok(Some(expanded)) => *factor = expanded,
-            Ok(None) => {}
-            Err(error) => return ControlFlow::Break(error),
-        }
-        ControlFlow::Continue(())
-    }
+    ast::TableFactor::Derived { lateral: false, subquery: query, alias: Some(alias), sample: None }
 }
 
 /// A view as what lists tables sees it: its columns, and no rows.

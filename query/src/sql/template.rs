@@ -7,6 +7,12 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use super::Statement;
 
+/// Returns a query as a statement.
+pub(crate) fn of_query(query: Box<ast::Query>) -> Statement {
+    let query = ast::Statement::Query(query);
+    Statement::Query(Box::new(DfStatement::Statement(Box::new(query))))
+}
+
 /// Returns the query of some expressions over the rows of a table.
 pub(crate) fn select_from(
     relation: ast::TableWithJoins,
@@ -19,8 +25,7 @@ pub(crate) fn select_from(
         select.selection = selection;
         select.projection = projection;
     }
-    let query = ast::Statement::Query(Box::new(query));
-    Statement::Query(Box::new(DfStatement::Statement(Box::new(query))))
+    of_query(Box::new(query))
 }
 
 /// Returns the query of one row of expressions.
@@ -33,8 +38,7 @@ pub(crate) fn select_values(values: &[ast::Expr]) -> Statement {
         };
         select.projection = values.iter().enumerate().map(item).collect();
     }
-    let query = ast::Statement::Query(Box::new(query));
-    Statement::Query(Box::new(DfStatement::Statement(Box::new(query))))
+    of_query(Box::new(query))
 }
 
 /// Returns the query of all rows of a table.
@@ -42,8 +46,7 @@ pub(crate) fn select_all(table: &[String]) -> Option<Statement> {
     let quoted = table.iter().map(|part| format!("\"{}\"", part.replace('"', "\"\"")));
     let text = format!("SELECT * FROM {}", quoted.collect::<Vec<_>>().join("."));
     let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).ok()?.parse_query();
-    let query = ast::Statement::Query(parsed.ok()?);
-    Some(Statement::Query(Box::new(DfStatement::Statement(Box::new(query)))))
+    Some(of_query(parsed.ok()?))
 }
 
 /// Returns a query to be filled.

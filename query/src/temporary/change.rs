@@ -12,7 +12,6 @@ use datafusion::arrow::compute::{
 use datafusion::arrow::datatypes::{Field, Schema, UInt64Type};
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::ScalarValue;
-use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 
@@ -24,7 +23,9 @@ use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::planning::parts;
 use crate::session::Session;
-use crate::sql::{NewTemporary, Statement, TemporaryContents, fold, select_from, template};
+use crate::sql::{
+    NewTemporary, Statement, TemporaryContents, fold, of_query, select_from, template,
+};
 use crate::views::quoted;
 
 /// A change of rows, as it is asked for.
@@ -59,9 +60,7 @@ impl Session {
                 Ok(Output::Done("CREATE TABLE"))
             }
             TemporaryContents::Query(query) => {
-                let query = ast::Statement::Query(query.clone());
-                let query = DfStatement::Statement(Box::new(query));
-                let batch = self.collect(Statement::Query(Box::new(query)), &[]).await?;
+                let batch = self.collect(of_query(query.clone()), &[]).await?;
                 let schema = nullable(&batch.schema())?;
                 let rows = batch.num_rows() as u64;
                 let table = TemporaryTable::new(
@@ -188,8 +187,7 @@ impl Session {
                 widths.max().unwrap_or(0)
             }
             _ => {
-                let read = ast::Statement::Query(source.clone());
-                let read = Statement::Query(Box::new(DfStatement::Statement(Box::new(read))));
+                let read = of_query(source.clone());
                 let read = Box::pin(self.prepare_statement(read, &[])).await?;
                 read.columns.map_or(0, |columns| columns.fields().len())
             }
@@ -403,8 +401,7 @@ fn query_of(columns: Vec<(ast::Ident, ast::Expr)>, from: Option<ast::TableFactor
         let relation = |relation| ast::TableWithJoins { relation, joins: Vec::new() };
         select.from = from.map(relation).into_iter().collect();
     }
-    let query = ast::Statement::Query(Box::new(query));
-    Statement::Query(Box::new(DfStatement::Statement(Box::new(query))))
+    of_query(Box::new(query))
 }
 
 fn column_named(table: &TemporaryTable, name: &str) -> Result<usize> {

@@ -1,13 +1,11 @@
 //! Reads COPY INTO.
 
-use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{Parsed, expect, name, object_name, skip, word};
 use crate::error::Error;
-use crate::sql::{CopyInto, CopyIntoWhat, FileOptions, Statement, select_all};
+use crate::sql::{CopyInto, CopyIntoWhat, FileOptions, Statement, of_query, select_all};
 
 /// Reads `COPY INTO table [(columns)] FROM 'url' …` and `COPY INTO 'url' FROM table | (query) …`.
 pub(super) fn copy_into(p: &mut Parser<'_>) -> Parsed<Statement> {
@@ -51,9 +49,9 @@ pub(super) fn copy_into(p: &mut Parser<'_>) -> Parsed<Statement> {
 
 fn source(p: &mut Parser<'_>) -> Parsed<Statement> {
     if p.consume_token(&Token::LParen) {
-        let query = ast::Statement::Query(p.parse_query()?);
+        let query = p.parse_query()?;
         p.expect_token(&Token::RParen)?;
-        return Ok(Statement::Query(Box::new(DfStatement::Statement(Box::new(query)))));
+        return Ok(of_query(query));
     }
     let table = object_name(p)?;
     select_all(&table).ok_or_else(|| Error::syntax("a table is expected").into())
