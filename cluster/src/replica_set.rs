@@ -85,6 +85,9 @@ impl VnodeMachine {
         &self,
         work: impl FnOnce(&Vnode) -> tskv::Result<T> + Send + 'static,
     ) -> io::Result<T> {
+        if !self.vnode.blocks() {
+            return work(&self.vnode).map_err(other);
+        }
         let vnode = Arc::clone(&self.vnode);
         let done = tokio::task::spawn_blocking(move || work(&vnode)).await;
         done.map_err(io::Error::other)?.map_err(other)

@@ -6,6 +6,7 @@
 //! | module    | holds                                                       |
 //! |-----------|-------------------------------------------------------------|
 //! | `types`   | the types openraft is parameterised with                    |
+//! | `runtime` | tokio as openraft wants it                                  |
 //! | `codec`   | bytes of entries, votes, log ids and raft states            |
 //! | `log`     | the seam to a log, and openraft's view of it                |
 //! | `machine` | the seam to a state machine, and openraft's view of it      |
@@ -33,6 +34,7 @@ mod machine;
 mod members;
 mod messages;
 mod network;
+mod runtime;
 pub mod suite;
 pub mod transport;
 mod types;

@@ -15,7 +15,7 @@ use ring::rand::SecureRandom;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tskv::disk::{Disk, OsDisk, read_file, write_new_file};
-use tskv::wal::WalConfig;
+use tskv::wal::{WalConfig, WalWriter};
 
 use crate::config::Config;
 use crate::membership::Membership;
@@ -270,7 +270,7 @@ fn cluster_config(config: &Config, node: NodeId) -> ClusterConfig {
         wal_segments_max: config.storage.wal_segments_max,
         wal: WalConfig {
             segment_bytes: config.storage.wal_segment_bytes,
-            writer_thread: true,
+            writer: WalWriter::Thread,
             on_failure: |error| {
                 // Nothing may be acknowledged any more, and nobody knows what is on disk.
                 tracing::error!(%error, "the write-ahead log failed: the process ends");

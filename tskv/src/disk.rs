@@ -32,6 +32,10 @@ pub trait Disk: Send + Sync + Debug + 'static {
     fn remove_folder(&self, folder: &Path) -> Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, folder: &Path) -> Result<()>;
+    /// Returns whether operations may take long, so that they belong on a thread of their own.
+    fn blocks(&self) -> bool {
+        true
+    }
 }
 
 /// An open file.

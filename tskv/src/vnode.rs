@@ -165,6 +165,11 @@ impl Vnode {
         self.id
     }
 
+    /// Returns whether its disk may take long.
+    pub fn blocks(&self) -> bool {
+        self.disk.blocks()
+    }
+
     /// Returns how far the log was applied, `None` for a new vnode.
     pub fn progress(&self) -> Option<Progress> {
         self.state.lock().progress.clone()

@@ -44,15 +44,26 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 pub struct WalConfig {
     /// The size of a segment file, preallocated.
     pub segment_bytes: u64,
-    /// False only where the disk is simulated: appends are then made in the caller.
-    pub writer_thread: bool,
+    /// Who writes what is appended.
+    pub writer: WalWriter,
     /// Called once when a write or fsync has failed; the process must not go on.
     pub on_failure: fn(&Error),
 }
 
+/// Who writes to the files of a log. Only a thread is meant for disks that are not simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalWriter {
+    /// A thread of the log.
+    Thread,
+    /// Whoever appends, at once.
+    Caller,
+    /// Whoever calls [`Wal::write_queued`]: until then, what was appended is as lost as in a crash.
+    Test,
+}
+
 impl Default for WalConfig {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, writer_thread: true, on_failure: |_| {} }
+        Self { segment_bytes: 64 << 20, writer: WalWriter::Thread, on_failure: |_| {} }
     }
 }
 
@@ -103,6 +114,8 @@ pub struct Wal {
     writer: Arc<Mutex<Writer>>,
     queue: Mutex<Option<mpsc::Sender<Request>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// What waits for [`Wal::write_queued`].
+    queued: Mutex<Option<mpsc::Receiver<Request>>>,
     failed: Arc<AtomicBool>,
     has_reserve: Arc<AtomicBool>,
     counts: Arc<Counts>,
@@ -149,22 +162,30 @@ impl Wal {
             has_reserve: Arc::clone(&has_reserve),
             counts: Arc::clone(&counts),
         }));
-        let (mut queue, mut thread) = (None, None);
-        if config.writer_thread {
-            let (sender, receiver) = mpsc::channel(QUEUE_REQUESTS_MAX);
-            let writer = Arc::clone(&writer);
-            let spawned = std::thread::Builder::new()
-                .name("wal".to_owned())
-                .spawn(move || run(&writer, receiver))
-                .map_err(|source| Error::Io { context: "start wal thread".to_owned(), source })?;
-            (queue, thread) = (Some(sender), Some(spawned));
-        }
+        let (sender, receiver) = mpsc::channel(QUEUE_REQUESTS_MAX);
+        let (mut thread, mut queued) = (None, None);
+        let queue = match config.writer {
+            WalWriter::Thread => {
+                let writer = Arc::clone(&writer);
+                let spawned = std::thread::Builder::new().name("wal".to_owned());
+                let spawned = spawned.spawn(move || run(&writer, receiver));
+                let failed = |source| Error::Io { context: "start wal thread".to_owned(), source };
+                thread = Some(spawned.map_err(failed)?);
+                Some(sender)
+            }
+            WalWriter::Caller => None,
+            WalWriter::Test => {
+                queued = Some(receiver);
+                Some(sender)
+            }
+        };
         Ok(Arc::new(Self {
             folder: folder.to_path_buf(),
             logs,
             writer,
             queue: Mutex::new(queue),
             thread: Mutex::new(thread),
+            queued: Mutex::new(queued),
             failed,
             has_reserve,
             counts,
@@ -233,6 +254,18 @@ impl Wal {
     pub async fn forget(&self, vnode: VnodeId) -> Result<()> {
         self.logs.lock().forget(vnode);
         self.submit_and_wait(Record::Forget { vnode }).await
+    }
+
+    /// Writes what is queued, with one fsync, where [`WalWriter::Test`] writes. Returns whether anything was.
+    pub fn write_queued(&self) -> bool {
+        let mut queued = self.queued.lock();
+        let requests = std::iter::from_fn(|| queued.as_mut()?.try_recv().ok());
+        let requests: Vec<Request> = requests.collect();
+        let any = !requests.is_empty();
+        if any {
+            self.writer.lock().perform(requests);
+        }
+        any
     }
 
     /// Writes out what is queued and ends the writer thread.

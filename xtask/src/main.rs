@@ -20,12 +20,13 @@ fn main() -> ExitCode {
         "ci" => run(".ci/run", &[], &[]),
         "long" => {
             let test = |name: &str, envs: &[(&str, &str)]| {
-                let arguments = ["test", "--workspace", "--test", "it", name, "--", "--nocapture"];
+                let arguments = ["test", "--workspace", "--test", "*", name, "--", "--nocapture"];
                 run("cargo", &arguments, envs)
             };
             run("cargo", &["build", "--workspace", "--all-targets"], &[])
                 && test("no_crash_loses", &[("CNOSDB_CRASH_SEEDS", "200")])
                 && test("kill_9_loses", &[("CNOSDB_KILL_CYCLES", "200")])
+                && test("no_seed_breaks", &[("CNOSDB_SIM_SEEDS", "5000")])
                 && test("killed_nodes_lose", &[("CNOSDB_NODE_KILLS", "60")])
                 && test("every_history_of_registers", &[("CNOSDB_HISTORIES", "200")])
                 && test("power_cuts_lose", &[("CNOSDB_POWER_CUTS", "100")])

@@ -17,7 +17,7 @@ use replication::{
     Group, GroupConfig, HoldsGroup, Image, Machine, Members, Network, Origin, RaftService,
 };
 use tskv::disk::SimDisk;
-use tskv::wal::{Wal, WalConfig};
+use tskv::wal::{Wal, WalConfig, WalWriter};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -151,7 +151,7 @@ impl Three {
             let node = NodeId(id);
             let wire = Wire { wires: Arc::clone(&wires), node };
             let network = Network::new(Arc::new(wire), "raft", node);
-            let config = WalConfig { writer_thread: false, ..WalConfig::default() };
+            let config = WalConfig { writer: WalWriter::Caller, ..WalConfig::default() };
             let wal = Wal::open(Arc::new(SimDisk::default()), Path::new("wal"), &config).unwrap();
             let log = VnodeLogStore(wal.log(VnodeId(id)));
             let machine = Arc::new(Kept::default());

@@ -22,6 +22,8 @@ pub enum Fault {
     Io,
     /// The device is full. Only writes, creations and allocations fail so.
     NoSpace,
+    /// The power goes: this and every later operation fails and leaves nothing.
+    PowerCut,
 }
 
 /// An entry of the journal: a change of the disk, or a mark that the test set between two.
@@ -87,6 +89,12 @@ struct Shared {
     next_inode: u64,
     operations: u64,
     fail_at: Option<(u64, Fault)>,
+}
+
+impl Shared {
+    fn lost_power(&self) -> bool {
+        matches!(self.fail_at, Some((at, Fault::PowerCut)) if at <= self.operations)
+    }
 }
 
 #[derive(Debug)]
@@ -258,6 +266,11 @@ impl SimDisk {
         self.shared.lock().fail_at = Some((n, fault));
     }
 
+    /// Returns whether a [`Fault::PowerCut`] has come.
+    pub fn lost_power(&self) -> bool {
+        self.shared.lock().lost_power()
+    }
+
     /// Changes one byte of a file, as bit rot does. Returns false where the file has no such byte.
     pub fn flip(&self, path: &Path, offset: usize, mask: u8) -> bool {
         let mut shared = self.shared.lock();
@@ -271,6 +284,9 @@ impl SimDisk {
     fn perform(&self, event: SimEvent) -> Result<()> {
         let mut shared = self.shared.lock();
         shared.operations += 1;
+        if shared.lost_power() {
+            return Err(Error::other("simulated power cut"));
+        }
         if let Some((at, fault)) = shared.fail_at
             && at == shared.operations
         {
@@ -359,6 +375,10 @@ impl Disk for SimDisk {
 
     fn sync_folder(&self, folder: &Path) -> Result<()> {
         self.perform(SimEvent::SyncFolder(folder.to_path_buf()))
+    }
+
+    fn blocks(&self) -> bool {
+        false
     }
 }
 

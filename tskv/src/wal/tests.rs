@@ -8,7 +8,7 @@ use crate::disk::SimDisk;
 const FOLDER: &str = "wal";
 
 fn config() -> WalConfig {
-    WalConfig { segment_bytes: 4_096, writer_thread: false, on_failure: |_| {} }
+    WalConfig { segment_bytes: 4_096, writer: WalWriter::Caller, on_failure: |_| {} }
 }
 
 fn open(disk: &SimDisk) -> Result<Arc<Wal>> {

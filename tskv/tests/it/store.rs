@@ -13,7 +13,7 @@ use model::{ColumnId, Points, SeriesKey, TableId, TimeRange, ValueType, VnodeId}
 use rand::Rng;
 use rand::rngs::StdRng;
 use tskv::disk::SimDisk;
-use tskv::wal::{VnodeLog, Wal, WalConfig};
+use tskv::wal::{VnodeLog, Wal, WalConfig, WalWriter};
 use tskv::{
     CompactionWish, Error, MemcacheGauge, Outcome, Progress, ScanColumn, ScanRequest, Schemas,
     SeriesCache, SeriesFilter, Vnode, VnodeConfig, VnodeScan, WriteId, encode_delete_matching,
@@ -53,7 +53,8 @@ impl TestVnode {
     /// Opens or recovers what is on `disk`.
     pub(crate) fn open(disk: &SimDisk) -> Result<Self, Error> {
         let disk = Arc::new(disk.clone());
-        let config = WalConfig { segment_bytes: 2_048, writer_thread: false, on_failure: |_| {} };
+        let config =
+            WalConfig { segment_bytes: 2_048, writer: WalWriter::Caller, on_failure: |_| {} };
         let wal = Wal::open(Arc::<SimDisk>::clone(&disk), Path::new("wal"), &config)?;
         let gauge = Arc::new(MemcacheGauge::default());
         let folder = Path::new("vnode").to_path_buf();

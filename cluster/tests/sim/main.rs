@@ -1,0 +1,101 @@
+//! Replication simulated: openraft, our log and vnodes on a seeded disk, network and clock in one
+//! thread. The same seed gives the same trace.
+//!
+//! `CNOSDB_SIM_SEEDS` sets how many seeds are tried, `CNOSDB_SIM_FIRST` the first of them
+//! (docs/testing.md).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    reason = "tests say what they want, and stop where they do not get it"
+)]
+
+mod clients;
+mod entropy;
+mod faults;
+mod invariants;
+mod node;
+mod rows;
+mod trace;
+mod wire;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use world::{Report, Sabotage};
+
+/// Simulates one seed on a thread of its own.
+fn simulate(seed: u64, sabotage: Sabotage) -> Report {
+    let simulated = std::thread::spawn(move || {
+        entropy::seed(seed);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(world::run(seed, sabotage))
+    });
+    simulated.join().unwrap()
+}
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Simulates many seeds, on as many threads as there are cores.
+fn simulate_all(seeds: std::ops::Range<u64>) -> Vec<(u64, Report)> {
+    let next = AtomicU64::new(seeds.start);
+    let worker = || {
+        let mut reports = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return reports;
+            }
+            reports.push((seed, simulate(seed, Sabotage::default())));
+        }
+    };
+    std::thread::scope(|scope| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn no_seed_breaks_an_invariant_and_all_heal() {
+    let first = number("CNOSDB_SIM_FIRST", 1);
+    let seeds = number("CNOSDB_SIM_SEEDS", 200);
+    let (mut steps, mut faults, mut acknowledged, mut reads) = (0, 0, 0, 0);
+    for (seed, report) in simulate_all(first..first + seeds) {
+        let Report { broken, last_events, .. } = &report;
+        assert!(broken.is_empty(), "{last_events}\nseed {seed}: {broken:#?}");
+        steps += report.steps;
+        faults += report.faults;
+        acknowledged += report.acknowledged;
+        reads += report.reads;
+    }
+    println!(
+        "{seeds} seeds: {steps} steps, {faults} faults, {acknowledged} changes acknowledged, \
+         {reads} reads"
+    );
+    assert!(acknowledged > seeds * 20 && reads > seeds * 5, "hardly anything was done");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in [1, 2, 3] {
+        assert_eq!(simulate(seed, Sabotage::default()), simulate(seed, Sabotage::default()));
+    }
+}
+
+#[test]
+fn disks_that_forget_and_reads_without_a_barrier_are_noticed() {
+    for sabotage in [
+        Sabotage { disks_are_lost: true, ..Sabotage::default() },
+        Sabotage { reads_without_barrier: true, ..Sabotage::default() },
+    ] {
+        let found = (1..40).any(|seed| !simulate(seed, sabotage).broken.is_empty());
+        assert!(found, "{sabotage:?} was not noticed");
+    }
+}
