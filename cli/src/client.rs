@@ -7,6 +7,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, CancelToken, Config, NoTls, SimpleQueryMessage};
 
+use crate::progress::Progress;
+
 /// Notices that may wait to be printed; more are dropped.
 const NOTICES_MAX: usize = 1_024;
 /// Rows are read from a file in pieces of so many bytes.
@@ -123,6 +125,9 @@ impl Client {
         use futures::SinkExt;
         use tokio::io::AsyncReadExt;
         let file = tokio::fs::File::open(path).await.map_err(|error| format!("{path}: {error}"))?;
+        let total = file.metadata().await.ok().map(|metadata| metadata.len());
+        let mut progress = Progress::new(total);
+        let mut moved = 0;
         let mut file = tokio::io::BufReader::new(file);
         let sink = self.client.copy_in::<_, bytes::Bytes>(statement).await;
         let sink = sink.map_err(|error| describe(&error))?;
@@ -134,11 +139,14 @@ impl Client {
                 break;
             }
             piece.truncate(read);
+            moved += read as u64;
+            progress.moved(moved);
             // A refused row closes the sink: the reason comes with `finish`.
             if sink.send(piece.into()).await.is_err() {
                 break;
             }
         }
+        progress.end();
         sink.as_mut().finish().await.map_err(|error| describe(&error))
     }
 
@@ -158,10 +166,15 @@ impl Client {
             None => Box::new(tokio::io::stdout()),
         };
         let mut bytes = 0;
+        let mut progress = Progress::new(None);
         while let Some(piece) = stream.try_next().await.map_err(|error| describe(&error))? {
             bytes += piece.len() as u64;
+            if path.is_some() {
+                progress.moved(bytes);
+            }
             out.write_all(&piece).await.map_err(|error| error.to_string())?;
         }
+        progress.end();
         out.flush().await.map_err(|error| error.to_string())?;
         Ok(bytes)
     }

@@ -1,19 +1,24 @@
 //! Splits what is typed into statements and backslash commands, and runs them.
 
+use clap::ValueEnum;
 use tokio::time::Instant;
 
 use crate::client::{Answer, Client, until_interrupted};
+use crate::help;
 use crate::render::{self, Format};
 
 const HELP: &str = "\
-\\?                 this help            \\q        quit
-\\l                 databases            \\dt \\d    tables
-\\d NAME            columns of a table   \\c NAME   connect to another database
-\\x                 records on and off   \\timing   times on and off
+\\?                 this help            \\h [STATEMENT]  how statements are written
+\\l \\dn             databases            \\dt \\d          tables
+\\d NAME            columns of a table   \\dv             views
+\\df [PATTERN]      functions            \\du             users
+\\c NAME            another database     \\q              quit
+\\x                 records on and off   \\timing         times on and off
+\\format NAME       table, csv, tsv, json or nd-json
 \\i FILE            run a file
 \\copy TABLE FROM 'FILE' [WITH (...)]    rows of a file into a table
 \\copy TABLE TO 'FILE' [WITH (...)]      rows of a table into a file
-Statements end with a semicolon.";
+Statements end with a semicolon; Tab completes.";
 
 /// What a session of the client remembers.
 pub(crate) struct Shell {
@@ -22,11 +27,13 @@ pub(crate) struct Shell {
     expanded: bool,
     timing: bool,
     pub(crate) quit: bool,
+    /// What the server knows may have other names than before.
+    pub(crate) names_changed: bool,
 }
 
 impl Shell {
     pub(crate) fn new(client: Client, format: Format) -> Self {
-        Self { client, format, expanded: false, timing: false, quit: false }
+        Self { client, format, expanded: false, timing: false, quit: false, names_changed: true }
     }
 
     /// Runs all of a text, up to the first failure. Returns whether all went well.
@@ -83,6 +90,8 @@ impl Shell {
     async fn statement(&mut self, statement: &str) -> Result<(), String> {
         let upper = statement.trim_start().to_ascii_uppercase();
         let token = self.client.cancel_token();
+        let defines = ["CREATE", "ALTER", "DROP", "RECOVER", "USE", "SET", "RESET"];
+        self.names_changed |= defines.iter().any(|word| upper.starts_with(word));
         if upper.starts_with("COPY") && upper.contains("STDOUT") {
             let copied = self.client.copy_out(statement.trim_end_matches(';'), None);
             return until_interrupted(token, copied).await.map(|_| ());
@@ -105,7 +114,12 @@ impl Shell {
         let rest = rest.trim().trim_end_matches(';');
         match (name, rest) {
             ("q" | "quit", _) => self.quit = true,
-            ("?" | "h" | "help", _) => println!("{HELP}"),
+            ("?", _) => println!("{HELP}"),
+            ("h" | "help", statement) => println!("{}", help::of(statement)),
+            ("format", name) => {
+                let found = Format::from_str(name, true);
+                self.format = found.map_err(|_| "usage: \\format table|csv|tsv|json|nd-json")?;
+            }
             ("x", _) => {
                 self.expanded = !self.expanded;
                 println!("Expanded display is {}.", if self.expanded { "on" } else { "off" });
@@ -117,13 +131,29 @@ impl Shell {
             ("l" | "dn", _) => self.statement("SHOW DATABASES").await?,
             ("dt", _) | ("d", "") => self.statement("SHOW TABLES").await?,
             ("du", _) => self.statement("SHOW USERS").await?,
+            ("dv", _) => {
+                let views = "SELECT table_schema, table_name FROM information_schema.tables \
+                             WHERE table_type = 'VIEW' ORDER BY 1, 2";
+                self.statement(views).await?;
+            }
+            ("df", pattern) => {
+                let pattern = pattern.replace('\'', "''").replace('*', "%");
+                let pattern = if pattern.is_empty() { "%".to_owned() } else { pattern };
+                let functions = format!(
+                    "SELECT DISTINCT routine_name, function_type, description FROM \
+                     information_schema.routines WHERE routine_name LIKE '{pattern}' ORDER BY 1"
+                );
+                self.statement(&functions).await?;
+            }
             ("d", table) => self.statement(&format!("DESCRIBE TABLE {table}")).await?,
             ("c" | "connect", "") => println!("{} as {}", self.client.dbname, self.client.user()),
             ("change_tenant", tenant) => {
                 self.client = self.client.reconnect(tenant).await?;
+                self.names_changed = true;
             }
             ("c" | "connect", dbname) => {
                 self.client = self.client.reconnect(dbname).await?;
+                self.names_changed = true;
                 println!("You are now connected to \"{dbname}\".");
             }
             ("i", path) => {

@@ -4,6 +4,9 @@
 
 mod client;
 mod commands;
+mod completion;
+mod help;
+mod progress;
 mod render;
 mod repl;
 

@@ -9,8 +9,13 @@ pub(crate) enum Format {
     Table,
     /// Comma-separated, with a header.
     Csv,
+    /// Separated by tabs, with a header; tabs, line ends and backslashes are escaped, NULL is \\N.
+    Tsv,
     /// One array of objects.
     Json,
+    /// An object a line.
+    #[value(alias = "ndjson")]
+    NdJson,
 }
 
 /// Prints rows.
@@ -24,7 +29,11 @@ pub(crate) fn rows(
         Format::Table if expanded => records(columns, rows),
         Format::Table => table(columns, rows),
         Format::Csv => csv(columns, rows),
+        Format::Tsv => tsv(columns, rows),
         Format::Json => json(columns, rows),
+        Format::NdJson => rows.iter().for_each(|row| {
+            println!("{}", serde_json::Value::from(object(columns, row)));
+        }),
     }
 }
 
@@ -64,16 +73,29 @@ fn csv(columns: &[String], rows: &[Vec<Option<String>>]) {
     }
 }
 
-fn json(columns: &[String], rows: &[Vec<Option<String>>]) {
-    let object = |row: &Vec<Option<String>>| {
-        let cells = columns.iter().zip(row);
-        cells.map(|(column, cell)| (column.clone(), cell.clone().into())).collect()
+fn tsv(columns: &[String], rows: &[Vec<Option<String>>]) {
+    let escaped = |text: &str| {
+        let text = text.replace('\\', "\\\\").replace('\t', "\\t");
+        text.replace('\n', "\\n").replace('\r', "\\r")
     };
-    let all: Vec<serde_json::Map<String, serde_json::Value>> = rows.iter().map(object).collect();
-    println!(
-        "{}",
-        serde_json::Value::from(
-            all.into_iter().map(Into::into).collect::<Vec<serde_json::Value>>()
-        )
-    );
+    let line = |cells: Vec<String>| println!("{}", cells.join("\t"));
+    line(columns.iter().map(|column| escaped(column)).collect());
+    for row in rows {
+        let cell = |cell: &Option<String>| cell.as_deref().map_or("\\N".to_owned(), escaped);
+        line(row.iter().map(cell).collect());
+    }
+}
+
+fn json(columns: &[String], rows: &[Vec<Option<String>>]) {
+    let all: Vec<serde_json::Value> = rows.iter().map(|row| object(columns, row).into()).collect();
+    println!("{}", serde_json::Value::from(all));
+}
+
+/// Returns a row as an object of texts.
+fn object(
+    columns: &[String],
+    row: &[Option<String>],
+) -> serde_json::Map<String, serde_json::Value> {
+    let cells = columns.iter().zip(row);
+    cells.map(|(column, cell)| (column.clone(), cell.clone().into())).collect()
 }

@@ -6,14 +6,16 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Config, Editor, Helper};
+use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
 use crate::commands::{Shell, statement_end};
+use crate::completion::Names;
 
 /// Lines the history keeps.
 const HISTORY_LINES: usize = 5_000;
 
-struct Statements;
+/// What the editor asks while a line is typed.
+struct Statements(Names);
 
 impl Helper for Statements {}
 impl Highlighter for Statements {}
@@ -24,6 +26,15 @@ impl Hinter for Statements {
 
 impl Completer for Statements {
     type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        cursor: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        Ok(self.0.offer(line, cursor))
+    }
 }
 
 impl Validator for Statements {
@@ -51,15 +62,16 @@ pub(crate) fn ask_password(user: &str) -> Option<String> {
 /// Reads and runs until the user leaves.
 pub(crate) async fn run(shell: &mut Shell) {
     println!("cnosdb-cli, server {}. \\? for help, \\q to quit.", shell.client.version);
-    let config =
-        Config::builder().max_history_size(HISTORY_LINES).map(rustyline::config::Builder::build);
+    let builder = Config::builder().completion_type(CompletionType::List);
+    let config = builder.max_history_size(HISTORY_LINES).map(rustyline::config::Builder::build);
     let editor: rustyline::Result<Editor<Statements, DefaultHistory>> =
         config.and_then(Editor::with_config);
     let mut editor = match editor {
         Ok(editor) => editor,
         Err(error) => return eprintln!("{error}"),
     };
-    editor.set_helper(Some(Statements));
+    let names = Names::default();
+    editor.set_helper(Some(Statements(names.clone())));
     let history = std::env::home_dir().map(|home| home.join(".cnosdb_history"));
     if let Some(path) = &history
         && let Err(error) = editor.load_history(path)
@@ -68,6 +80,9 @@ pub(crate) async fn run(shell: &mut Shell) {
         eprintln!("{}: {error}", path.display());
     }
     while !shell.quit {
+        if std::mem::take(&mut shell.names_changed) {
+            names.refresh(&shell.client).await;
+        }
         let prompt = format!("{}=> ", shell.client.dbname);
         // Reading blocks; nothing else has to run meanwhile.
         match tokio::task::block_in_place(|| editor.readline(&prompt)) {

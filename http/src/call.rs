@@ -40,7 +40,7 @@ impl FromRequest<Arc<Shared>> for Call {
         let (packed, held) = shared.bodies.read(body).await?;
         if let Some(route) = head.extensions.get::<Route>() {
             shared.metrics.bytes_in(route.path, packed.len());
-            route.asked(&session, packed.len());
+            route.asked(&session, packed.len()).await?;
         }
         let (body, held) = unpacked(&head.headers, packed, held).await?;
         let (shared, headers) = (Arc::clone(shared), head.headers);

@@ -8,9 +8,10 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures::StreamExt;
-use query::RouteUsage;
+use query::{Admission, RouteUsage};
 use tokio::time::Instant;
 
+use crate::failure::Failure;
 use crate::metrics::Metrics;
 
 /// What a route is for.
@@ -32,17 +33,37 @@ const OTHER: &str = "other";
 pub(crate) struct Route {
     pub(crate) path: &'static str,
     pub(crate) purpose: Purpose,
-    /// The counters of who asks, once that is known.
-    usage: Arc<OnceLock<RouteUsage>>,
+    /// The counters of who asks, once that is known, and what may be asked for.
+    asking: Arc<OnceLock<Asking>>,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+struct Asking {
+    usage: RouteUsage,
+    admission: Admission,
 }
 
 impl Route {
     /// Counts a request of somebody who is known, and the bytes of its body as it came.
-    pub(crate) fn asked(&self, session: &query::Session, bytes: usize) {
-        if self.purpose != Purpose::Watch {
-            let usage = self.usage.get_or_init(|| session.route_usage(self.path));
-            usage.asked(self.purpose == Purpose::Write, bytes);
+    ///
+    /// # Errors
+    /// 429 where the tenant has used up what it may ask for.
+    pub(crate) async fn asked(
+        &self,
+        session: &query::Session,
+        bytes: usize,
+    ) -> Result<(), Failure> {
+        if self.purpose == Purpose::Watch {
+            return Ok(());
         }
+        let asking = self.asking.get_or_init(|| Asking {
+            usage: session.route_usage(self.path),
+            admission: session.admission(),
+        });
+        let writes = self.purpose == Purpose::Write;
+        asking.usage.asked(writes, bytes);
+        Ok(asking.admission.request(writes, bytes).await?)
     }
 }
 
@@ -62,27 +83,31 @@ pub(crate) async fn count(
     let asked = request.uri().path();
     let known = routes.known.iter().find(|(path, _)| *path == asked);
     let (path, purpose) = known.copied().unwrap_or((OTHER, Purpose::Watch));
-    let route = Route { path, purpose, usage: Arc::default() };
+    let route = Route { path, purpose, asking: Arc::default() };
     request.extensions_mut().insert(route.clone());
     let begun = Instant::now();
     let response = next.run(request).await;
     routes.metrics.answered(path, response.status(), begun.elapsed());
-    match route.usage.get() {
-        Some(usage) => counted(response, usage.clone()),
+    match route.asking.get() {
+        Some(asking) => counted(response, asking.clone()),
         None => response,
     }
 }
 
 /// Counts the bytes of an answer as they go.
-fn counted(response: Response, usage: RouteUsage) -> Response {
+fn counted(response: Response, Asking { usage, admission }: Asking) -> Response {
+    let count = move |bytes: usize| {
+        usage.answered(bytes);
+        admission.answered(bytes);
+    };
     if let Some(size) = response.body().size_hint().exact() {
-        usage.answered(size as usize);
+        count(size as usize);
         return response;
     }
     response.map(|body| {
         Body::from_stream(body.into_data_stream().inspect(move |piece| {
             if let Ok(bytes) = piece {
-                usage.answered(bytes.len());
+                count(bytes.len());
             }
         }))
     })

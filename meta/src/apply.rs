@@ -14,9 +14,10 @@ mod views;
 use model::ErrorKind;
 use model::schema::NAME_BYTES_MAX;
 
-use crate::catalog::{Catalog, Change, Counters, Entity, GrantObject, Key, ObjectLimits};
+use crate::catalog::{Catalog, Change, Counters, Entity, GrantObject, Key};
 use crate::command::{Command, NewUser, Reply};
 use crate::error::{Error, Result};
+use crate::limits::{ObjectLimits, Rates};
 use buckets::create_bucket;
 pub(crate) use databases::default_options;
 use databases::{define_database, new_database};
@@ -166,7 +167,7 @@ fn bootstrap(catalog: &Catalog, verifier: Option<String>, changes: &mut Changes)
     let tenant = new_tenant(
         FIRST_TENANT.to_owned(),
         "system tenant".to_owned(),
-        (None, ObjectLimits::default()),
+        (None, ObjectLimits::default(), Rates::new()),
         changes,
     );
     new_database(tenant, FIRST_DATABASE.to_owned(), default_options(), changes);
@@ -286,6 +287,7 @@ mod tests {
                 comment,
                 drop_after_ns: None,
                 limits: ObjectLimits::default(),
+                rates: Rates::new(),
             })
             .unwrap();
         let tenant = catalog.0.tenant("t").unwrap().id;

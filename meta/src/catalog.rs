@@ -10,6 +10,8 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{ObjectLimits, Rates};
+
 /// A tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tenant {
@@ -30,24 +32,12 @@ pub struct Tenant {
     /// What it may have at most.
     #[serde(default)]
     pub limits: ObjectLimits,
+    /// How much it may ask for in a time, by what is counted.
+    #[serde(default)]
+    pub rates: Rates,
     /// Dropped: nobody enters it, and what it holds goes at this time, nanoseconds since the epoch.
     #[serde(default)]
     pub drop_at: Option<i64>,
-}
-
-/// What a tenant may have at most; `None`: as much as it wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ObjectLimits {
-    /// Members.
-    pub users: Option<u32>,
-    /// Databases.
-    pub databases: Option<u32>,
-    /// Shards of a database.
-    pub shards: Option<u32>,
-    /// Replicas of a database.
-    pub replicas: Option<u32>,
-    /// Days that rows live.
-    pub retention_days: Option<u32>,
 }
 
 /// What a member of a tenant may do.

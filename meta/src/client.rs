@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::NodeId;
+use model::{NodeId, TenantId};
 use replication::GroupStatus;
 use replication::transport::{CallError, Transport};
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::catalog::Catalog;
 use crate::command::{Command, Reply};
 use crate::error::{Error, Result};
+use crate::limits::RateGroup;
 use crate::service::{
     COMMAND_PATIENCE, META, MetaService, NodeLoad, NodeReport, Request, Response, decode, encode,
 };
@@ -88,6 +89,18 @@ impl MetaClient {
                 tracing::debug!(%error, "the catalog is as it was");
                 false
             }
+        }
+    }
+
+    /// Takes tokens out of the bucket that all nodes share for a tenant. Returns how many there were.
+    ///
+    /// # Errors
+    /// `Unavailable` where no member leads.
+    pub async fn draw(&self, tenant: TenantId, group: RateGroup, wanted: u64) -> Result<u64> {
+        match self.ask(Request::Draw { tenant, group, wanted, passed_on: false }).await {
+            Ok(Response::Drawn(given)) => Ok(given),
+            Ok(other) => Err(Error::Unavailable(format!("{other:?}"))),
+            Err(error) => Err(Error::Unavailable(error)),
         }
     }
 

@@ -7,10 +7,9 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{
-    DatabaseOptions, GrantObject, Level, NodeRoles, NodeState, ObjectLimits, Role, SystemRole,
-};
+use crate::catalog::{DatabaseOptions, GrantObject, Level, NodeRoles, NodeState, Role, SystemRole};
 use crate::error::{Error, Result};
+use crate::limits::{ObjectLimits, Rates};
 
 const VERSION: u8 = 1;
 
@@ -36,6 +35,9 @@ pub enum Command {
         /// What it may have at most.
         #[serde(default)]
         limits: ObjectLimits,
+        /// How much it may ask for in a time.
+        #[serde(default)]
+        rates: Rates,
     },
     /// Changes a tenant.
     AlterTenant {
@@ -284,6 +286,9 @@ pub enum TenantChange {
         unset_drop_after: bool,
         /// What it may have at most.
         limits: Option<ObjectLimits>,
+        /// Set beside those there are; an empty map takes all away.
+        #[serde(default)]
+        rates: Option<Rates>,
     },
     /// Another comment.
     Comment(String),

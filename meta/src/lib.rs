@@ -11,6 +11,8 @@
 //! | `node`    | a node's part: a member of the group, or a follower of one              |
 //! | `service` | what members do for other nodes                                         |
 //! | `placement` | which nodes get new vnodes                                            |
+//! | `limits`  | what a tenant may have and ask for                                      |
+//! | `rates`   | token buckets that nodes share                                          |
 //!
 //! Invariant: apply asks nobody: no clock, no randomness, no IO decides what a command does.
 //! Change an entity: also touch docs/formats/meta.md.
@@ -20,17 +22,19 @@ mod catalog;
 mod client;
 mod command;
 mod error;
+mod limits;
 mod machine;
 mod node;
 mod placement;
+mod rates;
 mod service;
 mod store;
 
 pub use apply::{FIRST_DATABASE, FIRST_TENANT, cluster_number};
 pub use catalog::{
     Bucket, Catalog, CustomRole, Database, DatabaseOptions, Grant, GrantObject, Level, Node,
-    NodeRoles, NodeState, ObjectLimits, Precision, ReplicaSet, Role, SystemRole, Table, Tenant,
-    User, View, VnodePlace, VnodeState,
+    NodeRoles, NodeState, Precision, ReplicaSet, Role, SystemRole, Table, Tenant, User, View,
+    VnodePlace, VnodeState,
 };
 pub use client::MetaClient;
 pub use command::{
@@ -38,6 +42,7 @@ pub use command::{
     Reply, TenantChange, UserChange,
 };
 pub use error::{Error, Result};
+pub use limits::{ObjectLimits, Rate, RateGroup, Rates};
 pub use machine::MetaMachine;
 pub use node::{MetaNode, fetch_catalog, register};
 pub use service::{NodeLoad, NodeReport};

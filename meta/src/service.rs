@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt};
-use model::NodeId;
+use model::{NodeId, TenantId};
 use parking_lot::Mutex;
 use replication::transport::{Answers, CallError, Service, Transport};
 use replication::{Group, GroupStatus};
@@ -18,8 +18,10 @@ use tokio::time::Instant;
 use crate::catalog::Catalog;
 use crate::command::{self, Command};
 use crate::error::{Error, Result};
+use crate::limits::RateGroup;
 use crate::machine::{Answer, CatalogChange, MetaMachine, Row, decode_answer};
 use crate::placement;
+use crate::rates::Buckets;
 
 /// The service's name.
 pub(crate) const META: &str = "meta";
@@ -41,6 +43,8 @@ pub(crate) enum Request {
     Heartbeat { node: NodeId, load: NodeLoad, passed_on: bool },
     /// Who is alive, and what do they carry?
     Nodes { passed_on: bool },
+    /// Tokens of a tenant's rate.
+    Draw { tenant: TenantId, group: RateGroup, wanted: u64, passed_on: bool },
     /// How often was the catalog changed?
     Version { passed_on: bool },
     /// All rows, as the member asked knows them.
@@ -58,6 +62,8 @@ pub(crate) enum Response {
     },
     Rows(Vec<Vec<u8>>),
     Version(u64),
+    /// So many tokens are given.
+    Drawn(u64),
     /// Nothing was done: nobody leads, or nobody who is known.
     NoLeader,
     /// Nobody knows whether it was done.
@@ -109,6 +115,7 @@ pub(crate) struct MetaService {
     machine: Weak<MetaMachine>,
     transport: Option<Arc<dyn Transport>>,
     alive: Mutex<HashMap<NodeId, (Instant, NodeLoad)>>,
+    buckets: Buckets,
     /// Since when this member leads: before, it heard of nobody.
     leads_since: Mutex<Option<Instant>>,
 }
@@ -135,6 +142,7 @@ impl MetaService {
             machine: Arc::downgrade(machine),
             transport,
             alive: Mutex::default(),
+            buckets: Buckets::default(),
             leads_since: Mutex::default(),
         }
     }
@@ -158,6 +166,9 @@ impl MetaService {
                 (passed_on, Request::Heartbeat { node, load, passed_on: true })
             }
             Request::Nodes { passed_on } => (passed_on, Request::Nodes { passed_on: true }),
+            Request::Draw { tenant, group, wanted, passed_on } => {
+                (passed_on, Request::Draw { tenant, group, wanted, passed_on: true })
+            }
             Request::Version { passed_on } => (passed_on, Request::Version { passed_on: true }),
             Request::Rows => (true, Request::Rows),
         };
@@ -196,6 +207,7 @@ impl MetaService {
             *since = Some(Instant::now());
             // What was heard in an earlier term is old.
             self.alive.lock().clear();
+            self.buckets.clear();
         } else if !leads {
             *since = None;
         }
@@ -229,6 +241,11 @@ impl MetaService {
                     }
                 });
                 Response::Nodes { leader: self.node, nodes: nodes.collect() }
+            }
+            Request::Draw { tenant, group, wanted, .. } => {
+                let catalog = self.catalog.borrow().clone();
+                let rates = catalog.tenant_by_id(tenant).map(|tenant| &tenant.rates);
+                Response::Drawn(self.buckets.draw(rates, (tenant, group), wanted))
             }
             Request::Version { .. } => match self.group.read_barrier().await {
                 Ok(()) => Response::Version(self.catalog.borrow().version()),

@@ -84,7 +84,13 @@ impl Connection {
         C: ClientInfo + Unpin + Send + Sync,
     {
         let failed = client.transaction_status() == TransactionStatus::Error;
-        if failed && !matches!(statement, Statement::Commit | Statement::Rollback) {
+        let may_end_it = matches!(
+            statement,
+            Statement::Commit
+                | Statement::Rollback
+                | Statement::Savepoint(query::Savepoint::BackTo(_))
+        );
+        if failed && !may_end_it {
             let message =
                 "current transaction is aborted, commands ignored until end of transaction block";
             return Err(wire_error(Error::new("25P02", message)));
@@ -145,6 +151,10 @@ pub(crate) fn tag<C: ClientInfo>(client: &mut C, output: &Output) -> Option<Tag>
         Output::Begin(tag) => {
             let status = client.transaction_status().to_in_transaction_state();
             client.set_transaction_status(status);
+            Some(Tag::new(tag))
+        }
+        Output::Resumed(tag) => {
+            client.set_transaction_status(TransactionStatus::Transaction);
             Some(Tag::new(tag))
         }
         Output::End(tag) => {

@@ -158,6 +158,7 @@ mod tests {
             Statement::Begin(_) => "begin",
             Statement::Commit => "commit",
             Statement::Rollback => "rollback",
+            Statement::Savepoint(_) => "savepoint",
             Statement::Prepare(..) => "prepare",
             Statement::Execute(..) => "execute",
             Statement::Deallocate(_) => "deallocate",
@@ -196,7 +197,7 @@ mod tests {
     }
 
     /// As many as the two functions above name.
-    const KINDS: usize = 48;
+    const KINDS: usize = 49;
 
     #[test]
     fn every_kind_of_statement_has_a_row_in_the_table_of_privileges() {

@@ -22,6 +22,7 @@ use crate::audit::Audit;
 use crate::error::{Error, Result};
 use crate::files::FilesConfig;
 use crate::logins::Logins;
+use crate::quotas::Quotas;
 use crate::running::AllRunning;
 use crate::scram::Verifier;
 use crate::session::{Entry, Session};
@@ -62,6 +63,7 @@ pub struct Database {
     files: FilesConfig,
     logins: Logins,
     audit: Audit,
+    quotas: Quotas,
 }
 
 impl Database {
@@ -89,6 +91,7 @@ impl Database {
             files: config.files.clone(),
             logins: Logins::default(),
             audit: Audit::open(&config.audit)?,
+            quotas: Quotas::default(),
         }))
     }
 
@@ -108,6 +111,10 @@ impl Database {
     pub fn note_login(&self, user: &str, from: IpAddr, succeeded: bool) {
         self.logins.note(user, from, succeeded);
         self.audit.login(self.now_ns(), user, from, if succeeded { "ok" } else { "28P01" });
+    }
+
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     pub(crate) fn audit(&self) -> &Audit {

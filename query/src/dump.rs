@@ -82,18 +82,15 @@ fn tenant_lines(catalog: &Catalog, tenant: &Tenant, lines: &mut Vec<String>) {
     if let Some(ns) = tenant.drop_after_ns {
         options.push(format!("drop_after = {}", literal(&exact(Span::Ns(ns)))));
     }
-    let limits = &tenant.limits;
-    let limits = [
-        ("max_users_number", limits.users),
-        ("max_databases", limits.databases),
-        ("max_shard_number", limits.shards),
-        ("max_replicate_number", limits.replicas),
-        ("max_retention_time", limits.retention_days),
-    ];
-    let limits: Vec<String> =
-        limits.iter().filter_map(|(name, most)| Some(format!("{name} = {}", (*most)?))).collect();
+    let limits = tenant.limits.named().into_iter();
+    let limits = limits.filter_map(|(name, most)| Some(format!("{name} = {}", most?)));
+    let limits: Vec<String> = limits.collect();
     if !limits.is_empty() {
         options.push(format!("object_config {}", limits.join(" ")));
+    }
+    for (group, rate) in &tenant.rates {
+        let parts = rate.named().map(|(name, value)| format!("{name} = {value}"));
+        options.push(format!("{} {}", group.name(), parts.join(" ")));
     }
     lines.push(format!("CREATE TENANT IF NOT EXISTS {name}"));
     lines.push(format!("ALTER TENANT {name} SET {}", options.join(", ")));

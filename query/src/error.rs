@@ -65,6 +65,13 @@ impl Error {
             Some((message, place)) => (message, place.split_once(", Column: ")),
             None => (message.as_str(), None),
         };
+        // What stands in quotes may be a password.
+        let message = match message.split_once("found: ") {
+            Some((expected, found)) if found.contains('\'') || found.starts_with('$') => {
+                format!("{expected}found: a text in quotes")
+            }
+            _ => message.to_owned(),
+        };
         let place =
             place.and_then(|(line, column)| Some((line.parse().ok()?, column.parse().ok()?)));
         let position = place.and_then(|(line, column)| position(text, line, column));

@@ -144,22 +144,10 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 fn rewrite_times(binary: BinaryExpr, type_of: &dyn Fn(&Expr) -> DataType) -> Transformed<Expr> {
     let is_time = |expr: &Expr| matches!(type_of(expr), DataType::Timestamp(..));
     let is_interval = |expr: &Expr| type_of(expr) == DataType::Interval(IntervalUnit::MonthDayNano);
-    // The planner makes seconds of a number that is added to a date, and these an interval.
-    let is_days = |expr: &Expr| {
-        matches!(expr, Expr::Cast(cast)
-            if type_of(&cast.expr) == DataType::Duration(TimeUnit::Second))
-    };
     let BinaryExpr { left, op, right } = binary;
     match op {
         Operator::Minus if is_time(&left) && is_time(&right) => {
             Transformed::yes(call(Checked::Since, vec![*left, *right]))
-        }
-        Operator::Plus | Operator::Minus
-            if type_of(&left) == DataType::Date32 && is_interval(&right) && !is_days(&right) =>
-        {
-            let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
-            let left = Box::new(Expr::Cast(Cast::new(left, time)));
-            Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
         }
         op if is_comparison(op) && is_interval(&left) && is_interval(&right) => {
             let length = |side: Expr| Box::new(call(Checked::Length, vec![side]));

@@ -18,6 +18,9 @@
 //! | `intervals`   | `justify_hours` and the like; spans times numbers                             |
 //! | `matches`     | texts taken apart by regular expressions                                      |
 //! | `postgres`    | functions of PostgreSQL that DataFusion lacks                                 |
+//! | `patterns`    | the patterns of `to_char`                                                     |
+//! | `reading`     | instants and numbers read by patterns                                         |
+//! | `json`        | operators and functions of JSON                                               |
 //! | `windows`     | `time_window`                                                                 |
 //!
 //! Add a function: also touch docs/guide/functions.md and sqllogictest/cases.
@@ -30,10 +33,13 @@ mod counters;
 mod downsample;
 mod histogram;
 mod intervals;
+pub(crate) mod json;
 mod matches;
 mod moments;
+mod patterns;
 mod postgres;
 mod quality;
+mod reading;
 mod repair;
 mod selectors;
 mod states;
@@ -49,9 +55,9 @@ use datafusion::arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{AggregateUDF, ColumnarValue, ScalarUDF};
-pub(crate) use intervals::IntervalScaling;
+pub(crate) use intervals::{IntervalScaling, OVERLAPS};
 use model::schema::TIME_ZONE;
-pub(crate) use postgres::NS_OF_MINUTE;
+pub(crate) use postgres::{DATE_BY_PATTERN, NS_OF_MINUTE, WALL_BY_PATTERN};
 
 use crate::error::Error;
 
@@ -65,6 +71,7 @@ pub(crate) fn scalar() -> Vec<Arc<ScalarUDF>> {
     all.extend(windows::scalar());
     all.extend(postgres::scalar());
     all.extend(intervals::scalar());
+    all.extend(json::scalar());
     all.extend(matches::scalar());
     all.push(Arc::new(crate::as_of::marker()));
     all.push(Arc::new(crate::zones::function()));

@@ -7,7 +7,7 @@ use datafusion::arrow::array::{
     TimestampNanosecondBuilder, UInt64Builder,
 };
 use datafusion::arrow::datatypes::TimestampNanosecondType;
-use meta::Precision;
+use meta::{Precision, RateGroup};
 use model::points::{POINTS_ROWS_MAX, PointsColumn, SeriesDictionary, array_bytes};
 use model::schema::TIME_ZONE;
 use model::series_key::TAG_VALUE_BYTES_MAX;
@@ -18,6 +18,7 @@ use crate::access::Object;
 use crate::database::Database;
 use crate::error::{Error, Result, nearest};
 use crate::instants::{Zone, parse_instant};
+use crate::quotas::Admission;
 use crate::session::Session;
 use crate::usage::{Counted, Counters};
 
@@ -36,6 +37,8 @@ pub(crate) struct Intake {
     pub(crate) zone: Zone,
     pub(crate) now_ns: i64,
     pub(crate) usage: Arc<Counters>,
+    /// Whose limits hold; nobody's where nothing is stored.
+    pub(crate) admission: Option<Admission>,
 }
 
 /// A value as it was written.
@@ -236,7 +239,12 @@ pub(crate) fn reduce(table: &TableSchema, points: &mut Points) {
 
 impl Intake {
     pub(crate) fn of(session: &Session) -> Self {
-        Self { zone: session.zone(), now_ns: session.now_ns(), usage: session.usage() }
+        Self {
+            zone: session.zone(),
+            now_ns: session.now_ns(),
+            usage: session.usage(),
+            admission: Some(session.admission()),
+        }
     }
 }
 
@@ -511,9 +519,8 @@ fn boolean(cell: Cell<'_>) -> Result<bool> {
 pub(crate) async fn store(database: &Database, target: &Target, points: Vec<Points>) -> Result<()> {
     for (number, points) in points.into_iter().enumerate() {
         let size = size(&points);
-        let stored = database.cluster().write(target.database.id, points).await;
+        let stored = store_one(database, target, points, size).await;
         if let Err(error) = stored {
-            let error = Error::from(error);
             if number == 0 {
                 return Err(error);
             }
@@ -523,6 +530,18 @@ pub(crate) async fn store(database: &Database, target: &Target, points: Vec<Poin
         count(&target.intake.usage, size);
     }
     Ok(())
+}
+
+async fn store_one(
+    database: &Database,
+    target: &Target,
+    points: Points,
+    (_, bytes): (u64, u64),
+) -> Result<()> {
+    if let Some(admission) = &target.intake.admission {
+        admission.take(RateGroup::CoordDataIn, bytes).await?;
+    }
+    Ok(database.cluster().write(target.database.id, points).await?)
 }
 
 #[cfg(test)]

@@ -116,7 +116,9 @@ impl Session {
         source: &ast::Query,
         params: &[ScalarValue],
     ) -> Result<(u64, Vec<model::Points>)> {
-        let query = crate::sql::of_query(Box::new(source.clone()));
+        let mut source = source.clone();
+        without_defaults(&mut source);
+        let query = crate::sql::of_query(Box::new(source));
         let mut stream = self.query(&query, params).await?;
         let mut points = Vec::new();
         let (mut rows, mut bytes) = (0, 0);
@@ -198,6 +200,21 @@ fn check_upsert(on: &ast::OnInsert, target: &Target) -> Result<()> {
     match target.columns.iter().filter(is_field).find(|column| !set.contains(&column.name)) {
         Some(_) => refused("ON CONFLICT DO UPDATE of some of the fields that are inserted"),
         None => Ok(()),
+    }
+}
+
+/// Returns whether a value is DEFAULT, which is NULL: no column has another.
+fn is_default(expression: &ast::Expr) -> bool {
+    matches!(expression, ast::Expr::Identifier(name)
+        if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default"))
+}
+
+fn without_defaults(source: &mut ast::Query) {
+    let ast::SetExpr::Values(values) = source.body.as_mut() else { return };
+    for value in values.rows.iter_mut().flat_map(|row| &mut row.content) {
+        if is_default(value) {
+            *value = ast::Expr::Value(ast::Value::Null.with_empty_span());
+        }
     }
 }
 
@@ -330,6 +347,7 @@ fn literal<'a>(
             _ => None,
         },
         ast::Expr::Nested(inner) => literal(inner, params)?,
+        expression if is_default(expression) => Some(Literal::Null),
         ast::Expr::TypedString(typed)
             if matches!(typed.data_type, ast::DataType::Timestamp(..)) =>
         {

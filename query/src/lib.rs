@@ -30,6 +30,7 @@
 //! | `empty_subqueries` | a rule: a scalar subquery without a row is NULL                      |
 //! | `zones`    | a rule: texts become instants in the session's zone                         |
 //! | `change`   | DELETE, UPDATE, TRUNCATE                                                    |
+//! | `blocks`   | BEGIN to COMMIT, savepoints                                                 |
 //! | `cursors`  | PREPARE and EXECUTE, DECLARE, FETCH and CLOSE                               |
 //! | `copy`     | COPY, both ways                                                             |
 //! | `catalog`  | databases and tables as DataFusion sees them; system schemas                |
@@ -52,6 +53,7 @@ mod access;
 mod arrays;
 mod as_of;
 mod audit;
+mod blocks;
 mod catalog;
 mod change;
 mod copy;
@@ -75,6 +77,7 @@ mod measures;
 mod nodes;
 mod output;
 mod planning;
+mod quotas;
 mod roles;
 mod rows;
 mod running;
@@ -104,9 +107,10 @@ pub use instants::{Zone, parse_instant, parse_wall};
 pub use measures::{Measure, MeasureKind};
 pub use output::{Notice, Output};
 pub use planning::Prepared;
+pub use quotas::Admission;
 pub use rows::{RowFormat, RowWriter, TextForm, TextStyle};
 pub use scram::{Remembered, Verifier, make_verifier};
 pub use session::{CancelHandle, Session};
-pub use sql::{Statement, parse};
+pub use sql::{Savepoint, Statement, parse};
 pub use usage::{RouteUsage, UsageKeeper};
 pub use write::RowBatch;

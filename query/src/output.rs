@@ -20,6 +20,8 @@ pub enum Output {
     Begin(&'static str),
     /// See [`Output::Begin`].
     End(&'static str),
+    /// A block goes on that may have failed; the tag.
+    Resumed(&'static str),
     /// The client shall now send rows.
     CopyIn(Box<CopyIn>),
     /// Rows for the client to store.
@@ -33,7 +35,9 @@ impl std::fmt::Debug for Output {
         match self {
             Self::Rows(_) | Self::Fetched(_) => f.write_str("Rows"),
             Self::Affected(tag, rows) => write!(f, "Affected({tag}, {rows})"),
-            Self::Done(tag) | Self::Begin(tag) | Self::End(tag) => f.write_str(tag),
+            Self::Done(tag) | Self::Begin(tag) | Self::End(tag) | Self::Resumed(tag) => {
+                f.write_str(tag)
+            }
             Self::CopyIn(_) => f.write_str("CopyIn"),
             Self::CopyOut(_) => f.write_str("CopyOut"),
             Self::Empty => f.write_str("Empty"),

@@ -484,14 +484,9 @@ fn refuse_misread(query: &DfStatement) -> Result<()> {
 
 /// Refuses set operations and joins whose rows the planner gets wrong.
 fn refuse_misread_body(body: &ast::SetExpr) -> Result<()> {
-    use ast::{JoinConstraint, JoinOperator, SetOperator, SetQuantifier};
+    use ast::{JoinConstraint, JoinOperator};
     match body {
-        ast::SetExpr::SetOperation { op, set_quantifier, left, right } => {
-            if matches!(set_quantifier, SetQuantifier::All)
-                && matches!(op, SetOperator::Intersect | SetOperator::Except)
-            {
-                return Err(Error::unsupported(format!("{op} ALL")));
-            }
+        ast::SetExpr::SetOperation { left, right, .. } => {
             refuse_misread_body(left)?;
             refuse_misread_body(right)
         }
@@ -520,6 +515,8 @@ fn rewrite(query: DfStatement) -> Result<DfStatement> {
             tell_apart_within(&mut statement);
             tell_apart(&mut statement);
             sugar::rewrite(&mut statement)?;
+            // Two spellings may stand for one.
+            tell_apart_within(&mut statement);
             DfStatement::Statement(statement)
         }
         DfStatement::Explain(explain) => {

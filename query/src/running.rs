@@ -83,6 +83,13 @@ impl AllRunning {
         self.statements.lock().len()
     }
 
+    /// Returns how many of a statement's tenant began before it that read or write rows.
+    pub(crate) fn count_before(&self, running: &Running) -> usize {
+        let others = self.of(running.who.tenant, None);
+        let is_counted = |kind| kind != "OTHER" && kind != "DEFINITION";
+        others.iter().filter(|one| one.id < running.id && is_counted(one.kind)).count()
+    }
+
     /// Returns the slow statements that have ended, the oldest first.
     pub(crate) fn history(&self) -> Vec<Vec<String>> {
         self.history.lock().iter().cloned().collect()

@@ -2,29 +2,32 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::DateTime;
 use datafusion::arrow::array::{Array, ArrayRef};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::ScalarValue;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::future::{BoxFuture, FutureExt};
 use futures::{Stream, StreamExt};
+use meta::RateGroup;
 use model::TableSchema;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Identity, Need, check};
+use crate::blocks::Block;
 use crate::catalog::{SessionCatalogs, SessionNames, SystemCatalog, register_functions};
 use crate::cursors::Kept;
 use crate::database::Database;
 use crate::error::{Error, Result, nearest};
 use crate::instants::Zone;
 use crate::output::{Notice, Output};
+use crate::quotas::Admission;
 use crate::running::Running;
 use crate::settings::Settings;
 use crate::sql::{DISCARD_TEMP, Definition, Statement, UserAction};
@@ -38,13 +41,12 @@ pub struct Session {
     user: String,
     /// The name the tenant was entered by.
     tenant: String,
-    settings: Arc<Mutex<Settings>>,
+    pub(crate) settings: Arc<Mutex<Settings>>,
     system: Arc<SystemCatalog>,
     pub(crate) temporary: Arc<TemporaryTables>,
     running: Arc<Mutex<CancellationToken>>,
     notices: Mutex<Vec<Notice>>,
-    in_block: AtomicBool,
-    wrote_in_block: AtomicBool,
+    pub(crate) block: Block,
     pub(crate) kept: Kept,
 }
 
@@ -98,8 +100,7 @@ impl Session {
             temporary: Arc::default(),
             running: Arc::default(),
             notices: Mutex::default(),
-            in_block: AtomicBool::new(false),
-            wrote_in_block: AtomicBool::new(false),
+            block: Block::default(),
             kept: Kept::default(),
         })
     }
@@ -154,6 +155,11 @@ impl Session {
         self.database.usage().of(UsageKey { tenant, database, user, route })
     }
 
+    /// Asks in the name of the tenant for what its limits let it have.
+    pub fn admission(&self) -> Admission {
+        Admission::new(&self.database, self.identity.tenant)
+    }
+
     /// Returns the zone that instants are read and written in.
     pub fn zone(&self) -> Zone {
         self.settings.lock().zone()
@@ -197,18 +203,17 @@ impl Session {
         };
         let run: BoxFuture<'_, Result<Output>> = caught(run).boxed();
         let usage = self.usage();
-        match statement {
-            Statement::Query(_) | Statement::Execute(..) => usage.add(Counted::Queries, 1),
-            Statement::Insert(_)
-            | Statement::Delete(_)
-            | Statement::Update(_)
-            | Statement::Copy(_)
-            | Statement::CopyInto(_)
-            | Statement::CreateTableAs(_) => {
-                usage.add(Counted::Writes, 1);
-            }
-            _ => {}
+        let counted = counted(statement);
+        if let Some(counted) = counted {
+            usage.add(counted, 1);
         }
+        let admission = self.admission();
+        let run = async {
+            if let Some(group) = counted.and_then(rate_group) {
+                admission.statement(&running, group).await?;
+            }
+            run.await
+        };
         let output = tokio::select! {
             output = run => output,
             () = token.cancelled() => Err(canceled()),
@@ -216,12 +221,14 @@ impl Session {
         };
         self.audit(statement, &output);
         Ok(match output? {
-            Output::Rows(rows) => Output::Rows(guarded(rows, (token, running, usage), deadline)),
+            Output::Rows(rows) => {
+                Output::Rows(guarded(rows, (token, running), (usage, admission), deadline))
+            }
             Output::Fetched(rows) => {
-                Output::Fetched(guarded(rows, (token, running, usage), deadline))
+                Output::Fetched(guarded(rows, (token, running), (usage, admission), deadline))
             }
             Output::CopyOut(mut copy) => {
-                copy.rows = guarded(copy.rows, (token, running, usage), deadline);
+                copy.rows = guarded(copy.rows, (token, running), (usage, admission), deadline);
                 Output::CopyOut(copy)
             }
             other => other,
@@ -279,21 +286,10 @@ impl Session {
             Statement::Set(..) | Statement::SetLocal(..) | Statement::ResetAll => {
                 self.change_setting(statement)
             }
-            Statement::Begin(tag) => {
-                self.begin_block();
-                Ok(Output::Begin(tag))
-            }
-            Statement::Commit => {
-                self.end_block(true);
-                Ok(Output::End("COMMIT"))
-            }
-            Statement::Rollback => {
-                if self.end_block(false) {
-                    let message = "what was written is kept: each statement commits by itself";
-                    self.notice(Notice::warning("25000", message));
-                }
-                Ok(Output::End("ROLLBACK"))
-            }
+            Statement::Begin(tag) => Ok(self.begin(tag)),
+            Statement::Commit => Ok(self.commit()),
+            Statement::Rollback => Ok(self.rollback()),
+            Statement::Savepoint(action) => self.savepoint(action),
             Statement::Discard(tag) => Ok(self.discard(tag)),
         }
     }
@@ -336,19 +332,6 @@ impl Session {
         }
     }
 
-    pub(crate) fn is_in_block(&self) -> bool {
-        self.in_block.load(Ordering::Acquire)
-    }
-
-    fn begin_block(&self) {
-        if self.in_block.swap(true, Ordering::AcqRel) {
-            let message = "there is already a transaction in progress";
-            self.notice(Notice::warning("25001", message));
-        } else {
-            self.settings.lock().begin_block();
-        }
-    }
-
     /// Runs SET, SET LOCAL, RESET.
     fn change_setting(&self, statement: &Statement) -> Result<Output> {
         match statement {
@@ -372,22 +355,6 @@ impl Session {
         let message = "SET LOCAL can only be used in transaction blocks";
         self.notice(Notice::warning("25P01", message));
         Ok(())
-    }
-
-    /// Ends a block of statements. Returns whether something was written in it.
-    fn end_block(&self, keep: bool) -> bool {
-        self.settings.lock().end_block(keep);
-        if !self.in_block.swap(false, Ordering::AcqRel) {
-            self.notice(Notice::warning("25P01", "there is no transaction in progress"));
-        }
-        self.kept.end_block();
-        self.wrote_in_block.swap(false, Ordering::AcqRel)
-    }
-
-    pub(crate) fn note_write(&self) {
-        if self.in_block.load(Ordering::Acquire) {
-            self.wrote_in_block.store(true, Ordering::Release);
-        }
     }
 
     pub(crate) fn database(&self) -> &Arc<Database> {
@@ -481,6 +448,15 @@ impl Session {
         names
     }
 
+    /// Returns what queries run in, with the tenant's share of memory.
+    pub(crate) fn runtime(&self) -> Arc<RuntimeEnv> {
+        let shared = self.database.template().runtime_env();
+        match self.database.catalog().tenant_by_id(self.identity.tenant) {
+            Some(tenant) => self.database.quotas().runtime(shared, tenant),
+            None => Arc::clone(shared),
+        }
+    }
+
     /// Makes the planner's state for one statement.
     pub(crate) fn state(&self) -> Result<SessionState> {
         let zone = self.zone();
@@ -498,6 +474,7 @@ impl Session {
             template.config().clone().with_default_catalog_and_schema(&self.tenant, &schema);
         config.options_mut().execution.time_zone = Some(zone.arrow().to_owned());
         let builder = SessionStateBuilder::new_from_existing(template.clone());
+        let builder = builder.with_runtime_env(self.runtime());
         let mut state = builder.with_config(config).with_catalog_list(Arc::new(catalogs)).build();
         let names = SessionNames {
             tenant: self.tenant.clone(),
@@ -527,15 +504,42 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
+/// Returns what a statement is counted as.
+fn counted(statement: &Statement) -> Option<Counted> {
+    match statement {
+        Statement::Query(_)
+        | Statement::Execute(..)
+        | Statement::Declare(..)
+        | Statement::CreateTemporary(_) => Some(Counted::Queries),
+        Statement::Insert(_)
+        | Statement::Delete(_)
+        | Statement::Update(_)
+        | Statement::Copy(_)
+        | Statement::CopyInto(_)
+        | Statement::Truncate(_)
+        | Statement::CreateTableAs(_) => Some(Counted::Writes),
+        _ => None,
+    }
+}
+
+fn rate_group(counted: Counted) -> Option<RateGroup> {
+    match counted {
+        Counted::Queries => Some(RateGroup::CoordQueries),
+        Counted::Writes => Some(RateGroup::CoordWrites),
+        _ => None,
+    }
+}
+
 /// Ends a stream when it is cancelled or out of time; until then its statement runs.
 fn guarded(
     rows: SendableRecordBatchStream,
-    (token, running, usage): (CancellationToken, Arc<Running>, Arc<Counters>),
+    (token, running): (CancellationToken, Arc<Running>),
+    (usage, admission): (Arc<Counters>, Admission),
     deadline: Option<Instant>,
 ) -> SendableRecordBatchStream {
     let schema = rows.schema();
     let stream = futures::stream::unfold(Some((rows, token, running)), move |state| {
-        let usage = Arc::clone(&usage);
+        let (usage, admission) = (Arc::clone(&usage), admission.clone());
         async move {
             let (mut rows, token, running) = state?;
             let next = tokio::select! {
@@ -544,8 +548,12 @@ fn guarded(
                 next = caught(next_before(&mut rows, deadline)) => next,
             };
             if let Ok(Some(Ok(batch))) = &next {
+                let bytes = bytes_of(batch);
                 usage.add(Counted::RowsOut, batch.num_rows() as u64);
-                usage.add(Counted::BytesOut, bytes_of(batch));
+                usage.add(Counted::BytesOut, bytes);
+                if let Err(error) = admission.take(RateGroup::CoordDataOut, bytes).await {
+                    return Some((Err(error.into()), None));
+                }
             }
             match next {
                 Ok(Some(batch)) => Some((batch, Some((rows, token, running)))),

@@ -12,11 +12,33 @@ pub(crate) use definitions::{
     Membership, NewColumnKind, NewExternal, TenantAction, TenantOptions, UserAction, UserOptions,
 };
 pub use parser::parse;
-pub(crate) use parser::{DISCARD_TEMP, fold, parse_one};
+pub(crate) use parser::{DISCARD_TEMP, RECURSION_MAX, fold, parse_one};
 pub(crate) use template::{of_query, select_all, select_from, select_values, template};
 
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
+
+/// What is done with a savepoint, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Savepoint {
+    /// SAVEPOINT.
+    Set(String),
+    /// RELEASE SAVEPOINT.
+    Release(String),
+    /// ROLLBACK TO SAVEPOINT.
+    BackTo(String),
+}
+
+impl Savepoint {
+    /// Returns the statement's words.
+    pub(crate) fn tag(&self) -> &'static str {
+        match self {
+            Self::Set(_) => "SAVEPOINT",
+            Self::Release(_) => "RELEASE SAVEPOINT",
+            Self::BackTo(_) => "ROLLBACK TO SAVEPOINT",
+        }
+    }
+}
 
 /// A statement, by who handles it.
 #[derive(Clone, Debug)]
@@ -61,6 +83,8 @@ pub enum Statement {
     Commit,
     /// ROLLBACK.
     Rollback,
+    /// SAVEPOINT, RELEASE SAVEPOINT, ROLLBACK TO SAVEPOINT.
+    Savepoint(Savepoint),
     /// Keeps a statement: its name, the types of its parameters, and what it is.
     Prepare(String, Vec<ast::DataType>, Box<Statement>),
     /// Runs a kept statement with arguments.

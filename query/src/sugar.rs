@@ -12,7 +12,11 @@
 //! | `extract(second FROM t)`                  | with its fraction                                   |
 //! | `x AT TIME ZONE z`                        | `timezone(z, x)`                                    |
 //! | `x SIMILAR TO 'p'`                        | `x ~ '^(?:q)$'`, q what p means                      |
-//! | `EXISTS (…)` in a select list             | whether a count is above 0                          |
+//! | `EXISTS (…)`, `x IN (…)` in a select list | whether a count is above 0                          |
+//! | `a EXCEPT ALL b`, `a INTERSECT ALL b`     | rows with numbers of their copies                   |
+//! | `j -> 'k'`, `j #>> '{a,b}'`, `(a, b) OVERLAPS (c, d)` | functions                               |
+//! | `'{1,2}'::int[]`, `'\x00'::bytea`, `1.5::numeric`, `j::json` | what `casts` says              |
+//! | `to_timestamp(t, p)`, `to_date(t, p)`, `make_interval(days => 1)`, `json_agg(x)` | functions of other names |
 //! | `INTERVAL '1 day 04:05'`, `'P1D'::interval` | the same in words                                  |
 //! | `generate_series(…) AS g`                 | its column is `g`; in a select list its rows          |
 //! | `VALUES ((SELECT …))`                     | `SELECT (SELECT …)`                                 |
@@ -20,9 +24,13 @@
 //! | `a IS DISTINCT FROM b AND c`             | `(a IS DISTINCT FROM b) AND c`                      |
 //! | `a ASOF JOIN b MATCH_CONDITION (c) ON d`  | a left join that `as_of` recognizes                  |
 
+mod casts;
+mod counted;
 mod distinct;
+mod operators;
 mod rows;
-mod spans;
+mod sets;
+pub(crate) mod spans;
 
 use std::ops::ControlFlow;
 
@@ -30,9 +38,9 @@ use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 
 use crate::as_of::MATCH_FUNCTION;
 use crate::error::{Error, Result};
-use crate::functions::NS_OF_MINUTE;
-use crate::sql::{fold, template};
-use crate::zones::{INSTANT_OF, TIMEZONE};
+use crate::functions::{DATE_BY_PATTERN, NS_OF_MINUTE, WALL_BY_PATTERN, json};
+use crate::sql::fold;
+use crate::zones::INSTANT_OF;
 
 /// Functions that make rows of a whole series.
 const REPAIRS: [&str; 3] = ["timestamp_repair", "value_fill", "value_repair"];
@@ -46,24 +54,30 @@ const TOP_MAX: u64 = 255;
 /// # Errors
 /// A spelling that stands where it means nothing.
 pub(crate) fn rewrite(statement: &mut ast::Statement) -> Result<()> {
-    match statement.visit(&mut Sugar) {
+    match statement.visit(&mut Sugar { budget: counted::BUDGET }) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
 
-struct Sugar;
+struct Sugar {
+    /// How many subqueries of select lists may be rewritten yet.
+    budget: usize,
+}
 
 impl VisitorMut for Sugar {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Error> {
-        exists_in_list(query);
+        if let Err(error) = counted::in_list(query, &mut self.budget) {
+            return ControlFlow::Break(error);
+        }
         rows::values(query);
         if let ast::SetExpr::Select(select) = query.body.as_mut() {
             rows::series_in_list(select);
         }
-        let rewritten = top(query)
+        let rewritten = sets::copies(&mut query.body)
+            .and_then(|()| top(query))
             .and_then(|()| repair(query))
             .and_then(|()| as_of(query))
             .and_then(|()| fetch(query));
@@ -82,6 +96,10 @@ impl VisitorMut for Sugar {
 
     fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
         distinct::rebind(expr);
+        operators::operator(expr);
+        if let Err(error) = casts::cast(expr) {
+            return ControlFlow::Break(error);
+        }
         match expr {
             ast::Expr::Function(function)
                 if matches!(function.args, ast::FunctionArguments::None)
@@ -89,39 +107,27 @@ impl VisitorMut for Sugar {
             {
                 *expr = wall_now();
             }
-            ast::Expr::Function(function) => match remainder(function) {
-                Some(remainder) => *expr = remainder,
-                None => rename(function),
-            },
-            ast::Expr::UnaryOp { op: ast::UnaryOperator::DoubleAt, expr: name } => {
-                let name = ast::Value::SingleQuotedString(name.to_string());
-                let name = ast::Expr::Value(name.with_empty_span());
-                *expr = function("current_setting", vec![name]);
-            }
-            ast::Expr::UnaryOp { op: ast::UnaryOperator::PGSquareRoot, expr: inner } => {
-                *expr = function("sqrt", vec![inner.as_ref().clone()]);
-            }
-            ast::Expr::UnaryOp { op: ast::UnaryOperator::PGCubeRoot, expr: inner } => {
-                *expr = function("cbrt", vec![inner.as_ref().clone()]);
-            }
-            ast::Expr::UnaryOp { op: ast::UnaryOperator::PGAbs, expr: inner } => {
-                *expr = function("abs", vec![inner.as_ref().clone()]);
+            ast::Expr::Function(function) => {
+                named_arguments(function);
+                mark_json(function);
+                match respelt(function).or_else(|| remainder(function)) {
+                    Some(rewritten) => *expr = rewritten,
+                    None => rename(function),
+                }
             }
             ast::Expr::Identifier(name)
                 if name.quote_style.is_none()
-                    && name.value.eq_ignore_ascii_case("current_role") =>
+                    && ["current_role", "current_schema"]
+                        .iter()
+                        .any(|one| name.value.eq_ignore_ascii_case(one)) =>
             {
-                *expr = function("current_role", Vec::new());
+                *expr = function(&name.value.to_lowercase(), Vec::new());
             }
             ast::Expr::Interval(interval) if interval.leading_field.is_none() => {
                 span(&mut interval.value);
             }
             ast::Expr::Cast { expr: inner, data_type: ast::DataType::Interval { .. }, .. } => {
                 span(inner);
-            }
-            ast::Expr::AtTimeZone { timestamp, time_zone } => {
-                let args = vec![time_zone.as_ref().clone(), timestamp.as_ref().clone()];
-                *expr = function(TIMEZONE, args);
             }
             ast::Expr::SimilarTo { negated, expr: inner, pattern, escape_char } => {
                 let escape = escape_char.as_ref().and_then(|escape| quoted(&escape.value));
@@ -187,6 +193,99 @@ fn remainder(function: &ast::Function) -> Option<ast::Expr> {
     let (left, right) = (nested(left), nested(right));
     let modulo = ast::Expr::BinaryOp { left, op: ast::BinaryOperator::Modulo, right };
     Some(ast::Expr::Nested(Box::new(modulo)))
+}
+
+/// The arguments of `make_interval`, in order.
+const PARTS_OF_INTERVAL: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
+
+/// Puts the named arguments of `make_interval` into their places.
+fn named_arguments(function: &mut ast::Function) {
+    let [name] = function.name.0.as_slice() else { return };
+    if name.as_ident().map(fold).as_deref() != Some("make_interval") {
+        return;
+    }
+    let ast::FunctionArguments::List(list) = &mut function.args else { return };
+    let mut places: [Option<ast::FunctionArgExpr>; 7] = Default::default();
+    for (at, argument) in list.args.iter().enumerate() {
+        let (place, value) = match argument {
+            // `name := value` is read as an operator.
+            ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(ast::Expr::BinaryOp {
+                left,
+                op: ast::BinaryOperator::Assignment,
+                right,
+            })) => {
+                let ast::Expr::Identifier(name) = left.as_ref() else { return };
+                let place = PARTS_OF_INTERVAL.iter().position(|part| *part == fold(name));
+                (place, ast::FunctionArgExpr::Expr(right.as_ref().clone()))
+            }
+            ast::FunctionArg::Unnamed(value) => (Some(at), value.clone()),
+            ast::FunctionArg::Named { name, arg, .. } => {
+                (PARTS_OF_INTERVAL.iter().position(|part| *part == fold(name)), arg.clone())
+            }
+            ast::FunctionArg::ExprNamed { name: ast::Expr::Identifier(name), arg, .. } => {
+                (PARTS_OF_INTERVAL.iter().position(|part| *part == fold(name)), arg.clone())
+            }
+            ast::FunctionArg::ExprNamed { .. } => return,
+        };
+        // What does not fit is refused by the function.
+        let Some(place) = place.and_then(|place| places.get_mut(place)) else { return };
+        *place = Some(value);
+    }
+    let or_zero = |place: Option<ast::FunctionArgExpr>| {
+        let value = place.unwrap_or_else(|| ast::FunctionArgExpr::Expr(number(0)));
+        ast::FunctionArg::Unnamed(value)
+    };
+    list.args = places.map(or_zero).into();
+}
+
+/// Writes functions that read by a pattern, where an instant is meant in the session's zone, and the age
+/// of today.
+fn respelt(call_of: &ast::Function) -> Option<ast::Expr> {
+    if ["json_agg", "jsonb_agg"].contains(&call_of.name.to_string().to_lowercase().as_str()) {
+        let mut array = call_of.clone();
+        array.name = ast::ObjectName::from(vec![ast::Ident::new("array_agg")]);
+        return Some(function("to_json", vec![ast::Expr::Function(array)]));
+    }
+    let (name, args) = call(call_of)?;
+    if let ("age", [of]) = (name.as_str(), args.as_slice()) {
+        return Some(function("age", vec![function("current_date", Vec::new()), (*of).clone()]));
+    }
+    let [of, pattern] = args.as_slice() else { return None };
+    let args = vec![(*of).clone(), (*pattern).clone()];
+    match name.as_str() {
+        "to_timestamp" => Some(ast::Expr::Cast {
+            kind: ast::CastKind::Cast,
+            expr: Box::new(function(WALL_BY_PATTERN, args)),
+            data_type: ast::DataType::Timestamp(None, ast::TimezoneInfo::Tz),
+            array: false,
+            format: None,
+        }),
+        "to_date" => Some(function(DATE_BY_PATTERN, args)),
+        _ => None,
+    }
+}
+
+/// Marks the arguments of functions that make JSON where they are JSON themselves.
+fn mark_json(function_of: &mut ast::Function) {
+    let Some((name, _)) = call(function_of) else { return };
+    let makes =
+        ["json_build_object", "json_build_array", "jsonb_build_object", "jsonb_build_array"];
+    if !makes.contains(&name.as_str()) && name != "to_json" && name != "to_jsonb" {
+        return;
+    }
+    let ast::FunctionArguments::List(list) = &mut function_of.args else { return };
+    for arg in &mut list.args {
+        let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) = arg else { continue };
+        let inner = match &*expr {
+            ast::Expr::Nested(inner) => inner.as_ref(),
+            other => other,
+        };
+        let ast::Expr::Function(argument) = inner else { continue };
+        let called = argument.name.0.last().and_then(|part| part.as_ident()).map(fold);
+        if called.is_some_and(|called| json::gives_json(&called)) {
+            *expr = function(json::AS_VALUE, vec![expr.clone()]);
+        }
+    }
 }
 
 fn rename(function: &mut ast::Function) {
@@ -375,6 +474,11 @@ pub(crate) fn literal_text(expr: &ast::Expr) -> Option<&str> {
     }
 }
 
+/// Makes a literal.
+fn text(text: &str) -> ast::Expr {
+    ast::Expr::Value(ast::Value::SingleQuotedString(text.to_owned()).with_empty_span())
+}
+
 fn quoted(value: &ast::Value) -> Option<&str> {
     match value {
         ast::Value::SingleQuotedString(text) | ast::Value::EscapedStringLiteral(text) => Some(text),
@@ -435,81 +539,6 @@ fn fetch(query: &mut ast::Query) -> Result<()> {
     });
     query.fetch = None;
     Ok(())
-}
-
-/// Writes EXISTS in a select list as a count: there the planner cannot make a join of it.
-fn exists_in_list(query: &mut ast::Query) {
-    let ast::SetExpr::Select(select) = query.body.as_mut() else { return };
-    for (at, item) in select.projection.iter_mut().enumerate() {
-        let Some(expr) = expression_mut(item) else { continue };
-        let walked = expr.visit(&mut Counting);
-        debug_assert!(walked.is_continue());
-        if let ast::SelectItem::UnnamedExpr(expr @ ast::Expr::BinaryOp { .. }) = item
-            && is_counted(expr)
-        {
-            let null = ast::Expr::Value(ast::Value::Null.with_empty_span());
-            let expr = std::mem::replace(expr, null);
-            let alias = ast::Ident::with_quote('"', format!("?exists {at}?"));
-            *item = ast::SelectItem::ExprWithAlias { expr, alias };
-        }
-    }
-}
-
-/// Returns whether an expression is what [`Counting`] makes of EXISTS.
-fn is_counted(expr: &ast::Expr) -> bool {
-    matches!(expr, ast::Expr::BinaryOp { left, .. } if matches!(**left, ast::Expr::Subquery(_)))
-}
-
-struct Counting;
-
-impl VisitorMut for Counting {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
-        if let ast::Expr::Exists { subquery, negated } = expr {
-            let op = if *negated { ast::BinaryOperator::Eq } else { ast::BinaryOperator::Gt };
-            let left = Box::new(ast::Expr::Subquery(Box::new(counted(subquery))));
-            *expr = ast::Expr::BinaryOp { left, op, right: Box::new(number(0)) };
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-/// Returns whether an item neither makes rows nor takes several together.
-fn gives_one_value(item: &ast::SelectItem) -> bool {
-    match expression(item) {
-        Some(expr) => ast::visit_expressions(expr, |expr| match expr {
-            ast::Expr::Function(_) | ast::Expr::Subquery(_) => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        })
-        .is_continue(),
-        None => true,
-    }
-}
-
-/// Returns the query of how many rows a query has. A plain one stays as it is but for its list, so that it
-/// may name columns of the query around it.
-fn counted(query: &ast::Query) -> ast::Query {
-    let count = || ast::SelectItem::UnnamedExpr(function("count", vec![number(1)]));
-    let mut counted = query.clone();
-    counted.order_by = None;
-    let limits_rows = query.with.is_some() || query.limit_clause.is_some() || query.fetch.is_some();
-    if let ast::SetExpr::Select(select) = counted.body.as_mut()
-        && !limits_rows
-        && select.distinct.is_none()
-        && select.having.is_none()
-        && select.projection.iter().all(gives_one_value)
-        && matches!(&select.group_by, ast::GroupByExpr::Expressions(by, _) if by.is_empty())
-    {
-        select.projection = vec![count()];
-        return counted;
-    }
-    let mut around = template();
-    if let ast::SetExpr::Select(select) = around.body.as_mut() {
-        select.projection = vec![count()];
-        select.from = vec![derived(query.clone(), "__counted")];
-    }
-    around
 }
 
 /// Makes a part of an instant that keeps its fraction.

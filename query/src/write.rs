@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef};
 use datafusion::arrow::datatypes::DataType;
-use meta::{AlterTable, Command, NewColumn};
+use meta::{AlterTable, Command, NewColumn, RateGroup};
 use model::points::{POINTS_ROWS_MAX, PointsColumn, SeriesDictionary};
 use model::series_key::TAG_VALUE_BYTES_MAX;
 use model::{Codec, Column, ColumnKind, Points, SeriesKey, TableSchema, ValueType};
@@ -46,14 +46,16 @@ impl Session {
         let table = catalog.table(database.id, &batch.table).map(|table| table.id);
         // Who may write to the database may have a table made by its rows.
         self.check(Need::Write(Object { database: database.id, table }))?;
+        let usage = self.usage();
+        usage.add(Counted::Writes, 1);
+        let admission = self.admission();
+        admission.take(RateGroup::CoordWrites, 1).await?;
         let table = self.grown_table(&database, &batch).await?;
         let target = Target::whole(database, table);
         target.check_alive(&batch.times, self.now_ns())?;
         let mut points = points(&target.table, batch)?;
         reduce(&target.table, &mut points);
         let rows = points.rows();
-        let usage = self.usage();
-        usage.add(Counted::Writes, 1);
         for start in (0..rows).step_by(POINTS_ROWS_MAX) {
             let end = (start + POINTS_ROWS_MAX).min(rows);
             let part = if end - start == rows {
@@ -62,6 +64,7 @@ impl Session {
                 points.select(&(start as u32..end as u32).collect::<Vec<_>>())
             };
             let size = size(&part);
+            admission.take(RateGroup::CoordDataIn, size.1).await?;
             self.database().cluster().write(target.database.id, part).await?;
             count(&usage, size);
         }

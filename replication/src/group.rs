@@ -116,6 +116,8 @@ pub struct Group {
     pub(crate) lead: Arc<RwLock<()>>,
     proposals: mpsc::Sender<Proposal>,
     closing: Mutex<Option<Closing>>,
+    /// The term and the last index of a lead that the member took up again when it was opened.
+    resumed: Option<(u64, u64)>,
     /// The index that the snapshot before the last covered: what followers lack is kept from there on.
     covered_before: Mutex<Option<u64>>,
 }
@@ -167,6 +169,12 @@ impl Group {
             }
             return Err(error);
         }
+        let resumed = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow();
+            let last = metrics.last_log_index.filter(|_| metrics.state.is_leader());
+            last.map(|last| (metrics.current_term, last))
+        };
         let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
         let (stop, stopped) = oneshot::channel();
         let lead = Arc::<RwLock<()>>::default();
@@ -183,6 +191,7 @@ impl Group {
             lead,
             proposals,
             closing,
+            resumed,
             covered_before: Mutex::new(None),
         })
     }
@@ -233,7 +242,7 @@ impl Group {
     /// # Errors
     /// `NotLeader`, also where a quorum cannot be asked.
     pub async fn read_barrier(&self) -> Result<()> {
-        {
+        let resumed = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow();
             let mut voters = metrics.membership_config.voter_ids();
@@ -241,10 +250,14 @@ impl Group {
             if metrics.state.is_leader() && voters.all(|voter| voter == self.member) {
                 return Ok(());
             }
-        }
+            self.resumed.filter(|(term, _)| *term == metrics.current_term)
+        };
         let barrier = tokio::time::timeout(TERM_PATIENCE, self.raft.ensure_linearizable()).await;
         match barrier {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => match resumed {
+                Some(resumed) => self.wait_for_resumed(resumed).await,
+                None => Ok(()),
+            },
             Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)))) => {
                 Err(self.not_leader(forward.leader_id))
             }
@@ -252,6 +265,22 @@ impl Group {
                 Err(Error::NotLeader { leader: None })
             }
             Ok(Err(RaftError::Fatal(fatal))) => Err(Error::Stopped(fatal.to_string())),
+        }
+    }
+
+    /// Waits until this member has applied what it had acknowledged before it was opened again.
+    ///
+    /// openraft lets who led lead on after a restart, in the same term, and knows no more of what was
+    /// committed than the disk tells, which is less: its own barrier would let older rows be read.
+    async fn wait_for_resumed(&self, (term, last): (u64, u64)) -> Result<()> {
+        let reached = move |metrics: &Metrics| {
+            metrics.current_term != term || metrics.last_applied.index() >= Some(last)
+        };
+        let waited = self.wait(reached, TERM_PATIENCE).await;
+        match waited {
+            Ok(metrics) if metrics.last_applied.index() >= Some(last) => Ok(()),
+            Ok(_) | Err(Error::NotReady(_)) => Err(Error::NotLeader { leader: None }),
+            Err(error) => Err(error),
         }
     }
 
@@ -381,6 +410,12 @@ async fn begin(raft: &Raft<TypeConfig>, member: u64, origin: &Origin) -> Result<
     let metrics = metrics.map_err(|error| Error::NotReady(error.to_string()))?;
     metrics.running_state.map_err(|error| stopped(&error))?;
     raft.ensure_linearizable().await.map_err(|error| stopped(&error))?;
+    let all = |metrics: &Metrics| {
+        metrics.last_applied.index() >= metrics.last_log_index || metrics.running_state.is_err()
+    };
+    let metrics = raft.wait(Some(PATIENCE)).metrics(all, "all applied").await;
+    let metrics = metrics.map_err(|error| Error::NotReady(error.to_string()))?;
+    metrics.running_state.map_err(|error| stopped(&error))?;
     Ok(())
 }
 
@@ -396,6 +431,20 @@ struct Stages {
 }
 
 impl Stages {
+    /// Returns once this member does not lead, or in another term than now.
+    async fn deposed(&self) {
+        let mut metrics = self.raft.metrics();
+        let term = metrics.borrow().current_term;
+        let gone = |metrics: &Metrics| {
+            !metrics.state.is_leader()
+                || metrics.current_term != term
+                || metrics.running_state.is_err()
+        };
+        if metrics.wait_for(gone).await.is_err() {
+            tracing::debug!("the group is closed");
+        }
+    }
+
     /// Takes what is not wanted any more, or not in this term, out of the way.
     fn admit(&self, proposal: Proposal) -> Option<Proposal> {
         if proposal.reply.is_closed() {
@@ -442,16 +491,60 @@ async fn propose_all(
             replies.push(next.reply);
             guards.push(next.bounds.guard);
         }
-        let written = stages.raft.client_write(Commands(commands)).await;
-        drop(guards);
-        let answers = match written {
-            Ok(written) => written.data.0.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(translate(&error)); replies.len()],
-        };
-        for (reply, answer) in replies.into_iter().zip(answers) {
-            if reply.send(answer).is_err() {
-                tracing::debug!("nobody waits for this proposal any more");
+        let raft = stages.raft.clone();
+        let mut writing = Box::pin(async move { raft.client_write(Commands(commands)).await });
+        tokio::select! {
+            biased;
+            written = &mut writing => answer(replies, Some(written)),
+            // It may be answered yet, or never: openraft forgets what an image covers. Others do not wait.
+            () = stages.deposed() => {
+                let raft = stages.raft.clone();
+                tokio::spawn(async move {
+                    let written = tokio::time::timeout(TERM_PATIENCE, writing).await.ok();
+                    if written.is_none() {
+                        outlived(&raft).await;
+                    }
+                    answer(replies, written);
+                    drop(guards);
+                });
+                continue;
             }
+        }
+        drop(guards);
+    }
+}
+
+/// Waits until what the log holds now is applied, or belongs to a term that is over: then nothing of it
+/// happens unseen any more.
+async fn outlived(raft: &Raft<TypeConfig>) {
+    let mut metrics = raft.metrics();
+    let (term, last) = {
+        let now = metrics.borrow();
+        (now.current_term, now.last_log_index)
+    };
+    let over = |now: &Metrics| {
+        now.current_term != term || now.last_applied.index() >= last || now.running_state.is_err()
+    };
+    if tokio::time::timeout(PATIENCE, metrics.wait_for(over)).await.is_err() {
+        tracing::warn!("a proposal stayed open for a minute");
+    }
+}
+
+type Written = std::result::Result<
+    openraft::raft::ClientWriteResponse<TypeConfig>,
+    RaftError<u64, ClientWriteError<u64, BasicNode>>,
+>;
+
+/// Tells who proposed the commands of an entry what became of it; `None`: nobody knows.
+fn answer(replies: Vec<oneshot::Sender<Result<Bytes>>>, written: Option<Written>) {
+    let answers = match written {
+        Some(Ok(written)) => written.data.0.into_iter().map(Ok).collect(),
+        Some(Err(error)) => vec![Err(translate(&error)); replies.len()],
+        None => vec![Err(Error::Stopped("the lead was lost".to_owned())); replies.len()],
+    };
+    for (reply, answer) in replies.into_iter().zip(answers) {
+        if reply.send(answer).is_err() {
+            tracing::debug!("nobody waits for this proposal any more");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 use model::wire::Malformed;
+use openraft::entry::RaftEntry;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{
     AnyError, ErrorSubject, ErrorVerb, OptionalSend, RaftLogId, RaftLogReader, StorageIOError,
@@ -126,7 +127,17 @@ impl<L: LogStore> RaftLogReader<TypeConfig> for RaftLog<L> {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, StorageError> {
-        self.entries(start, end, READ_BYTES_MAX)
+        let entries = self.entries(start, end, READ_BYTES_MAX)?;
+        let purged = self.get_log_state().await?.last_purged_log_id;
+        match purged {
+            // Purged meanwhile: openraft would ask for them for ever. An entry that does not follow is
+            // refused by the link, and openraft looks again at what is there.
+            Some(purged) if entries.is_empty() && start <= purged.index => {
+                let misplaced = LogId::new(purged.leader_id, start + 1);
+                Ok(vec![Entry::new_blank(misplaced)])
+            }
+            _ => Ok(entries),
+        }
     }
 }
 

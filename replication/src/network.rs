@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use model::NodeId;
-use openraft::error::{Fatal, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::error::{
+    Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
+};
 use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{AnyError, BasicNode, OptionalSend, Snapshot};
@@ -118,6 +120,13 @@ fn unreachable(error: &CallError) -> Unreachable {
     Unreachable::new(&AnyError::error(error))
 }
 
+/// Returns whether the entries do not follow one another, or what they are said to follow: the log may
+/// be purged between the moment openraft decides what to send and the moment it reads it.
+fn has_gap(request: &AppendRequest) -> bool {
+    let after = request.prev_log_id.as_ref().map_or(0, |before| before.index + 1);
+    (after..).zip(&request.entries).any(|(index, entry)| entry.log_id.index != index)
+}
+
 impl Link {
     async fn ask(
         &self,
@@ -137,6 +146,11 @@ impl RaftNetwork<TypeConfig> for Link {
         request: AppendRequest,
         option: RPCOption,
     ) -> std::result::Result<AppendEntriesResponse<u64>, Failed> {
+        if has_gap(&request) {
+            // openraft then looks again at what is there, and sends an image.
+            let error = io::Error::other("what was to be sent was purged meanwhile");
+            return Err(RPCError::Network(NetworkError::new(&error)));
+        }
         match self.ask(&Message::Append(request), option.hard_ttl()).await {
             Ok(Reply::Append(response)) => Ok(response),
             Ok(_) => Err(unexpected()),
@@ -229,6 +243,9 @@ impl<M: Members> RaftService<M> {
         let group = holder.group();
         let stopped = |error: &dyn std::fmt::Display| Error::Stopped(error.to_string());
         Ok(match message {
+            Message::Append(request) if has_gap(&request) => {
+                return Err(Error::NotReady("entries do not follow one another".to_owned()));
+            }
             Message::Append(request) => {
                 let response = group.raft.append_entries(request).await;
                 Reply::Append(response.map_err(|error| stopped(&error))?)
@@ -268,5 +285,31 @@ impl<M: Members> Service for RaftService<M> {
             Ok(messages::encode_reply(&reply))
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::entry::RaftEntry;
+    use openraft::{CommittedLeaderId, LogId, Vote};
+
+    use super::*;
+    use crate::types::Entry;
+
+    #[test]
+    fn entries_that_do_not_follow_what_is_before_them_are_a_gap() {
+        let log_id = |index| LogId::new(CommittedLeaderId::new(1, 1), index);
+        let request = |before: Option<u64>, entries: &[u64]| AppendRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: before.map(log_id),
+            entries: entries.iter().map(|index| Entry::new_blank(log_id(*index))).collect(),
+            leader_commit: None,
+        };
+        assert!(!has_gap(&request(None, &[0, 1])));
+        assert!(!has_gap(&request(Some(7), &[])));
+        assert!(!has_gap(&request(Some(7), &[8, 9])));
+        assert!(has_gap(&request(Some(7), &[10])));
+        assert!(has_gap(&request(Some(7), &[8, 10])));
+        assert!(has_gap(&request(None, &[1])));
     }
 }

@@ -61,16 +61,19 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 fn spawn(data_dir: &Path, arguments: &[String], envs: &[(&str, &str)]) -> Child {
-    Command::new(binary("cnosdb"))
-        .args(["run", "--pg-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"])
-        .args(["--log", "warn,openraft=off"])
+    let mut command = command(data_dir, "warn,openraft=off");
+    let command = command.args(arguments).envs(envs.iter().copied());
+    command.spawn().expect("the binary is built before the tests run")
+}
+
+fn command(data_dir: &Path, log: &str) -> Command {
+    let mut command = Command::new(binary("cnosdb"));
+    command
+        .args(["run", "--pg-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--log", log])
         .arg("--data-dir")
         .arg(data_dir)
-        .args(arguments)
-        .envs(envs.iter().copied())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the binary is built before the tests run")
+        .stdout(Stdio::piped());
+    command
 }
 
 impl Server {
@@ -88,6 +91,18 @@ impl Server {
     /// Where it ends instead.
     pub fn start_with(data_dir: &Path, envs: &[(&str, &str)]) -> Self {
         Self::try_start(data_dir, envs).expect("the server says that it is ready")
+    }
+
+    /// Starts the server with all it can say written to a file.
+    ///
+    /// # Panics
+    /// Where it ends instead, or the file cannot be made.
+    pub fn start_logged(data_dir: &Path, log: &Path, envs: &[(&str, &str)]) -> Self {
+        let log = std::fs::File::create(log).expect("the log can be made");
+        let mut command = command(data_dir, "trace");
+        let child = command.stderr(log).envs(envs.iter().copied()).spawn();
+        let child = child.expect("the binary is built before the tests run");
+        Self::wait_until_ready(child).expect("the server says that it is ready")
     }
 
     /// Starts the server; `None` where it ends instead.

@@ -4,10 +4,11 @@ use model::time::Span;
 use model::{DatabaseId, ErrorKind, TenantId, TimeRange};
 
 use crate::catalog::{
-    Catalog, Database, DatabaseOptions, Entity, GrantObject, Key, ObjectLimits, Precision, Tenant,
+    Catalog, Database, DatabaseOptions, Entity, GrantObject, Key, Precision, Tenant,
 };
 use crate::command::{Command, DatabaseChange};
 use crate::error::{Error, Result};
+use crate::limits::ObjectLimits;
 
 use super::roles::forget_object;
 use super::tenants::tenant_of;

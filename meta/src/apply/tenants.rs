@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use model::{ErrorKind, TenantId};
 
-use crate::catalog::{Catalog, Entity, Key, ObjectLimits, Role, Tenant};
+use crate::catalog::{Catalog, Entity, Key, Role, Tenant};
 use crate::command::{Command, TenantChange};
 use crate::error::{Error, Result};
+use crate::limits::{ObjectLimits, Rates};
 
 use super::databases::{new_database, options_within, remove_database};
 use super::roles::change_roles;
@@ -20,10 +21,10 @@ pub(super) fn define_tenant(
     changes: &mut Changes,
 ) -> Result<()> {
     match command {
-        Command::CreateTenant { name, comment, drop_after_ns, limits } => {
+        Command::CreateTenant { name, comment, drop_after_ns, limits, rates } => {
             check_name("tenant", &name)?;
             check_free("tenant", &name, catalog.named_tenant(&name).map(|one| one.drop_at))?;
-            let tenant = new_tenant(name, comment, (drop_after_ns, limits), changes);
+            let tenant = new_tenant(name, comment, (drop_after_ns, limits, rates), changes);
             let options = options_within(&limits);
             new_database(tenant, FIRST_DATABASE.to_owned(), options, changes);
         }
@@ -53,7 +54,7 @@ pub(super) fn define_tenant(
 pub(super) fn new_tenant(
     name: String,
     comment: String,
-    (drop_after_ns, limits): (Option<i64>, ObjectLimits),
+    (drop_after_ns, limits, rates): (Option<i64>, ObjectLimits, Rates),
     changes: &mut Changes,
 ) -> TenantId {
     changes.counters.tenant += 1;
@@ -66,6 +67,7 @@ pub(super) fn new_tenant(
         roles: BTreeMap::new(),
         drop_after_ns,
         limits,
+        rates,
         drop_at: None,
     }));
     id
@@ -85,9 +87,10 @@ fn alter_tenant(
     let mut tenant = tenant_of(catalog, id)?.clone();
     match change {
         TenantChange::Comment(comment) => tenant.comment = comment,
-        TenantChange::Options { comment, drop_after_ns, unset_drop_after, limits } => {
+        TenantChange::Options { comment, drop_after_ns, unset_drop_after, limits, rates } => {
             if tenant.name == FIRST_TENANT
-                && limits.is_some_and(|one| one != ObjectLimits::default())
+                && (limits.is_some_and(|one| one != ObjectLimits::default())
+                    || rates.as_ref().is_some_and(|rates| !rates.is_empty()))
             {
                 let message = format!("tenant \"{FIRST_TENANT}\" cannot be limited");
                 return Err(Error::refused(ErrorKind::Conflict, message));
@@ -96,6 +99,11 @@ fn alter_tenant(
             let before = tenant.drop_after_ns.filter(|_| !unset_drop_after);
             tenant.drop_after_ns = drop_after_ns.or(before);
             tenant.limits = limits.unwrap_or(tenant.limits);
+            match rates {
+                Some(rates) if rates.is_empty() => tenant.rates.clear(),
+                Some(rates) => tenant.rates.extend(rates),
+                None => {}
+            }
         }
         TenantChange::AddMember(user, role) => {
             user_of(catalog, user)?;

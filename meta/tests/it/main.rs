@@ -48,6 +48,7 @@ async fn the_catalog_survives_restarts_and_ids_are_never_reused() {
             comment: String::new(),
             drop_after_ns: None,
             limits: meta::ObjectLimits::default(),
+            rates: meta::Rates::new(),
         };
         client.submit(&create).await.unwrap();
         assert!(client.submit(&create).await.is_err(), "a second one is refused");

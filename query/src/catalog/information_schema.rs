@@ -8,6 +8,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::common::Result;
+use datafusion::logical_expr::Documentation;
 
 use model::size::bytes_in_words;
 use model::time::{Span, span_in_words};
@@ -18,7 +19,7 @@ use crate::running;
 use crate::types::pg_name;
 use crate::views::view_schema;
 
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "schemata",
     "tables",
     "columns",
@@ -31,6 +32,7 @@ const TABLES: [&str; 12] = [
     "database_privileges",
     "queries",
     "resource_status",
+    "routines",
 ];
 
 /// The schema of that name.
@@ -59,6 +61,7 @@ impl SchemaProvider for InformationSchema {
             "resource_status" => self.resource_status(),
             "database_privileges" => self.database_privileges(),
             "views" => self.views(),
+            "routines" => self.routines(),
             "table_constraints" => texts(
                 &[
                     "constraint_catalog",
@@ -105,6 +108,42 @@ impl InformationSchema {
         let row = |name: String| vec![self.tenant_name(), name, "root".to_owned()];
         let rows: Vec<Vec<String>> = names.into_iter().map(row).collect();
         texts(&["catalog_name", "schema_name", "schema_owner"], &rows)
+    }
+
+    /// The functions, but for those that only stand for other SQL.
+    fn routines(&self) -> Result<RecordBatch> {
+        let state = self.0.database.template();
+        let mut rows = Vec::new();
+        let mut add = |name: &String, kind: &str, about: Option<&Documentation>| {
+            if name.starts_with("__") || name.contains('.') {
+                return;
+            }
+            let (syntax, about) = about
+                .map(|about| (about.syntax_example.clone(), about.description.clone()))
+                .unwrap_or_default();
+            let row = [&self.tenant_name(), PG_CATALOG, name, "FUNCTION", kind, &syntax, &about];
+            rows.push(row.iter().map(|part| (*part).to_owned()).collect());
+        };
+        for (name, function) in state.scalar_functions() {
+            add(name, "SCALAR", function.documentation());
+        }
+        for (name, function) in state.aggregate_functions() {
+            add(name, "AGGREGATE", function.documentation());
+        }
+        for (name, function) in state.window_functions() {
+            add(name, "WINDOW", function.documentation());
+        }
+        rows.sort_unstable();
+        let names = [
+            "routine_catalog",
+            "routine_schema",
+            "routine_name",
+            "routine_type",
+            "function_type",
+            "syntax_example",
+            "description",
+        ];
+        texts(&names, &rows)
     }
 
     fn tables(&self) -> Result<RecordBatch> {

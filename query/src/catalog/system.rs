@@ -10,8 +10,12 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::common::{Result, ScalarValue};
+use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::{FunctionRegistry, SessionState};
-use datafusion::logical_expr::{ColumnarValue, ScalarUDF, TableType, Volatility, create_udf};
+use datafusion::logical_expr::{
+    ColumnarValue, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    TableType, TypeSignature, Volatility, ident, lit,
+};
 use datafusion::sql::sqlparser::ast::{self, Visit, VisitMut, Visitor, VisitorMut};
 use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
@@ -221,7 +225,14 @@ impl SchemaProvider for SystemCatalog {
             "pg_database" => self.pg_database()?,
             "pg_roles" => self.pg_roles()?,
             "pg_stat_activity" => self.pg_stat_activity()?,
-            _ => return self.inner.table(name).await,
+            _ => {
+                return self
+                    .inner
+                    .table(name)
+                    .await?
+                    .map(|found| completed(name, found))
+                    .transpose();
+            }
         };
         Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
     }
@@ -229,6 +240,30 @@ impl SchemaProvider for SystemCatalog {
     fn table_exist(&self, name: &str) -> bool {
         name == "pg_stat_activity" || self.inner.table_exist(name)
     }
+}
+
+/// Columns that psql asks for and that are missing, or no lists; nothing here has any of it.
+const LISTS: [(&str, &[&str]); 6] = [
+    ("pg_class", &["reloptions", "relacl"]),
+    ("pg_namespace", &["nspacl"]),
+    ("pg_attribute", &["attacl", "attoptions", "attfdwoptions"]),
+    ("pg_default_acl", &["defaclacl"]),
+    ("pg_db_role_setting", &["setconfig"]),
+    ("pg_type", &["typacl"]),
+];
+
+/// Gives a table the columns that are lists, all NULL.
+fn completed(name: &str, table: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
+    let Some((_, lists)) = LISTS.iter().find(|(table, _)| *table == name) else { return Ok(table) };
+    let schema = table.schema();
+    let kept = schema.fields().iter().filter(|field| !lists.contains(&field.name().as_str()));
+    let kept = kept.map(|field| ident(field.name()));
+    let null = ScalarValue::try_new_null(&DataType::new_list(DataType::Utf8, true))?;
+    let lists = lists.iter().map(|list| lit(null.clone()).alias(*list));
+    let columns: Vec<_> = kept.chain(lists).collect();
+    let plan = LogicalPlanBuilder::scan(name, provider_as_source(table), None)?;
+    let plan = plan.project(columns)?.build()?;
+    Ok(Arc::new(ViewTable::new(plan, None)))
 }
 
 /// Returns whether a statement reads pg_catalog.
@@ -288,16 +323,69 @@ impl VisitorMut for ArraySubqueries {
     }
 }
 
-fn constant(name: &'static str, value: String) -> ScalarUDF {
-    let value = ScalarValue::Utf8(Some(value));
-    create_udf(
-        name,
-        vec![],
-        DataType::Utf8,
-        Volatility::Stable,
-        Arc::new(move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(value.clone()))),
-    )
+/// A function that answers the same to everything.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Constant {
+    name: &'static str,
+    value: ScalarValue,
+    signature: Signature,
 }
+
+impl ScalarUDFImpl for Constant {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.value.data_type())
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Ok(ColumnarValue::Scalar(self.value.clone()))
+    }
+}
+
+fn constant(name: &'static str, value: ScalarValue) -> ScalarUDF {
+    let any = vec![TypeSignature::Nullary, TypeSignature::VariadicAny];
+    let signature = Signature::one_of(any, Volatility::Stable);
+    ScalarUDF::from(Constant { name, value, signature })
+}
+
+/// Everything here can be named without its schema.
+const VISIBLE: [&str; 9] = [
+    "pg_collation_is_visible",
+    "pg_conversion_is_visible",
+    "pg_function_is_visible",
+    "pg_opclass_is_visible",
+    "pg_operator_is_visible",
+    "pg_opfamily_is_visible",
+    "pg_statistics_obj_is_visible",
+    "pg_ts_config_is_visible",
+    "pg_type_is_visible",
+];
+
+/// What tools ask of objects that are not here, or that have none of it.
+const UNTOLD: [&str; 11] = [
+    "pg_get_function_arguments",
+    "pg_get_function_identity_arguments",
+    "pg_get_function_result",
+    "pg_get_functiondef",
+    "pg_get_indexdef",
+    "pg_get_serial_sequence",
+    "pg_get_triggerdef",
+    "pg_get_viewdef",
+    "pg_tablespace_location",
+    "pg_ts_parser_is_visible",
+    "shobj_description",
+];
+
+/// Sizes that nobody counts by name: `information_schema` and `SHOW VNODES` tell of bytes.
+const UNCOUNTED: [&str; 4] =
+    ["pg_database_size", "pg_indexes_size", "pg_table_size", "pg_tablespace_size"];
 
 /// What a session's own functions answer.
 pub(crate) struct SessionNames {
@@ -335,8 +423,14 @@ pub(crate) fn register_functions(state: &mut SessionState, names: &SessionNames)
         "has_any_column_privilege",
     ];
     functions.extend(privileges.map(pg_catalog::has_privilege_udf::create_has_privilege_udf));
-    functions.push(constant_of("pg_get_userbyid", DataType::Int32, "root"));
-    functions.push(constant_of("pg_encoding_to_char", DataType::Int32, "UTF8"));
+    // All here belongs to the first user, in one encoding.
+    functions.push(constant("pg_get_userbyid", ScalarValue::from("root")));
+    functions.push(constant("pg_encoding_to_char", ScalarValue::from("UTF8")));
+    functions.push(constant("pg_char_to_encoding", ScalarValue::from(6_i32)));
+    functions.push(constant("getdatabaseencoding", ScalarValue::from("UTF8")));
+    functions.extend(VISIBLE.map(|name| constant(name, ScalarValue::from(true))));
+    functions.extend(UNTOLD.map(|name| constant(name, ScalarValue::Utf8(None))));
+    functions.extend(UNCOUNTED.map(|name| constant(name, ScalarValue::Int64(None))));
     let version = format!("PostgreSQL {}", crate::settings::SERVER_VERSION);
     for (name, qualified, value) in [
         ("current_database", "pg_catalog.current_database", &names.tenant),
@@ -349,23 +443,12 @@ pub(crate) fn register_functions(state: &mut SessionState, names: &SessionNames)
         ("user", "pg_catalog.user", &names.user),
         ("version", "pg_catalog.version", &version),
     ] {
-        functions.push(constant(name, value.clone()).with_aliases([qualified]));
+        let value = ScalarValue::from(value.as_str());
+        functions.push(constant(name, value).with_aliases([qualified]));
     }
     functions.extend(super::session_functions::all(&names.settings));
     for function in functions {
         state.register_udf(Arc::new(function))?;
     }
     Ok(())
-}
-
-/// A function that answers the same to everything: all here belongs to the first user, in one encoding.
-fn constant_of(name: &'static str, argument: DataType, value: &str) -> ScalarUDF {
-    let value = ScalarValue::Utf8(Some(value.to_owned()));
-    create_udf(
-        name,
-        vec![argument],
-        DataType::Utf8,
-        Volatility::Stable,
-        Arc::new(move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(value.clone()))),
-    )
 }

@@ -161,19 +161,31 @@ impl ClusterSchema {
         let catalog = self.0.database.catalog();
         let rows = catalog.tenants().map(|tenant| {
             let after = tenant.drop_after_ns.map(|ns| span_in_words(model::time::Span::Ns(ns)));
-            let limits = &tenant.limits;
-            let limit = |limit: Option<u32>| limit.map_or(serde_json::Value::Null, Into::into);
-            let options = serde_json::json!({
+            let limits: serde_json::Map<String, serde_json::Value> = tenant
+                .limits
+                .named()
+                .into_iter()
+                .map(|(name, limit)| (name.to_owned(), limit.into()))
+                .collect();
+            let rates: serde_json::Map<String, serde_json::Value> = tenant
+                .rates
+                .iter()
+                .map(|(group, rate)| {
+                    let parts = rate.named().map(|(name, value)| (name.to_owned(), value.into()));
+                    (
+                        group.name().to_owned(),
+                        serde_json::Value::Object(parts.into_iter().collect()),
+                    )
+                })
+                .collect();
+            let mut options = serde_json::json!({
                 "comment": tenant.comment,
                 "drop_after": after,
-                "object_config": {
-                    "max_users_number": limit(limits.users),
-                    "max_databases": limit(limits.databases),
-                    "max_shard_number": limit(limits.shards),
-                    "max_replicate_number": limit(limits.replicas),
-                    "max_retention_time": limit(limits.retention_days),
-                },
+                "object_config": limits,
             });
+            if !rates.is_empty() {
+                options["request_config"] = rates.into();
+            }
             let state = if tenant.drop_at.is_some() { "dropped" } else { "ready" };
             vec![tenant.name.clone(), options.to_string(), state.to_owned()]
         });

@@ -1,6 +1,6 @@
 //! Tenants: made, changed, dropped at once or after a while, brought back.
 
-use meta::{Command, ObjectLimits, TenantChange};
+use meta::{Command, ObjectLimits, Rates, TenantChange};
 
 use super::{missing, not_dropped};
 use crate::access::Need;
@@ -23,6 +23,7 @@ impl Session {
                     comment: options.comment.clone().unwrap_or_default(),
                     drop_after_ns: options.drop_after,
                     limits: options.limits.unwrap_or_default(),
+                    rates: options.rates.clone().unwrap_or_default(),
                 };
                 self.submit(create, "CREATE TENANT").await
             }
@@ -42,7 +43,9 @@ impl Session {
         let own = catalog.tenant(name).filter(|tenant| tenant.id == self.identity().tenant);
         // An owner changes its own tenant, an administrator any; limits are set to it, not by it.
         let by_owner = match action {
-            TenantAction::Set(options) => options.limits.is_none() && options.drop_after.is_none(),
+            TenantAction::Set(options) => {
+                options.limits.is_none() && options.rates.is_none() && options.drop_after.is_none()
+            }
             TenantAction::UnsetLimits | TenantAction::UnsetDropAfter => false,
             TenantAction::AddUser(..) | TenantAction::RemoveUser(_) => true,
         };
@@ -53,12 +56,14 @@ impl Session {
             drop_after_ns: options.drop_after,
             unset_drop_after,
             limits: options.limits,
+            rates: options.rates,
         };
         let change = match action {
             TenantAction::Set(set) => options(set.clone(), false),
             TenantAction::UnsetLimits => {
                 let limits = Some(ObjectLimits::default());
-                options(TenantOptions { limits, ..TenantOptions::default() }, false)
+                let rates = Some(Rates::new());
+                options(TenantOptions { limits, rates, ..TenantOptions::default() }, false)
             }
             TenantAction::UnsetDropAfter => options(TenantOptions::default(), true),
             TenantAction::AddUser(user, role) => {

@@ -64,7 +64,7 @@ impl Import {
     /// Returns a state with stores and caches of its own.
     fn state(&self) -> Result<SessionState> {
         let template = self.session.database().template();
-        let runtime = RuntimeEnvBuilder::from_runtime_env(template.runtime_env())
+        let runtime = RuntimeEnvBuilder::from_runtime_env(&self.session.runtime())
             .with_object_store_registry(Arc::new(DefaultObjectStoreRegistry::new()))
             .with_cache_manager(CacheManagerConfig::default())
             .build_arc()?;

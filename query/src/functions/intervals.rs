@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, IntervalMonthDayNanoArray};
+use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, IntervalMonthDayNanoArray};
+use datafusion::arrow::compute::kernels::numeric;
 use datafusion::arrow::datatypes::{
-    DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+    DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, TimeUnit,
+    TimestampNanosecondType,
 };
-use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -17,14 +19,18 @@ use datafusion::logical_expr::{
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::collected::interval_type;
-use super::{as_number, no_such_call, scalar_if};
+use super::{as_number, as_time, json, no_such_call, scalar_if};
 use crate::error::Error;
+use crate::sugar::spans::in_words;
 
 const DAY_NS: i64 = 86_400_000_000_000;
 const DAYS_OF_MONTH: i32 = 30;
 
 pub(super) fn scalar() -> Vec<Arc<ScalarUDF>> {
-    [Kind::JustifyHours, Kind::JustifyDays, Kind::JustifyInterval].map(function).to_vec()
+    let mut all =
+        [Kind::JustifyHours, Kind::JustifyDays, Kind::JustifyInterval].map(function).to_vec();
+    all.push(Arc::new(ScalarUDF::from(Overlap(Signature::user_defined(Volatility::Immutable)))));
+    all
 }
 
 fn function(kind: Kind) -> Arc<ScalarUDF> {
@@ -166,7 +172,79 @@ fn justify_interval(span: IntervalMonthDayNano) -> IntervalMonthDayNano {
     IntervalMonthDayNano::new(months, days, ns)
 }
 
-/// Plans a span times or divided by a number, which Arrow does not compute.
+/// What OVERLAPS is.
+pub(crate) const OVERLAPS: &str = "__overlaps";
+
+/// `(a, b) OVERLAPS (c, d)`: whether two spans of time have a moment in common; the second of a pair may
+/// be how long it lasts. Ends may be given in either order, and be unknown, as `overlaps_timestamp` has it.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Overlap(Signature);
+
+impl ScalarUDFImpl for Overlap {
+    fn name(&self) -> &'static str {
+        OVERLAPS
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
+        let wanted = found.iter().enumerate().map(|(at, found)| match found {
+            DataType::Interval(_) | DataType::Duration(_) if at % 2 == 1 => Some(interval_type()),
+            DataType::Utf8 => as_time(&DataType::Null),
+            found => as_time(found),
+        });
+        match wanted.collect::<Option<Vec<DataType>>>() {
+            Some(wanted) if wanted.len() == 4 => Ok(wanted),
+            _ => no_such_call("overlaps", found, ": (time, time or interval) OVERLAPS (…)"),
+        }
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let mut arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        for at in [1, 3] {
+            if matches!(arrays[at].data_type(), DataType::Interval(_)) {
+                arrays[at] = numeric::add(&arrays[at - 1], &arrays[at])?;
+            }
+        }
+        let times = |at: usize| arrays[at].as_primitive::<TimestampNanosecondType>().iter();
+        let rows = times(0).zip(times(1)).zip(times(2).zip(times(3)));
+        let made: BooleanArray = rows.map(|(one, other)| overlap(one, other)).collect();
+        scalar_if(&args.args, Arc::new(made) as ArrayRef)
+    }
+}
+
+/// Two ends in order; the first is known where any is.
+fn in_order(ends: (Option<i64>, Option<i64>)) -> Option<(i64, Option<i64>)> {
+    match ends {
+        (None, None) => None,
+        (Some(one), Some(other)) => Some((one.min(other), Some(one.max(other)))),
+        (Some(known), None) | (None, Some(known)) => Some((known, None)),
+    }
+}
+
+fn overlap(one: (Option<i64>, Option<i64>), other: (Option<i64>, Option<i64>)) -> Option<bool> {
+    let (mut early, mut late) = (in_order(one)?, in_order(other)?);
+    if early.0 == late.0 {
+        return (early.1.is_some() && late.1.is_some()).then_some(true);
+    }
+    if early.0 > late.0 {
+        std::mem::swap(&mut early, &mut late);
+    }
+    // One that ends before the other begins lies apart from it, wherever that one ends.
+    match early.1? {
+        end if late.0 < end => Some(true),
+        _ => late.1.map(|_| false),
+    }
+}
+
+/// Plans a span times or divided by a number, which Arrow does not compute, an instant plus a text, and
+/// `@>` between texts, which is JSON's.
 #[derive(Debug)]
 pub(crate) struct IntervalScaling;
 
@@ -180,6 +258,20 @@ impl ExprPlanner for IntervalScaling {
             matches!(side.get_type(schema), Ok(DataType::Interval(_) | DataType::Duration(_)))
         };
         let is_number = |side: &Expr| side.get_type(schema).is_ok_and(|found| found.is_numeric());
+        let is_time = |side: &Expr| {
+            matches!(side.get_type(schema), Ok(DataType::Timestamp(..) | DataType::Date32))
+        };
+        let is_text =
+            |side: &Expr| matches!(side.get_type(schema), Ok(DataType::Utf8 | DataType::Null));
+        let contained = |whole, part| {
+            let call = ScalarFunction { func: json::containment(), args: vec![whole, part] };
+            Expr::ScalarFunction(call)
+        };
+        let is_date = |side: &Expr| matches!(side.get_type(schema), Ok(DataType::Date32));
+        let instant = |date: Expr| {
+            let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
+            if is_date(&date) { Expr::Cast(Cast::new(Box::new(date), time)) } else { date }
+        };
         let call = |kind, args| {
             let call = ScalarFunction { func: function(kind), args };
             Ok(PlannerResult::Planned(Expr::ScalarFunction(call)))
@@ -195,9 +287,44 @@ impl ExprPlanner for IntervalScaling {
             BinaryOperator::Divide if is_span(left) && is_number(right) => {
                 call(Kind::Divide, vec![expr.left, expr.right])
             }
+            BinaryOperator::AtArrow if is_text(left) && is_text(right) => {
+                Ok(PlannerResult::Planned(contained(expr.left, expr.right)))
+            }
+            BinaryOperator::ArrowAt if is_text(left) && is_text(right) => {
+                Ok(PlannerResult::Planned(contained(expr.right, expr.left)))
+            }
+            // A date and a span make an instant, before types are looked at.
+            BinaryOperator::Plus if is_date(left) && is_span(right) => {
+                Ok(PlannerResult::Planned(instant(expr.left) + expr.right))
+            }
+            BinaryOperator::Plus if is_span(left) && is_date(right) => {
+                Ok(PlannerResult::Planned(instant(expr.right) + expr.left))
+            }
+            BinaryOperator::Minus if is_date(left) && is_span(right) => {
+                Ok(PlannerResult::Planned(instant(expr.left) - expr.right))
+            }
+            BinaryOperator::Plus if is_time(left) && span_of(right).is_some() => {
+                planned_sum(instant(expr.left), span_of(&expr.right))
+            }
+            BinaryOperator::Plus if is_time(right) && span_of(left).is_some() => {
+                planned_sum(instant(expr.right), span_of(&expr.left))
+            }
             _ => Ok(PlannerResult::Original(expr)),
         }
     }
+}
+
+/// Reads a literal that stands beside an instant as a span of time.
+fn span_of(side: &Expr) -> Option<ScalarValue> {
+    let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = side else { return None };
+    let words = in_words(text);
+    let span = ScalarValue::from(words.as_deref().unwrap_or(text)).cast_to(&interval_type());
+    span.ok().filter(|span| !span.is_null())
+}
+
+fn planned_sum(time: Expr, span: Option<ScalarValue>) -> Result<PlannerResult<RawBinaryExpr>> {
+    let span = span.unwrap_or(ScalarValue::IntervalMonthDayNano(None));
+    Ok(PlannerResult::Planned(time + Expr::Literal(span, None)))
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
 //! Functions of PostgreSQL that DataFusion lacks, or that read their arguments otherwise there.
 //! Each behaves as PostgreSQL 15 documents it; texts are bounded as everywhere.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
-use chrono::{DateTime, Datelike, Months, NaiveDateTime, Timelike};
+use chrono::{DateTime, Datelike, Months};
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int32Array, IntervalMonthDayNanoArray, StringArray,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, Int32Array,
+    IntervalMonthDayNanoArray, PrimitiveArray, StringArray,
 };
 use datafusion::arrow::datatypes::{
-    DataType, Float64Type, Int32Type, IntervalMonthDayNano, IntervalMonthDayNanoType, TimeUnit,
-    TimestampNanosecondType,
+    DataType, Date32Type, Float64Type, Int32Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+    TimeUnit, TimestampNanosecondType,
 };
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
@@ -18,15 +18,20 @@ use datafusion::logical_expr::{
 };
 
 use super::collected::interval_type;
-use super::{as_number, as_time, no_such_call, scalar_if};
+use super::patterns::by_pattern;
+use super::{as_number, as_time, no_such_call, reading, scalar_if};
 use crate::error::Error;
 use crate::instants::Zone;
 use crate::types::pg_name;
 
 /// What `extract(second …)` is made of.
 pub(crate) const NS_OF_MINUTE: &str = "__ns_of_minute";
+/// What `to_timestamp(text, pattern)` is made of.
+pub(crate) const WALL_BY_PATTERN: &str = "__wall_by_pattern";
+/// `to_date(text, pattern)`.
+pub(crate) const DATE_BY_PATTERN: &str = "__date_by_pattern";
 /// The longest text a pattern makes.
-const TEXT_BYTES_MAX: usize = 1 << 20;
+pub(super) const TEXT_BYTES_MAX: usize = 1 << 20;
 
 pub(super) fn scalar() -> Vec<Arc<ScalarUDF>> {
     let all = [
@@ -39,6 +44,12 @@ pub(super) fn scalar() -> Vec<Arc<ScalarUDF>> {
         Kind::QuoteNullable,
         Kind::Div,
         Kind::NsOfMinute,
+        Kind::WallByPattern,
+        Kind::ToDate,
+        Kind::ToNumber,
+        Kind::MakeInterval,
+        Kind::NumNulls,
+        Kind::NumNonnulls,
     ];
     let make = |kind| {
         let signature = Signature::user_defined(Volatility::Immutable);
@@ -59,6 +70,13 @@ enum Kind {
     Div,
     /// The nanoseconds since the minute, of an instant or of a span of time.
     NsOfMinute,
+    /// What clocks show, read by a pattern.
+    WallByPattern,
+    ToDate,
+    ToNumber,
+    MakeInterval,
+    NumNulls,
+    NumNonnulls,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -78,6 +96,9 @@ impl Postgres {
             Kind::QuoteLiteral | Kind::QuoteNullable => "(text)",
             Kind::Div => "(number, number)",
             Kind::NsOfMinute => "(time or interval)",
+            Kind::WallByPattern | Kind::ToDate | Kind::ToNumber => "(text, pattern)",
+            Kind::MakeInterval => "(years, months, weeks, days, hours, mins, secs)",
+            Kind::NumNulls | Kind::NumNonnulls => "(value, …)",
         }
     }
 
@@ -100,6 +121,15 @@ impl Postgres {
                 Some(vec![interval_type()])
             }
             (Kind::NsOfMinute, [time]) => Some(vec![as_time(time)?]),
+            (Kind::WallByPattern | Kind::ToDate | Kind::ToNumber, [_, _]) => {
+                Some(vec![DataType::Utf8; 2])
+            }
+            (Kind::MakeInterval, found) if found.len() <= 7 => {
+                let whole = found.iter().take(6).map(|_| DataType::Int32);
+                let seconds = found.iter().skip(6).map(|_| DataType::Float64);
+                Some(whole.chain(seconds).collect())
+            }
+            (Kind::NumNulls | Kind::NumNonnulls, [_, ..]) => Some(found.to_vec()),
             (Kind::Div, [left, right]) => Some(vec![as_number(left)?, as_number(right)?]),
             _ => None,
         }
@@ -118,6 +148,12 @@ impl ScalarUDFImpl for Postgres {
             Kind::QuoteNullable => "quote_nullable",
             Kind::Div => "div",
             Kind::NsOfMinute => NS_OF_MINUTE,
+            Kind::WallByPattern => WALL_BY_PATTERN,
+            Kind::ToDate => DATE_BY_PATTERN,
+            Kind::ToNumber => "to_number",
+            Kind::MakeInterval => "make_interval",
+            Kind::NumNulls => "num_nulls",
+            Kind::NumNonnulls => "num_nonnulls",
         }
     }
 
@@ -134,9 +170,11 @@ impl ScalarUDFImpl for Postgres {
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(match self.kind {
-            Kind::Age => interval_type(),
-            Kind::WidthBucket => DataType::Int32,
-            Kind::Div | Kind::NsOfMinute => DataType::Float64,
+            Kind::Age | Kind::MakeInterval => interval_type(),
+            Kind::WidthBucket | Kind::NumNulls | Kind::NumNonnulls => DataType::Int32,
+            Kind::Div | Kind::NsOfMinute | Kind::ToNumber => DataType::Float64,
+            Kind::WallByPattern => DataType::Timestamp(TimeUnit::Nanosecond, None),
+            Kind::ToDate => DataType::Date32,
             _ => DataType::Utf8,
         })
     }
@@ -159,6 +197,17 @@ impl ScalarUDFImpl for Postgres {
             }),
             Kind::Div => Arc::new(divided(&arrays)?),
             Kind::NsOfMinute => ns_of_minute(&arrays[0]),
+            Kind::WallByPattern => {
+                Arc::new(read::<TimestampNanosecondType>(&arrays, |text, by| {
+                    let wall = reading::wall_time(text, by)?.and_utc().timestamp_nanos_opt();
+                    wall.ok_or_else(|| Error::new("22008", "timestamp out of range"))
+                })?)
+            }
+            Kind::ToDate => Arc::new(read::<Date32Type>(&arrays, reading::days_since_epoch)?),
+            Kind::ToNumber => Arc::new(read::<Float64Type>(&arrays, reading::to_number)?),
+            Kind::MakeInterval => Arc::new(made_intervals(&arrays, args.number_rows)?),
+            Kind::NumNulls => Arc::new(nulls(&arrays, true)),
+            Kind::NumNonnulls => Arc::new(nulls(&arrays, false)),
             Kind::PgTypeof => return Err(Error::internal("it was answered already").into()),
         };
         scalar_if(&args.args, made)
@@ -178,6 +227,53 @@ fn ns_of_minute(array: &ArrayRef) -> ArrayRef {
         }
     };
     Arc::new(numbers)
+}
+
+/// Reads texts by patterns.
+fn read<T: ArrowPrimitiveType>(
+    arrays: &[ArrayRef],
+    read: impl Fn(&str, &str) -> crate::error::Result<T::Native>,
+) -> Result<PrimitiveArray<T>> {
+    let pairs = arrays[0].as_string::<i32>().iter().zip(arrays[1].as_string::<i32>());
+    let row = |pair| match pair {
+        (Some(text), Some(pattern)) => Ok(Some(read(text, pattern)?)),
+        _ => Ok(None),
+    };
+    pairs.map(row).collect()
+}
+
+/// Makes spans of years, months, weeks, days, hours, minutes and seconds; what is left out is 0.
+fn made_intervals(arrays: &[ArrayRef], rows: usize) -> Result<IntervalMonthDayNanoArray> {
+    let rows = arrays.first().map_or(rows, |array| array.len());
+    let out = || Error::new("22008", "interval out of range");
+    let row = |row: usize| {
+        if arrays.iter().any(|array| array.is_null(row)) {
+            return Ok(None);
+        }
+        let whole = |at: usize| {
+            let found = arrays.get(at).map(|array| array.as_primitive::<Int32Type>().value(row));
+            i64::from(found.unwrap_or(0))
+        };
+        let seconds = arrays.get(6).map(|array| array.as_primitive::<Float64Type>().value(row));
+        let ns = (seconds.unwrap_or(0.0) * 1e9).round();
+        let months = i32::try_from(whole(0) * 12 + whole(1)).map_err(|_| out())?;
+        let days = i32::try_from(whole(2) * 7 + whole(3)).map_err(|_| out())?;
+        if !ns.is_finite() || ns.abs() > 9e18 {
+            return Err(out());
+        }
+        let of_day = (whole(4) * 60 + whole(5)).checked_mul(60_000_000_000);
+        let ns = of_day.and_then(|of_day| of_day.checked_add(ns as i64)).ok_or_else(out)?;
+        Ok(Some(IntervalMonthDayNano::new(months, days, ns)))
+    };
+    Ok((0..rows).map(row).collect::<std::result::Result<_, Error>>()?)
+}
+
+/// Counts the arguments of each row that are NULL, or those that are not.
+fn nulls(arrays: &[ArrayRef], wanted: bool) -> Int32Array {
+    let is_null =
+        |array: &ArrayRef, row| *array.data_type() == DataType::Null || array.is_null(row);
+    let count = |row: usize| arrays.iter().filter(|array| is_null(array, row) == wanted).count();
+    (0..arrays[0].len()).map(|row| Some(count(row) as i32)).collect()
 }
 
 fn texts(array: &ArrayRef, make: impl Fn(Option<&str>) -> Option<String>) -> ArrayRef {
@@ -359,186 +455,9 @@ fn to_char(arrays: &[ArrayRef]) -> Result<StringArray> {
     times.iter().zip(patterns).map(row).collect()
 }
 
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-const DAYS: [&str; 7] =
-    ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-
-/// Patterns, the longest first where one begins another.
-const PATTERNS: [&str; 48] = [
-    "HH24", "HH12", "MONTH", "Month", "month", "YYYY", "IYYY", "SSSSS", "SSSS", "A.M.", "P.M.",
-    "a.m.", "p.m.", "IDDD", "DDD", "DAY", "Day", "day", "MON", "Mon", "mon", "FF1", "FF2", "FF3",
-    "FF4", "FF5", "FF6", "YYY", "HH", "MI", "MM", "MS", "US", "SS", "AM", "PM", "am", "pm", "YY",
-    "IY", "IW", "ID", "DD", "DY", "Dy", "dy", "WW", "CC",
-];
-
-/// Writes an instant by a pattern of `to_char`; what is no pattern stays as it is.
-fn by_pattern(time: &NaiveDateTime, pattern: &str) -> Result<String> {
-    if pattern.len() > TEXT_BYTES_MAX / 16 {
-        return Err(Error::new("54000", "requested length too large").into());
-    }
-    let (mut text, mut rest, mut fill) = (String::new(), pattern, true);
-    while let Some(first) = rest.chars().next() {
-        if let Some(quoted) = rest.strip_prefix('"') {
-            let end = quoted.find('"').unwrap_or(quoted.len());
-            text.push_str(&quoted[..end]);
-            rest = quoted.get(end + 1..).unwrap_or_default();
-            continue;
-        }
-        if let Some(after) = rest.strip_prefix("FM") {
-            (rest, fill) = (after, false);
-            continue;
-        }
-        let two_letters = PATTERNS.iter().find(|one| rest.starts_with(**one));
-        let one_letter = ["Q", "W", "D", "J", "Y"].into_iter().find(|one| rest.starts_with(one));
-        match two_letters.copied().or(one_letter) {
-            Some(found) => {
-                let start = text.len();
-                part(time, found, &mut text);
-                rest = &rest[found.len()..];
-                let suffix = ["TH", "th"].into_iter().find(|one| rest.starts_with(one));
-                if !fill {
-                    trim(&mut text, start);
-                }
-                if let Some(suffix) = suffix {
-                    let ordinal = ordinal(&text[start..]);
-                    let upper = suffix == "TH";
-                    text.push_str(&if upper { ordinal.to_uppercase() } else { ordinal.to_owned() });
-                    rest = &rest[2..];
-                }
-                fill = true;
-            }
-            None => {
-                text.push(first);
-                rest = &rest[first.len_utf8()..];
-            }
-        }
-    }
-    Ok(text)
-}
-
-/// Takes blanks and zeros away that only fill.
-fn trim(text: &mut String, start: usize) {
-    let made = text.split_off(start);
-    let made = made.trim_end();
-    let number = made.trim_start_matches('0');
-    let is_number = made.bytes().all(|byte| byte.is_ascii_digit());
-    text.push_str(match (is_number, number.is_empty()) {
-        (true, true) => "0",
-        (true, false) => number,
-        (false, _) => made,
-    });
-}
-
-fn ordinal(number: &str) -> &'static str {
-    let digits: Vec<u8> = number.bytes().rev().take(2).collect();
-    match (digits.first(), digits.get(1)) {
-        (Some(b'1'..=b'3'), Some(b'1')) => "th",
-        (Some(b'1'), _) => "st",
-        (Some(b'2'), _) => "nd",
-        (Some(b'3'), _) => "rd",
-        _ => "th",
-    }
-}
-
-/// Writes a word in the letter case of its pattern.
-fn cased(word: &str, pattern: &str) -> String {
-    if pattern.bytes().all(|byte| byte.is_ascii_uppercase()) {
-        word.to_uppercase()
-    } else if pattern.bytes().all(|byte| byte.is_ascii_lowercase()) {
-        word.to_lowercase()
-    } else {
-        word.to_owned()
-    }
-}
-
-fn part(time: &NaiveDateTime, pattern: &str, text: &mut String) {
-    let hour12 = time.hour12().1;
-    let ns = time.nanosecond() % 1_000_000_000;
-    let week = time.iso_week();
-    let month = MONTHS[time.month0() as usize];
-    let day = DAYS[time.weekday().num_days_from_sunday() as usize];
-    let year = i64::from(time.year());
-    let number = match pattern {
-        "HH24" => (u64::from(time.hour()), 2),
-        "HH12" | "HH" => (u64::from(hour12), 2),
-        "MI" => (u64::from(time.minute()), 2),
-        "SS" => (u64::from(time.second()), 2),
-        "MS" => (u64::from(ns / 1_000_000), 3),
-        "US" => (u64::from(ns / 1_000), 6),
-        "FF1" | "FF2" | "FF3" | "FF4" | "FF5" | "FF6" => {
-            let digits = u32::from(pattern.as_bytes()[2] - b'0');
-            (u64::from(ns) / 10_u64.pow(9 - digits), digits as usize)
-        }
-        "SSSSS" | "SSSS" => (u64::from(time.num_seconds_from_midnight()), 1),
-        "YYYY" => (year.unsigned_abs(), 4),
-        "YYY" => (year.unsigned_abs() % 1_000, 3),
-        "YY" => (year.unsigned_abs() % 100, 2),
-        "Y" => (year.unsigned_abs() % 10, 1),
-        "IYYY" => (u64::from(week.year().unsigned_abs()), 4),
-        "IY" => (u64::from(week.year().unsigned_abs() % 100), 2),
-        "IW" => (u64::from(week.week()), 2),
-        "MM" => (u64::from(time.month()), 2),
-        "DD" => (u64::from(time.day()), 2),
-        "DDD" => (u64::from(time.ordinal()), 3),
-        "IDDD" => (u64::from(week.week0() * 7 + time.weekday().number_from_monday()), 3),
-        "D" => (u64::from(time.weekday().number_from_sunday()), 1),
-        "ID" => (u64::from(time.weekday().number_from_monday()), 1),
-        "WW" => (u64::from(time.ordinal0() / 7 + 1), 2),
-        "W" => (u64::from(time.day0() / 7 + 1), 1),
-        "Q" => (u64::from(time.month0() / 3 + 1), 1),
-        "CC" => ((year.unsigned_abs() - 1) / 100 + 1, 2),
-        "J" => ((i64::from(time.num_days_from_ce()) + 1_721_425).unsigned_abs(), 1),
-        "AM" | "PM" | "am" | "pm" => {
-            let word = if time.hour() < 12 { "AM" } else { "PM" };
-            return text.push_str(&cased(word, pattern));
-        }
-        "A.M." | "P.M." => return text.push_str(if time.hour() < 12 { "A.M." } else { "P.M." }),
-        "a.m." | "p.m." => return text.push_str(if time.hour() < 12 { "a.m." } else { "p.m." }),
-        "MON" | "Mon" | "mon" => return text.push_str(&cased(&month[..3], pattern)),
-        "DY" | "Dy" | "dy" => return text.push_str(&cased(&day[..3], pattern)),
-        // Whole words are filled up with blanks to nine letters.
-        "DAY" | "Day" | "day" => return text.push_str(&format!("{:<9}", cased(day, pattern))),
-        _ => return text.push_str(&format!("{:<9}", cased(month, pattern))),
-    };
-    let (number, width) = number;
-    write!(text, "{number:0width$}").expect("a text takes all that is written");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn instants_are_written_by_pattern_as_postgresql_writes_them() {
-        // Friday, 2024-03-08 14:05:09.012345.
-        let time = DateTime::from_timestamp_nanos(1_709_906_709_012_345_000).naive_utc();
-        let cases = [
-            ("YYYY-MM-DD HH24:MI:SS", "2024-03-08 14:05:09"),
-            ("Dy, DD Mon YYYY HH12:MI:SS am", "Fri, 08 Mar 2024 02:05:09 pm"),
-            ("MS US FF3 SSSS", "012 012345 012 50709"),
-            ("FMDay, FMDDth FMMonth", "Friday, 8th March"),
-            ("Month|DAY", "March    |FRIDAY   "),
-            ("DDD WW W IW ID D Q CC J", "068 10 2 10 5 6 1 21 2460378"),
-            ("YY \"year\" IYYY", "24 year 2024"),
-            ("[HH]", "[02]"),
-        ];
-        for (pattern, expected) in cases {
-            assert_eq!(by_pattern(&time, pattern).unwrap(), expected, "{pattern}");
-        }
-    }
 
     #[test]
     fn an_age_has_months_days_and_a_rest() {

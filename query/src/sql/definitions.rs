@@ -139,7 +139,7 @@ pub struct Membership {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TenantAction {
     Set(TenantOptions),
-    /// Takes the limits away.
+    /// Takes the limits and rates away.
     UnsetLimits,
     UnsetDropAfter,
     AddUser(String, String),
@@ -153,6 +153,8 @@ pub struct TenantOptions {
     /// How long it can be brought back once it is dropped, nanoseconds.
     pub drop_after: Option<i64>,
     pub limits: Option<meta::ObjectLimits>,
+    /// Rates to be set beside those there are; an empty map takes all away.
+    pub rates: Option<meta::Rates>,
 }
 
 /// A change of a user.

@@ -8,14 +8,15 @@ mod nodes;
 mod roles;
 mod series;
 mod temporary;
+mod tenants;
 
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Word};
 
-use super::{Compacted, Show, Statement, latest, limits, select_all};
+use super::{Compacted, Savepoint, Show, Statement, latest, limits, select_all};
 use crate::catalog::catalog_replacement;
 use crate::error::{Error, Result};
 
@@ -23,7 +24,7 @@ const DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 /// The tag of what drops the session's tables.
 pub(crate) const DISCARD_TEMP: &str = "DISCARD TEMP";
 /// Nesting the parser follows.
-const RECURSION_MAX: usize = 200;
+pub(crate) const RECURSION_MAX: usize = 200;
 
 /// Reads all statements of a text.
 ///
@@ -76,7 +77,39 @@ fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
     let tokens = Tokenizer::new(&DIALECT, text).tokenize_with_location();
     let tokens = tokens.map_err(|error| Error::parser(&ParserError::from(error), text))?;
     limits::check(&tokens)?;
-    latest::rewrite(names_alone(tokens))
+    let mut tokens = names_alone(tokens);
+    plan_format(&mut tokens);
+    latest::rewrite(tokens)
+}
+
+/// Gives the format of `EXPLAIN (FORMAT JSON)` the planner's name for it.
+fn plan_format(tokens: &mut [TokenWithSpan]) {
+    let is_statement = |token: &TokenWithSpan| token.token != Token::SemiColon;
+    for statement in tokens.chunk_by_mut(|one, _| is_statement(one)) {
+        let words = statement.iter_mut().filter_map(|token| match &mut token.token {
+            Token::Word(word) => Some(word),
+            _ => None,
+        });
+        let mut words = words.peekable();
+        if !words.next().is_some_and(|word| word.value.eq_ignore_ascii_case("explain")) {
+            continue;
+        }
+        let begins = ["SELECT", "WITH", "VALUES", "TABLE"];
+        let is_option =
+            |word: &&mut Word| !begins.contains(&word.value.to_ascii_uppercase().as_str());
+        while let Some(word) = words.next_if(is_option) {
+            if word.value.eq_ignore_ascii_case("format")
+                && let Some(format) = words.next()
+            {
+                match format.value.to_ascii_uppercase().as_str() {
+                    "JSON" => "pgjson".clone_into(&mut format.value),
+                    "TEXT" => "indent".clone_into(&mut format.value),
+                    _ => {}
+                }
+                break;
+            }
+        }
+    }
 }
 
 /// Takes the parentheses away behind names that PostgreSQL writes without any: `current_user()`.
@@ -312,6 +345,11 @@ fn standard(statement: ast::Statement) -> Parsed<Statement> {
         }
         Sql::Commit { .. } => Statement::Commit,
         Sql::Rollback { savepoint: None, .. } => Statement::Rollback,
+        Sql::Rollback { savepoint: Some(name), .. } => {
+            Statement::Savepoint(Savepoint::BackTo(fold(&name)))
+        }
+        Sql::Savepoint { name } => Statement::Savepoint(Savepoint::Set(fold(&name))),
+        Sql::ReleaseSavepoint { name } => Statement::Savepoint(Savepoint::Release(fold(&name))),
         Sql::Discard { object_type } => match object_type {
             ast::DiscardObject::ALL => Statement::DiscardAll,
             ast::DiscardObject::PLANS => Statement::Discard("DISCARD PLANS"),

@@ -3,9 +3,9 @@
 use datafusion::sql::sqlparser::ast::{self, Visit, Visitor};
 use std::ops::ControlFlow;
 
-use super::function;
+use super::{function, literal_text};
 use crate::error::{Error, Result};
-use crate::sql::{fold, template};
+use crate::sql::template;
 
 /// Functions that give rows of one column, which has the name that the function is called by.
 const SERIES: [&str; 2] = ["generate_series", "range"];
@@ -19,6 +19,11 @@ pub(super) fn factor(factor: &mut ast::TableFactor) -> Result<()> {
     }
     let ast::TableFactor::Table { name, alias, args, .. } = factor else { return Ok(()) };
     let called = name.to_string().to_lowercase();
+    if let Some(args) = args
+        && called == SERIES[0]
+    {
+        align(&mut args.args);
+    }
     if let (Some(_), Some(alias)) = (args, alias)
         && alias.columns.is_empty()
         && SERIES.contains(&called.as_str())
@@ -27,6 +32,50 @@ pub(super) fn factor(factor: &mut ast::TableFactor) -> Result<()> {
         alias.columns.push(ast::TableAliasColumnDef { name, data_type: None });
     }
     Ok(())
+}
+
+/// Gives texts among the bounds of a series the type of the bound that has one; where both are texts and
+/// the step is an interval they are instants.
+fn align(args: &mut [ast::FunctionArg]) {
+    let [first, second, rest @ ..] = args else { return };
+    let typed = |arg: &ast::FunctionArg| match plain(arg)? {
+        ast::Expr::TypedString(typed) => Some(typed.data_type.clone()),
+        ast::Expr::Cast { data_type, .. } => Some(data_type.clone()),
+        _ => None,
+    };
+    let is_interval = |arg: &ast::FunctionArg| match plain(arg) {
+        Some(ast::Expr::Interval(_)) => true,
+        Some(ast::Expr::Cast { data_type, .. }) => {
+            matches!(data_type, ast::DataType::Interval { .. })
+        }
+        _ => false,
+    };
+    let by_interval = rest.first().is_some_and(is_interval);
+    let instant = || ast::DataType::Timestamp(None, ast::TimezoneInfo::Tz);
+    let known = typed(first).or_else(|| typed(second));
+    let is_date = known.as_ref().is_some_and(|known| matches!(known, ast::DataType::Date));
+    let known = known.filter(|_| !(is_date && by_interval));
+    let Some(data_type) = known.or_else(|| by_interval.then(instant)) else { return };
+    for bound in [first, second] {
+        let is_of_date = matches!(typed(bound), Some(ast::DataType::Date)) && by_interval;
+        let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) = bound else { continue };
+        if literal_text(expr).is_some() || is_of_date {
+            *expr = ast::Expr::Cast {
+                kind: ast::CastKind::Cast,
+                expr: Box::new(expr.clone()),
+                data_type: data_type.clone(),
+                array: false,
+                format: None,
+            };
+        }
+    }
+}
+
+fn plain(arg: &ast::FunctionArg) -> Option<&ast::Expr> {
+    match arg {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    }
 }
 
 /// Makes rows of `generate_series` in a select list.
@@ -38,14 +87,15 @@ pub(super) fn series_in_list(select: &mut ast::Select) {
             _ => continue,
         };
         let ast::Expr::Function(call) = expr else { continue };
-        let Some(name) = call.name.0.last().and_then(|part| part.as_ident()).map(fold) else {
+        if !call.name.to_string().eq_ignore_ascii_case(SERIES[0]) {
             continue;
-        };
-        if name == SERIES[0] {
-            let rows = function("unnest", vec![expr.clone()]);
-            let alias = named.unwrap_or_else(|| ast::Ident::new(name));
-            *item = ast::SelectItem::ExprWithAlias { expr: rows, alias };
         }
+        if let ast::FunctionArguments::List(list) = &mut call.args {
+            align(&mut list.args);
+        }
+        let rows = function("unnest", vec![expr.clone()]);
+        let alias = named.unwrap_or_else(|| ast::Ident::new(SERIES[0]));
+        *item = ast::SelectItem::ExprWithAlias { expr: rows, alias };
     }
 }
 

@@ -2,7 +2,11 @@
 //! `1 day 04:05:06`, `P1DT2H`, `1 day ago`.
 
 /// Returns a span in words; `None` where it is written in words already, or is none.
-pub(super) fn in_words(text: &str) -> Option<String> {
+pub(crate) fn in_words(text: &str) -> Option<String> {
+    // A bare number is of seconds.
+    if text.trim().parse::<f64>().is_ok_and(f64::is_finite) {
+        return Some(format!("{} seconds", text.trim()));
+    }
     let text = text.trim();
     if let Some(iso) = text.strip_prefix('P') {
         return iso_in_words(iso);

@@ -50,7 +50,7 @@ impl Session {
         if new.if_not_exists && self.temporary.named(std::slice::from_ref(name)).is_some() {
             return Ok(self.skip("relation", name, "already exists", "CREATE TABLE"));
         }
-        let pool = Arc::clone(&self.database().template().runtime_env().memory_pool);
+        let pool = Arc::clone(&self.runtime().memory_pool);
         match &new.contents {
             TemporaryContents::Columns(columns, constraints) => {
                 let schema = self.defined_columns(columns).await?;

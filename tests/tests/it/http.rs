@@ -224,3 +224,44 @@ fn a_profile_of_the_process_is_given_to_administrators() {
     assert_eq!(taken.status, 200);
     assert!(taken.body.contains("nanoseconds"), "{}", taken.body);
 }
+
+#[test]
+fn a_tenant_that_has_used_up_what_it_may_ask_for_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    // An hour's interval: nothing is filled again while this runs.
+    let hour = "remote_interval = 3600000";
+    sql(
+        &server,
+        &format!(
+            "CREATE TENANT small WITH coord_queries remote_max = 5 remote_refill = 1 {hour} local_max = 2, \
+             http_writes remote_max = 1 remote_refill = 1 {hour}, \
+             coord_data_in remote_max = 1000 remote_refill = 1 {hour}, \
+             coord_data_out remote_max = 4000 remote_refill = 1 {hour}"
+        ),
+    );
+    let ask = |text: &str| send(&server, "POST /api/v1/sql?tenant=small", text);
+    let write = |lines: &str| send(&server, "POST /api/v1/write?tenant=small&db=public", lines);
+    assert_eq!(write("m f=1 1").status, 200);
+    let refused = write("m f=1 2");
+    assert_eq!(refused.status, 429);
+    assert!(refused.body.contains("has used up its http_writes"), "{}", refused.body);
+    let insert = "INSERT INTO m (time, f) VALUES (3, 1)";
+    assert_eq!(ask(insert).status, 200);
+    let many: Vec<String> = (4..400).map(|time| format!("({time}, 1)")).collect();
+    let refused = ask(&format!("INSERT INTO m (time, f) VALUES {}", many.join(", ")));
+    assert_eq!(refused.status, 429, "{}", refused.body);
+    assert!(refused.body.contains("coord_data_in"), "{}", refused.body);
+    let statuses: Vec<u16> = (0..6).map(|_| ask("SELECT count(*) FROM m").status).collect();
+    assert_eq!(statuses, [200, 200, 200, 200, 200, 429]);
+    // Others are not meant.
+    assert_eq!(sql(&server, "SELECT 1 AS one"), "one\n1\n");
+    sql(&server, "ALTER TENANT small UNSET _limiter");
+    assert_eq!(ask("SELECT count(*) FROM m").status, 200);
+    sql(&server, "ALTER TENANT small SET object_config max_query_memory = '64KiB'");
+    let sorted =
+        "SELECT x FROM generate_series(1, 2000000) AS g(x) ORDER BY x % 7919, x DESC LIMIT 1000000";
+    let refused = ask(sorted);
+    let out_of_memory = refused.status == 503 || refused.body.contains("take 65536 bytes at most");
+    assert!(out_of_memory, "{} {:.300}", refused.status, refused.body);
+}

@@ -19,6 +19,7 @@ mod linear;
 mod nodes;
 mod power_cut;
 mod prometheus;
+mod secrets;
 mod start;
 mod weather;
 mod writers;

@@ -60,6 +60,15 @@ impl VnodeRecords {
     pub(super) fn push(&mut self, index: u64, payload: Bytes) -> Arc<Entry> {
         let entry =
             Arc::new(Entry { payload: Mutex::new(Some(payload)), position: OnceLock::new() });
+        // At start the record that purged what is missing may come behind what follows it; not here.
+        if let Some((upto, _)) = &self.purged
+            && self.entries.is_empty()
+        {
+            assert!(
+                index <= upto + 1,
+                "log has a hole: entry {index} behind {upto}, which is purged"
+            );
+        }
         self.push_entry(index, Arc::clone(&entry));
         entry
     }

@@ -1,5 +1,5 @@
-//! What a member stores: the log is purged up to where files hold it, files hold what was applied, and
-//! none of it goes back, through crashes too; nor does its term.
+//! What a member stores: the log is purged up to where files hold it, files hold what was applied; what
+//! files hold and the term never go back, through crashes too.
 
 use std::collections::BTreeMap;
 
@@ -23,9 +23,8 @@ impl Orders {
     pub(crate) fn stands(&mut self, member: Member, now: Stand) -> Result<(), String> {
         let before = self.0.insert(member, now).unwrap_or_default();
         let in_order = now.purged <= now.flushed && now.flushed <= now.applied;
-        // What was applied and not flushed is applied anew after a crash.
-        let onward =
-            before.term <= now.term && before.purged <= now.purged && before.flushed <= now.flushed;
+        // After a crash what was not flushed is applied anew, and what was being purged may be there again.
+        let onward = before.term <= now.term && before.flushed <= now.flushed;
         if in_order && onward {
             return Ok(());
         }

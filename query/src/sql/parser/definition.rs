@@ -9,7 +9,7 @@ use model::time::{Span, parse_span};
 
 use super::{
     Failure, Parsed, count, expect, external, name, object_name, skip, take, take_all, temporary,
-    word,
+    tenants, word,
 };
 use crate::error::{Error, nearest};
 use crate::sql::definitions::{
@@ -49,7 +49,7 @@ pub(super) fn create(p: &mut Parser<'_>) -> Parsed<Statement> {
             let if_not_exists = if_not_exists(p);
             let name = name(p)?;
             let options =
-                if take(p, "WITH") { tenant_options(p)? } else { TenantOptions::default() };
+                if take(p, "WITH") { tenants::options(p)? } else { TenantOptions::default() };
             definition(Definition::CreateTenant { name, if_not_exists, options })
         }
         "USER" => {
@@ -96,59 +96,6 @@ fn create_role(p: &mut Parser<'_>) -> Parsed<Statement> {
         p.advance_token();
     }
     definition(Definition::CreateRole { name, if_not_exists, inherits })
-}
-
-fn tenant_options(p: &mut Parser<'_>) -> Parsed<TenantOptions> {
-    let mut options = TenantOptions::default();
-    loop {
-        let option = name(p)?;
-        skip(p, &Token::Eq);
-        match option.as_str() {
-            "comment" => options.comment = Some(p.parse_literal_string()?),
-            "drop_after" => match span(p)? {
-                Span::Ns(ns) => options.drop_after = Some(ns),
-                Span::Infinite => {
-                    return Err(Error::new("22023", "drop_after must be finite").into());
-                }
-            },
-            "object_config" => options.limits = Some(object_limits(p)?),
-            other => {
-                return Err(Error::unsupported(format!("tenant option {other}")).into());
-            }
-        }
-        if !p.consume_token(&Token::Comma) {
-            return Ok(options);
-        }
-    }
-}
-
-/// Reads `max_users_number = 1 max_databases = 3 …`, with blanks between.
-fn object_limits(p: &mut Parser<'_>) -> Parsed<meta::ObjectLimits> {
-    let mut limits = meta::ObjectLimits::default();
-    loop {
-        let option = word(p, 0);
-        let limit = match option.as_str() {
-            "MAX_USERS_NUMBER" => &mut limits.users,
-            "MAX_DATABASES" => &mut limits.databases,
-            "MAX_SHARD_NUMBER" => &mut limits.shards,
-            "MAX_REPLICATE_NUMBER" => &mut limits.replicas,
-            "MAX_RETENTION_TIME" => &mut limits.retention_days,
-            "" => break,
-            other => {
-                let error = Error::syntax(format!("unknown limit {}", other.to_lowercase()));
-                let hint = "limits are max_users_number, max_databases, max_shard_number, \
-                            max_replicate_number, max_retention_time";
-                return Err(error.hint(hint).into());
-            }
-        };
-        p.advance_token();
-        skip(p, &Token::Eq);
-        *limit = Some(count(p, &option)?);
-    }
-    if limits == meta::ObjectLimits::default() {
-        return Err(Error::syntax("object_config without limits").into());
-    }
-    Ok(limits)
 }
 
 fn user_options(p: &mut Parser<'_>) -> Parsed<UserOptions> {
@@ -488,7 +435,7 @@ fn alter_tenant(p: &mut Parser<'_>) -> Parsed<TenantAction> {
         return Ok(TenantAction::UnsetLimits);
     }
     if take(p, "SET") {
-        return Ok(TenantAction::Set(tenant_options(p)?));
+        return Ok(TenantAction::Set(tenants::options(p)?));
     }
     let found = p.peek_token();
     Err(p
