@@ -12,10 +12,10 @@ use pgwire::api::results::{CopyResponse, FieldFormat, Tag};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyFail, CopyOutResponse};
-use query::{CopyFormat, CopyIn, CopyOut, Error, Zone};
+use query::{CopyFormat, CopyIn, CopyOut, Error, TypedColumn, Zone, typed_columns};
 
 use crate::connection::{Connection, wire_error};
-use crate::encode::{self, Column};
+use crate::encode::put_field;
 use crate::simple::copying;
 
 /// Tells the client to send rows.
@@ -91,7 +91,7 @@ where
     let mut sent = 0;
     while let Some(batch) = out.rows.next().await {
         let batch = batch.map_err(wire_error)?;
-        let columns = encode::columns(&batch, zone).map_err(wire_error)?;
+        let columns = typed_columns(&batch, zone).map_err(wire_error)?;
         for row in 0..batch.num_rows() {
             put_row(&out.format, &columns, row, &mut buffer).map_err(wire_error)?;
             // A message a row, as PostgreSQL sends: psycopg and others count on it.
@@ -144,7 +144,7 @@ fn put_separator(at: usize, delimiter: u8, out: &mut BytesMut) {
 
 fn put_row(
     format: &CopyFormat,
-    columns: &[Column],
+    columns: &[TypedColumn],
     row: usize,
     out: &mut BytesMut,
 ) -> Result<(), Error> {
@@ -153,7 +153,7 @@ fn put_row(
         CopyFormat::Binary => {
             out.put_i16(columns.len() as i16);
             for column in columns {
-                column.put(row, FieldFormat::Binary, out)?;
+                put_field(column, row, FieldFormat::Binary, out)?;
             }
             return Ok(());
         }

@@ -4,6 +4,7 @@ use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use pgwire::api::Type;
 use query::{
     ELEMENTS_MAX, Error, Result, ScalarValue, Zone, parse_array, parse_instant, parse_wall,
+    spell_interval, uuid,
 };
 
 const EPOCH_2000_US: i64 = 946_684_800_000_000;
@@ -13,18 +14,90 @@ const EPOCH_2000_DAYS: i32 = 10_957;
 pub(crate) fn parameter(
     bytes: Option<&[u8]>,
     is_binary: bool,
-    wanted: &DataType,
+    (wanted, sent): (&DataType, &Type),
     clock: &Clock,
 ) -> Result<ScalarValue> {
     let Some(bytes) = bytes else {
         return ScalarValue::try_from(wanted).map_err(Error::from);
     };
-    if is_binary && *wanted != DataType::Utf8 {
-        return binary(bytes, wanted);
+    match (is_binary, utf8(bytes)) {
+        (true, _) => binary(bytes, wanted, sent),
+        (false, text) if *sent == Type::UUID => Ok(ScalarValue::Utf8(Some(uuid(text?)?))),
+        (false, text) => from_text(text?, wanted, clock),
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|_| Error::new("22021", "invalid byte sequence for encoding \"UTF8\""))?;
-    from_text(text, wanted, clock)
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes)
+        .map_err(|_| Error::new("22021", "invalid byte sequence for encoding \"UTF8\""))
+}
+
+fn malformed() -> Error {
+    Error::new("22P03", "incorrect binary data format")
+}
+
+/// Returns the text of a binary value that is read by way of its text.
+fn text_of(bytes: &[u8], sent: &Type) -> Result<String> {
+    Ok(match *sent {
+        Type::UUID => {
+            let hex: String = array::<16>(bytes)?.iter().map(|b| format!("{b:02x}")).collect();
+            uuid(&hex)?
+        }
+        Type::JSONB => match bytes.split_first() {
+            Some((1, text)) => utf8(text)?.to_owned(),
+            _ => return Err(malformed()),
+        },
+        Type::TIME => {
+            let us = i64::from_be_bytes(array(bytes)?);
+            let (seconds, us) = (us.div_euclid(1_000_000), us.rem_euclid(1_000_000));
+            let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+            format!("{hours:02}:{minutes:02}:{:02}.{us:06}", seconds % 60)
+        }
+        Type::BYTEA => {
+            let hex = bytes.iter().map(|byte| format!("{byte:02x}"));
+            format!("\\x{}", hex.collect::<String>())
+        }
+        Type::NUMERIC => numeric(bytes)?,
+        Type::BOOL => (if array::<1>(bytes)? == [0] { "false" } else { "true" }).to_owned(),
+        Type::INT2 | Type::INT4 | Type::INT8 => integer(bytes)?.to_string(),
+        Type::FLOAT4 | Type::FLOAT8 => float(bytes)?.to_string(),
+        _ => utf8(bytes)?.to_owned(),
+    })
+}
+
+/// Reads a NUMERIC: how many digits of base 10,000, the weight of the first, the sign, how many decimal
+/// places are shown, then the digits.
+fn numeric(bytes: &[u8]) -> Result<String> {
+    let words: Vec<i16> =
+        bytes.chunks(2).map(|two| Ok(i16::from_be_bytes(array(two)?))).collect::<Result<_>>()?;
+    let [count, weight, sign, places, digits @ ..] = words.as_slice() else {
+        return Err(malformed());
+    };
+    let is_digit = |digit: &i16| (0..10_000).contains(digit);
+    if usize::try_from(*count) != Ok(digits.len()) || !digits.iter().all(is_digit) {
+        return Err(malformed());
+    }
+    let sign = match sign.cast_unsigned() {
+        0 => "",
+        0x4000 => "-",
+        0xC000 => return Ok("NaN".to_owned()),
+        0xD000 => return Ok("Infinity".to_owned()),
+        0xF000 => return Ok("-Infinity".to_owned()),
+        _ => return Err(malformed()),
+    };
+    let at = |place: i32| {
+        let index = usize::try_from(i32::from(*weight) - place).ok();
+        index.and_then(|index| digits.get(index)).copied().unwrap_or(0)
+    };
+    let whole: String =
+        (0..=i32::from(*weight).max(0)).rev().map(|p| format!("{:04}", at(p))).collect();
+    let whole = whole.trim_start_matches('0');
+    let places = usize::try_from(*places).map_err(|_| malformed())?;
+    let behind: String =
+        (1..=places.div_ceil(4) as i32).map(|place| format!("{:04}", at(-place))).collect();
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let point = if places > 0 { "." } else { "" };
+    Ok(format!("{sign}{whole}{point}{}", &behind[..places]))
 }
 
 fn from_text(text: &str, wanted: &DataType, clock: &Clock) -> Result<ScalarValue> {
@@ -56,8 +129,27 @@ fn from_text(text: &str, wanted: &DataType, clock: &Clock) -> Result<ScalarValue
             let elements = elements.into_iter().map(element).collect::<Result<Vec<_>>>()?;
             Ok(list(&elements, item.data_type()))
         }
+        DataType::Interval(_) => {
+            let words = spell_interval(text).unwrap_or_else(|| text.to_owned());
+            ScalarValue::Utf8(Some(words)).cast_to(wanted).map_err(Error::from)
+        }
+        DataType::Binary => bytes_of(text).map(|bytes| ScalarValue::Binary(Some(bytes))),
         wanted => ScalarValue::Utf8(Some(text.to_owned())).cast_to(wanted).map_err(Error::from),
     }
+}
+
+/// Reads bytes in hexadecimal, or as they are where they have no backslash.
+fn bytes_of(text: &str) -> Result<Vec<u8>> {
+    let malformed = || Error::new("22P02", "invalid input syntax for type bytea");
+    let Some(hex) = text.strip_prefix("\\x") else {
+        return if text.contains('\\') { Err(malformed()) } else { Ok(text.as_bytes().to_vec()) };
+    };
+    let digit = |byte: u8| char::from(byte).to_digit(16).ok_or_else(malformed);
+    let pair = |pair: &[u8]| match pair {
+        [high, low] => Ok((digit(*high)? * 16 + digit(*low)?) as u8),
+        _ => Err(malformed()),
+    };
+    hex.as_bytes().chunks(2).map(pair).collect()
 }
 
 fn list(elements: &[ScalarValue], item: &DataType) -> ScalarValue {
@@ -67,7 +159,6 @@ fn list(elements: &[ScalarValue], item: &DataType) -> ScalarValue {
 /// Reads an array of one dimension: dimensions, whether there are NULLs, the element's type, then length
 /// and lower bound of each dimension, then the elements, each behind its length.
 fn binary_list(bytes: &[u8], item: &DataType) -> Result<ScalarValue> {
-    let malformed = || Error::new("22P03", "incorrect binary data format");
     let mut rest = bytes;
     let mut number = || {
         let (head, tail) = rest.split_first_chunk::<4>().ok_or_else(malformed)?;
@@ -76,10 +167,7 @@ fn binary_list(bytes: &[u8], item: &DataType) -> Result<ScalarValue> {
     };
     let dimensions = number()?;
     let (_nulls, element) = (number()?, number()?);
-    if element.cast_unsigned() == Type::NUMERIC.oid() {
-        let message = "binary parameters of type numeric[] are not supported";
-        return Err(Error::new("0A000", message).hint("send float8[], or text"));
-    }
+    let sent = Type::from_oid(element.cast_unsigned()).unwrap_or(Type::UNKNOWN);
     if dimensions == 0 {
         return Ok(list(&[], item));
     }
@@ -105,14 +193,7 @@ fn binary_list(bytes: &[u8], item: &DataType) -> Result<ScalarValue> {
         };
         let (element, tail) = rest.split_at_checked(len).ok_or_else(malformed)?;
         rest = tail;
-        elements.push(match item {
-            DataType::Utf8 => {
-                let text = std::str::from_utf8(element);
-                let wrong = |_| Error::new("22021", "invalid byte sequence for encoding \"UTF8\"");
-                ScalarValue::Utf8(Some(text.map_err(wrong)?.to_owned()))
-            }
-            item => binary(element, item)?,
-        });
+        elements.push(binary(element, item, &sent)?);
     }
     if rest.is_empty() { Ok(list(&elements, item)) } else { Err(malformed()) }
 }
@@ -124,7 +205,7 @@ pub(crate) struct Clock {
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
-    bytes.try_into().map_err(|_| Error::new("22P03", "incorrect binary data format"))
+    bytes.try_into().map_err(|_| malformed())
 }
 
 /// Reads an integer of any width: drivers send the width of their own type.
@@ -143,9 +224,15 @@ fn float(bytes: &[u8]) -> Result<f64> {
     })
 }
 
-fn binary(bytes: &[u8], wanted: &DataType) -> Result<ScalarValue> {
+fn binary(bytes: &[u8], wanted: &DataType, sent: &Type) -> Result<ScalarValue> {
     let out_of_range = || Error::new("22003", "parameter out of range");
+    if *sent == Type::NUMERIC {
+        let text = ScalarValue::Utf8(Some(numeric(bytes)?));
+        return text.cast_to(wanted).map_err(|_| out_of_range());
+    }
     Ok(match wanted {
+        DataType::Utf8 => ScalarValue::Utf8(Some(text_of(bytes, sent)?)),
+        DataType::Binary => ScalarValue::Binary(Some(bytes.to_vec())),
         DataType::Boolean => ScalarValue::Boolean(Some(array::<1>(bytes)? != [0])),
         DataType::Int16 => {
             ScalarValue::Int16(Some(i16::try_from(integer(bytes)?).map_err(|_| out_of_range())?))

@@ -300,16 +300,15 @@ impl Connection {
         let Some(statement) = &prepared.statement else { return Ok(None) };
         let session = self.session()?;
         let clock = decode::Clock { zone: session.zone(), now_ns: session.now_ns() };
-        let params = portal.parameters.iter().zip(&prepared.parameters).enumerate().map(
-            |(at, (bytes, wanted))| {
-                let is_binary = portal.parameter_format.is_binary(at);
-                let value = decode::parameter(bytes.as_deref(), is_binary, wanted, &clock);
-                value.map_err(|mut error| {
-                    error.message = format!("{} (parameter ${})", error.message, at + 1);
-                    wire_error(error)
-                })
-            },
-        );
+        let types = prepared.parameters.iter().zip(&portal.statement.statement.parameters);
+        let params = portal.parameters.iter().zip(types).enumerate().map(|(at, (bytes, types))| {
+            let is_binary = portal.parameter_format.is_binary(at);
+            let value = decode::parameter(bytes.as_deref(), is_binary, types, &clock);
+            value.map_err(|mut error| {
+                error.message = format!("{} (parameter ${})", error.message, at + 1);
+                wire_error(error)
+            })
+        });
         let params: Vec<ScalarValue> = params.collect::<PgWireResult<_>>()?;
         let output = self.execute(client, statement, &params).await?;
         self.send_asides(client).await?;

@@ -19,11 +19,11 @@ use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::data::DataRow;
 use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query;
-use query::{Error, Output, Statement, Zone};
+use query::{Error, Output, Statement, TypedColumn, Zone, typed_columns};
 
 use crate::connection::{Connection, wire_error};
 use crate::copy;
-use crate::encode::{self, Column};
+use crate::encode::put_field;
 use crate::types::field_info;
 
 #[async_trait]
@@ -179,7 +179,7 @@ pub(crate) fn fields(schema: &SchemaRef, format: &Format) -> Arc<Vec<FieldInfo>>
 
 struct RowState<S> {
     batches: S,
-    columns: Vec<Column>,
+    columns: Vec<TypedColumn>,
     row: usize,
     rows: usize,
     formats: Vec<FieldFormat>,
@@ -211,11 +211,11 @@ where
         while state.row == state.rows {
             let Some(batch) = state.batches.next().await else { return Ok(None) };
             let batch = batch.map_err(wire_error)?;
-            state.columns = encode::columns(&batch, &state.zone).map_err(wire_error)?;
+            state.columns = typed_columns(&batch, &state.zone).map_err(wire_error)?;
             (state.row, state.rows) = (0, batch.num_rows());
         }
         for (column, format) in state.columns.iter().zip(&state.formats) {
-            column.put(state.row, *format, &mut state.buffer).map_err(wire_error)?;
+            put_field(column, state.row, *format, &mut state.buffer).map_err(wire_error)?;
         }
         state.row += 1;
         let row = DataRow::new(state.buffer.split(), state.columns.len() as i16);

@@ -55,7 +55,15 @@ pub(crate) fn arrow_type(declared: &Type) -> Option<DataType> {
         Type::INT8 | Type::OID => DataType::Int64,
         Type::FLOAT4 => DataType::Float32,
         Type::FLOAT8 | Type::NUMERIC => DataType::Float64,
-        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME => DataType::Utf8,
+        Type::TEXT
+        | Type::VARCHAR
+        | Type::BPCHAR
+        | Type::NAME
+        | Type::UUID
+        | Type::JSON
+        | Type::JSONB
+        | Type::TIME => DataType::Utf8,
+        Type::BYTEA => DataType::Binary,
         Type::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())),
         Type::TIMESTAMP => DataType::Timestamp(TimeUnit::Nanosecond, None),
         Type::DATE => DataType::Date32,

@@ -155,7 +155,7 @@ mod tests {
             Statement::Set(..) => "set",
             Statement::SetLocal(..) => "set local",
             Statement::ResetAll => "reset",
-            Statement::Begin(_) => "begin",
+            Statement::Begin(..) => "begin",
             Statement::Commit => "commit",
             Statement::Rollback => "rollback",
             Statement::Savepoint(_) => "savepoint",

@@ -12,8 +12,8 @@ use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 
 use crate::error::{Error, Result};
 use crate::planning::placeholder;
-use crate::sql::template;
-use crate::sugar::derived;
+use crate::sql::{cast_to, template};
+use crate::sugar::{derived, element_type};
 
 /// The most elements of an array that is read.
 pub const ELEMENTS_MAX: usize = 100_000;
@@ -136,26 +136,16 @@ impl Expanding<'_> {
     fn elements(&mut self, array: &ast::Expr) -> Result<Option<Vec<ast::Expr>>> {
         let (inner, element_type) = match array {
             ast::Expr::Nested(inner) => return self.elements(inner),
-            ast::Expr::Cast { expr, data_type, .. } => match data_type {
-                ast::DataType::Array(
-                    ast::ArrayElemTypeDef::SquareBracket(element, _)
-                    | ast::ArrayElemTypeDef::AngleBracket(element)
-                    | ast::ArrayElemTypeDef::Parenthesis(element),
-                ) => (expr.as_ref(), Some(element.as_ref())),
-                _ => return Ok(None),
-            },
+            ast::Expr::Cast { expr, data_type: ast::DataType::Array(of), .. } => {
+                (expr.as_ref(), element_type(of))
+            }
+            ast::Expr::Cast { .. } => return Ok(None),
             other => (other, None),
         };
         let ast::Expr::Value(value) = inner else { return Ok(None) };
         let typed = |element: ast::Expr| match element_type {
             None => element,
-            Some(data_type) => ast::Expr::Cast {
-                kind: ast::CastKind::Cast,
-                expr: Box::new(element),
-                data_type: data_type.clone(),
-                array: false,
-                format: None,
-            },
+            Some(data_type) => cast_to(element, data_type.clone()),
         };
         let elements: Vec<ast::Expr> = match &value.value {
             ast::Value::SingleQuotedString(text) => array_of(text)?,

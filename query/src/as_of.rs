@@ -22,7 +22,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::Error;
-pub(crate) use exec::plan;
+pub(crate) use exec::{AsOfJoinExec, plan};
 
 /// The marker around what MATCH_CONDITION says.
 pub(crate) const MATCH_FUNCTION: &str = "__as_of_match";

@@ -3,12 +3,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::output::{Notice, Output};
 use crate::session::Session;
-use crate::sql::Savepoint;
+use crate::settings::READ_ONLY;
+use crate::sql::{Access, Savepoint, Statement};
 
 /// The most savepoints of a block.
 const SAVEPOINTS_MAX: usize = 1_024;
@@ -33,14 +35,27 @@ impl Session {
         }
     }
 
-    pub(crate) fn begin(&self, tag: &'static str) -> Output {
+    pub(crate) fn begin(&self, tag: &'static str, access: Option<Access>) -> Result<Output> {
         if self.block.is_open.swap(true, Ordering::AcqRel) {
             let message = "there is already a transaction in progress";
             self.notice(Notice::warning("25001", message));
         } else {
             self.settings.lock().begin_block();
         }
-        Output::Begin(tag)
+        if let Some(access) = access {
+            self.settings.lock().set_local(READ_ONLY, Some(access.read_only()))?;
+        }
+        Ok(Output::Begin(tag))
+    }
+
+    /// Refuses what would change something in a block that may not.
+    pub(crate) fn check_read_only(&self, statement: &Statement) -> Result<()> {
+        let Some(what) = change(statement) else { return Ok(()) };
+        if !self.settings.lock().is_read_only() {
+            return Ok(());
+        }
+        let message = format!("cannot execute {what} in a read-only transaction");
+        Err(Error::new("25006", message))
     }
 
     pub(crate) fn commit(&self) -> Output {
@@ -100,4 +115,25 @@ impl Session {
         }
         Ok(Output::Resumed("ROLLBACK"))
     }
+}
+
+/// Returns what a statement changes things by, if it does.
+fn change(statement: &Statement) -> Option<&'static str> {
+    Some(match statement {
+        Statement::Insert(_) => "INSERT",
+        Statement::Delete(_) => "DELETE",
+        Statement::Update(_) => "UPDATE",
+        Statement::Truncate(_) => "TRUNCATE TABLE",
+        Statement::CopyInto(_) => "COPY INTO",
+        Statement::Copy(copy) => match copy.as_ref() {
+            ast::Statement::Copy { to: false, .. } => "COPY FROM",
+            _ => return None,
+        },
+        Statement::Definition(_) => "a change of the catalog",
+        Statement::CreateTableAs(_) => "CREATE TABLE AS",
+        Statement::CreateTemporary(_) => "CREATE TABLE",
+        Statement::Compact(_) => "COMPACT",
+        Statement::Nodes(_) => "a change of nodes",
+        _ => return None,
+    })
 }

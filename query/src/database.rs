@@ -274,6 +274,7 @@ fn template(config: &DatabaseConfig) -> Result<SessionState> {
         .with_analyzer_rule(Arc::new(crate::empty_subqueries::EmptySubqueries))
         .with_analyzer_rule(Arc::new(crate::zones::Instants))
         .with_analyzer_rule(Arc::new(crate::exact_numbers::ExactNumbers))
+        .with_analyzer_rule(Arc::new(crate::text_casts::TextCasts))
         .with_analyzer_rule(Arc::new(crate::functions::windows::SlidingWindows))
         .with_analyzer_rule(Arc::new(crate::gap_fill::GapFilling))
         .with_analyzer_rule(Arc::new(crate::as_of::AsOfJoins))

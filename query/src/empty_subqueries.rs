@@ -8,14 +8,15 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, Subquery, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use crate::plan_expressions::rewrite_expressions;
 
 /// Makes what may be missing NULL.
 #[derive(Debug)]
@@ -23,20 +24,8 @@ pub(crate) struct EmptySubqueries;
 
 impl AnalyzerRule for EmptySubqueries {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let rewritten = plan.transform_up_with_subqueries(|plan| {
-            let names = NamePreserver::new(&plan);
-            let rewritten = plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let rewritten = expr.transform_up(rewrite)?;
-                Ok(rewritten.update_data(|expr| name.restore(expr)))
-            })?;
-            if rewritten.transformed {
-                rewritten.map_data(LogicalPlan::recompute_schema)
-            } else {
-                Ok(rewritten)
-            }
-        });
-        rewritten.data()
+        let rewrite = |plan| rewrite_expressions(plan, may_be_null);
+        plan.transform_up_with_subqueries(rewrite).data()
     }
 
     fn name(&self) -> &'static str {
@@ -44,7 +33,7 @@ impl AnalyzerRule for EmptySubqueries {
     }
 }
 
-fn rewrite(expr: Expr) -> Result<Transformed<Expr>> {
+fn may_be_null(expr: Expr) -> Result<Transformed<Expr>> {
     let Expr::ScalarSubquery(subquery) = expr else { return Ok(Transformed::no(expr)) };
     let plan = subquery.subquery.as_ref();
     let is_nullable = plan.schema().fields().iter().all(|field| field.is_nullable());

@@ -9,21 +9,19 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Datum, Scalar};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Scalar};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::compute::kernels::concat_elements::concat_elements_utf8;
 use datafusion::arrow::compute::kernels::numeric;
 use datafusion::arrow::datatypes::{
     DataType, Decimal128Type, DurationNanosecondType, Float32Type, Float64Type,
-    IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+    IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, i256,
 };
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Between, Cast, InList, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs,
     ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -32,6 +30,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::Error;
 use crate::functions::{Sizes, check};
+use crate::plan_expressions::{columns_read, rewrite_expressions};
 use crate::types::pg_name;
 
 /// Puts checked functions in the places of what would wrap or cut.
@@ -49,32 +48,16 @@ impl AnalyzerRule for ExactNumbers {
 }
 
 fn rewrite_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let mut schema = merge_schema(&plan.inputs());
-    if let LogicalPlan::TableScan(scan) = &plan {
-        schema.merge(&DFSchema::try_from_qualified_schema(
-            scan.table_name.clone(),
-            &scan.source.schema(),
-        )?);
-    }
-    let names = NamePreserver::new(&plan);
+    let schema = columns_read(&plan)?;
     // Of `y <> 0 AND x / y > 1` both sides are computed of all rows: no error may come of the second.
     let chooses =
         matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::TableScan(_));
-    let rewritten = plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let rewritten = expr.transform_up(|expr| match expr {
-            Expr::BinaryExpr(BinaryExpr { op: Operator::Divide, .. }) if chooses => {
-                Ok(Transformed::no(expr))
-            }
-            expr => rewrite_expr(expr, &schema),
-        })?;
-        Ok(rewritten.update_data(|expr| name.restore(expr)))
-    })?;
-    if rewritten.transformed {
-        rewritten.map_data(LogicalPlan::recompute_schema)
-    } else {
-        Ok(rewritten)
-    }
+    rewrite_expressions(plan, |expr| match expr {
+        Expr::BinaryExpr(BinaryExpr { op: Operator::Divide, .. }) if chooses => {
+            Ok(Transformed::no(expr))
+        }
+        expr => rewrite_expr(expr, &schema),
+    })
 }
 
 fn call(function: Checked, args: Vec<Expr>) -> Expr {
@@ -87,6 +70,7 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let is_integer = |expr: &Expr| type_of(expr).is_integer();
     let is_text = |expr: &Expr| type_of(expr) == DataType::Utf8;
     let is_float = |expr: &Expr| type_of(expr).is_floating();
+    let is_numeric = |expr: &Expr| matches!(type_of(expr), DataType::Decimal128(..));
     let is_interval = |expr: &Expr| type_of(expr) == DataType::Interval(IntervalUnit::MonthDayNano);
     Ok(match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right })
@@ -104,6 +88,11 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             if is_float(&left) && is_float(&right) =>
         {
             Transformed::yes(call(Checked::Divide, vec![*left, *right]))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right })
+            if is_numeric(&left) && is_numeric(&right) =>
+        {
+            Transformed::yes(call(Checked::DivideNumeric, vec![*left, *right]))
         }
         Expr::BinaryExpr(binary) => rewrite_times(binary, &type_of),
         Expr::Between(Between { expr, negated, low, high }) if is_interval(&expr) => {
@@ -182,6 +171,8 @@ enum Checked {
     Concat,
     /// Not by zero.
     Divide,
+    /// A numeric by another, with as many digits as PostgreSQL gives.
+    DivideNumeric,
     /// The days and the rest between two instants.
     Since,
     /// An interval as nanoseconds, a month having 30 days.
@@ -206,6 +197,7 @@ impl CheckedNumbers {
             | Checked::Multiply
             | Checked::Concat
             | Checked::Divide
+            | Checked::DivideNumeric
             | Checked::Since => 2,
             Checked::Length | Checked::Negate | Checked::RoundDouble | Checked::RoundNumeric => 1,
         };
@@ -222,6 +214,7 @@ impl ScalarUDFImpl for CheckedNumbers {
             Checked::Negate => "checked_negate",
             Checked::Concat => "checked_concat",
             Checked::Divide => "checked_divide",
+            Checked::DivideNumeric => "divide_numeric",
             Checked::Since => "time_since",
             Checked::Length => "interval_length",
             Checked::RoundDouble => "round_double",
@@ -237,6 +230,10 @@ impl ScalarUDFImpl for CheckedNumbers {
         Ok(match self.function {
             Checked::Since => DataType::Interval(IntervalUnit::MonthDayNano),
             Checked::Length => DataType::Decimal128(38, 0),
+            Checked::DivideNumeric => {
+                let scales = arguments.iter().map(scale_of);
+                DataType::Decimal128(38, scales.fold(QUOTIENT_SCALE, i8::max))
+            }
             _ => arguments.first().cloned().unwrap_or(DataType::Int64),
         })
     }
@@ -278,6 +275,7 @@ impl CheckedNumbers {
             Checked::Add => numeric::add(left, right),
             Checked::Subtract => numeric::sub(left, right),
             Checked::Divide => divide(left, right),
+            Checked::DivideNumeric => divide_numeric(left, right),
             Checked::Since => since(left, right),
             Checked::Concat => {
                 let (left, right) = (left.get().0, right.get().0);
@@ -322,6 +320,51 @@ fn divide(left: &dyn Datum, right: &dyn Datum) -> Computed {
         }
     }
     numeric::div(left, right)
+}
+
+/// The fewest digits behind the point of a quotient: PostgreSQL's where it is between 1 and 9,999.
+const QUOTIENT_SCALE: i8 = 16;
+
+fn scale_of(data_type: &DataType) -> i8 {
+    match data_type {
+        DataType::Decimal128(_, scale) => *scale,
+        _ => 0,
+    }
+}
+
+fn divide_numeric(left: &dyn Datum, right: &dyn Datum) -> Computed {
+    let ((dividends, one_dividend), (divisors, one_divisor)) = (left.get(), right.get());
+    let scales = (scale_of(dividends.data_type()), scale_of(divisors.data_type()));
+    let scale = QUOTIENT_SCALE.max(scales.0).max(scales.1);
+    let shift = u32::try_from(scale - scales.0 + scales.1).unwrap_or(0);
+    let overflow = || ArrowError::ArithmeticOverflow("numeric".to_owned());
+    let factor = i256::from_i128(10).checked_pow(shift).ok_or_else(overflow)?;
+    let rows = if one_dividend { divisors.len() } else { dividends.len() };
+    let (dividends, divisors) =
+        (dividends.as_primitive::<Decimal128Type>(), divisors.as_primitive::<Decimal128Type>());
+    let quotient = |row: usize| {
+        let (a, b) = (if one_dividend { 0 } else { row }, if one_divisor { 0 } else { row });
+        if dividends.is_null(a) || divisors.is_null(b) {
+            return Ok(None);
+        }
+        let divisor = i256::from_i128(divisors.value(b));
+        if divisor == i256::ZERO {
+            return Err(ArrowError::DivideByZero);
+        }
+        let dividend = i256::from_i128(dividends.value(a)).checked_mul(factor);
+        let dividend = dividend.ok_or_else(overflow)?;
+        let (whole, rest) = (dividend / divisor, dividend % divisor);
+        // Halves go away from zero.
+        let half_or_more = rest.wrapping_abs() >= divisor.wrapping_abs() - rest.wrapping_abs();
+        let away = match (half_or_more, dividend.is_negative() == divisor.is_negative()) {
+            (false, _) => i256::ZERO,
+            (true, true) => i256::ONE,
+            (true, false) => i256::MINUS_ONE,
+        };
+        (whole + away).to_i128().map(Some).ok_or_else(overflow)
+    };
+    let quotients = (0..rows).map(quotient).collect::<std::result::Result<Decimal128Array, _>>()?;
+    Ok(Arc::new(quotients.with_precision_and_scale(38, scale)?))
 }
 
 fn since(left: &dyn Datum, right: &dyn Datum) -> Computed {

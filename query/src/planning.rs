@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::{ParamValues, ScalarValue, TableReference};
 use datafusion::execution::context::SQLOptions;
@@ -19,16 +19,21 @@ use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 
 use futures::{FutureExt, StreamExt};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::arrays;
 use crate::catalog::mentions_catalog;
+use crate::column_names::{name_columns, names, renamed};
 use crate::error::{Error, Result, nearest};
 use crate::insert::parameter_columns;
+use crate::interrupt::interruptible;
+use crate::nesting;
+use crate::scopes::check_relations;
 use crate::session::{Session, caught};
 use crate::show;
-use crate::sql::{Statement, fold, parse_one};
+use crate::sql::{Statement, cast_to, fold, parse_one};
 use crate::sugar;
-use crate::types::sql_type;
+use crate::types::{arrow_type, sql_type};
 
 /// The most parameters of a statement, as in PostgreSQL's protocol.
 pub(crate) const PARAMETERS_MAX: usize = 65_535;
@@ -71,11 +76,22 @@ impl Session {
     ///
     /// # Errors
     /// What is wrong with the text or the names in it.
-    pub async fn prepare(&self, text: &str, declared: &[Option<DataType>]) -> Result<Prepared> {
+    pub async fn prepare(
+        self: &Arc<Self>,
+        text: &str,
+        declared: &[Option<DataType>],
+    ) -> Result<Prepared> {
         let Some(statement) = parse_one(text)? else {
             return Ok(Prepared { statement: None, parameters: Vec::new(), columns: None });
         };
-        let prepare = |statement| caught(self.prepare_statement(statement, declared)).boxed();
+        let prepare = |statement: Statement| {
+            if !is_planned(&statement) {
+                return caught(self.prepare_statement(statement, declared)).boxed();
+            }
+            let (session, declared) = (Arc::clone(self), declared.to_vec());
+            let run = async move { caught(session.prepare_statement(statement, &declared)).await };
+            AbortOnDrop(self.database().query_threads().spawn(run)).finish().boxed()
+        };
         match prepare(statement.clone()).await {
             Err(error) if error.names_unknown() && self.database().meta().refresh().await => {
                 prepare(statement).await
@@ -103,7 +119,7 @@ impl Session {
         }
         match statement {
             Statement::Query(query) => {
-                let declared = &counts_declared(&query, declared);
+                let declared = &declared_by_place(&query, declared);
                 let query = self.with_types(*query, declared);
                 let planned = self.plan_with_parameters(&query, declared).await?;
                 let columns = renamed(&self.coerced(&planned)?, &names(&query));
@@ -175,8 +191,10 @@ impl Session {
         };
         let (session, query, params) = (Arc::clone(self), query.clone(), params.to_vec());
         let threads = self.database().query_threads();
-        let started = threads.spawn(async move { session.start_query(&query, params).await });
-        let rows = AbortOnDrop(started).finish().await?;
+        let interrupt = CancellationToken::new();
+        let stopped_unread = interrupt.clone().drop_guard();
+        let run = async move { session.start_query(&query, params, &interrupt).await };
+        let rows = AbortOnDrop(threads.spawn(run)).finish().await?;
         let mut builder = RecordBatchReceiverStreamBuilder::new(rows.schema(), BATCHES_AHEAD);
         let sender = builder.tx();
         builder.spawn_on(
@@ -191,16 +209,23 @@ impl Session {
             },
             threads,
         );
-        Ok(builder.build())
+        let rows = builder.build();
+        let schema = rows.schema();
+        let rows = rows.inspect(move |_| {
+            let _until_dropped = &stopped_unread;
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
 
     async fn start_query(
         &self,
         query: &DfStatement,
         params: Vec<ScalarValue>,
+        interrupt: &CancellationToken,
     ) -> Result<SendableRecordBatchStream> {
         let state = self.state()?;
         let plan = self.physical_plan_in(&state, query, params).await?;
+        let plan = interruptible(plan, interrupt)?;
         let rows = execute_stream(plan, state.task_ctx())?;
         let schema = renamed(&rows.schema(), &names(query));
         let relabel = Arc::clone(&schema);
@@ -299,7 +324,11 @@ impl Session {
 
     fn expand_all(&self, query: &mut DfStatement) -> Result<()> {
         match query {
-            DfStatement::Statement(statement) => self.expand_views(statement),
+            DfStatement::Statement(statement) => {
+                self.expand_views(statement)?;
+                check_relations(statement)?;
+                nesting::check(statement)
+            }
             DfStatement::Explain(explain) => self.expand_all(&mut explain.statement),
             _ => Ok(()),
         }
@@ -358,79 +387,17 @@ impl Session {
     }
 }
 
-/// Returns the names PostgreSQL gives the columns of a query; empty where the plan's own names stay.
-fn names(query: &DfStatement) -> Names {
-    let none = Names::default();
-    let DfStatement::Statement(statement) = query else { return none };
-    let ast::Statement::Query(query) = statement.as_ref() else { return none };
-    let mut body = query.body.as_ref();
-    while let ast::SetExpr::SetOperation { left, .. } = body {
-        body = left;
+/// Returns whether preparing a statement plans a query, which may take long: that is not done on the threads
+/// of connections.
+fn is_planned(statement: &Statement) -> bool {
+    match statement {
+        Statement::Insert(insert) => insert
+            .source
+            .as_ref()
+            .is_some_and(|source| !matches!(source.body.as_ref(), ast::SetExpr::Values(_))),
+        Statement::Query(_) | Statement::Delete(_) | Statement::Update(_) => true,
+        _ => false,
     }
-    let ast::SetExpr::Select(select) = body else { return none };
-    let name = |item: &ast::SelectItem| match item {
-        ast::SelectItem::UnnamedExpr(expression) => Some(Some(column_name(expression))),
-        ast::SelectItem::ExprWithAlias { alias, .. } => Some(Some(fold(alias))),
-        _ => None,
-    };
-    let names: Vec<Option<Option<String>>> = select.projection.iter().map(name).collect();
-    let wildcards = names.iter().filter(|name| name.is_none()).count();
-    let at = names.iter().position(Option::is_none);
-    let named = |names: &[Option<Option<String>>]| names.iter().flatten().cloned().collect();
-    match (at, wildcards) {
-        (None, _) => Names { first: named(&names), last: Vec::new(), between: false },
-        (Some(at), 1) => {
-            Names { first: named(&names[..at]), last: named(&names[at + 1..]), between: true }
-        }
-        _ => none,
-    }
-}
-
-/// The names of the first and the last columns. A wildcard stands for nobody knows how many between.
-#[derive(Debug, Default)]
-struct Names {
-    first: Vec<Option<String>>,
-    last: Vec<Option<String>>,
-    between: bool,
-}
-
-/// Names a column as PostgreSQL's `FigureColname` does: after the column, the function or the type.
-fn column_name(expression: &ast::Expr) -> String {
-    let unknown = || "?column?".to_owned();
-    match expression {
-        ast::Expr::Identifier(ident) => fold(ident),
-        ast::Expr::CompoundIdentifier(parts) => parts.last().map_or_else(unknown, fold),
-        ast::Expr::Function(function) => {
-            let last = function.name.0.last().and_then(|part| part.as_ident());
-            last.map_or_else(unknown, fold)
-        }
-        ast::Expr::Cast { expr, data_type, .. } => match column_name(expr) {
-            name if name == "?column?" => data_type.to_string().to_lowercase(),
-            name => name,
-        },
-        ast::Expr::Nested(inner) => column_name(inner),
-        ast::Expr::Case { .. } => "case".to_owned(),
-        ast::Expr::Extract { .. } => "extract".to_owned(),
-        ast::Expr::Exists { .. } => "exists".to_owned(),
-        ast::Expr::Array(_) => "array".to_owned(),
-        _ => unknown(),
-    }
-}
-
-fn renamed(schema: &SchemaRef, names: &Names) -> SchemaRef {
-    let known = names.first.len() + names.last.len();
-    let count = schema.fields().len();
-    if known > count || (known < count && !names.between) {
-        return Arc::clone(schema);
-    }
-    let between = std::iter::repeat_n(&None, count - known);
-    let names = names.first.iter().chain(between).chain(&names.last);
-    let field = |(field, name): (&FieldRef, &Option<String>)| match name {
-        Some(name) => Arc::new(field.as_ref().clone().with_name(name)),
-        None => Arc::clone(field),
-    };
-    let fields: Vec<FieldRef> = schema.fields().iter().zip(names).map(field).collect();
-    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// A task that ends with who waits for it.
@@ -464,13 +431,17 @@ fn refuse_misread(query: &DfStatement) -> Result<()> {
     {
         return Err(Error::unsupported("FOR UPDATE"));
     }
-    if let ast::Statement::Query(query) = statement {
-        refuse_misread_body(&query.body)?;
-    }
     let checked = ast::visit_expressions(statement, |expression| {
         let what = match expression {
             ast::Expr::SimilarTo { pattern, .. } if sugar::literal_text(pattern).is_none() => {
                 "SIMILAR TO a pattern that is no literal"
+            }
+            ast::Expr::Function(ast::Function {
+                over: Some(ast::WindowType::WindowSpec(window)),
+                ..
+            }) if window.window_frame.as_ref().is_some_and(has_negative_bound) => {
+                let message = "invalid preceding or following size in window function";
+                return ControlFlow::Break(Error::new("22013", message));
             }
             _ => return ControlFlow::Continue(()),
         };
@@ -482,29 +453,19 @@ fn refuse_misread(query: &DfStatement) -> Result<()> {
     }
 }
 
-/// Refuses set operations and joins whose rows the planner gets wrong.
-fn refuse_misread_body(body: &ast::SetExpr) -> Result<()> {
-    use ast::{JoinConstraint, JoinOperator};
-    match body {
-        ast::SetExpr::SetOperation { left, right, .. } => {
-            refuse_misread_body(left)?;
-            refuse_misread_body(right)
-        }
-        ast::SetExpr::Query(query) => refuse_misread_body(&query.body),
-        ast::SetExpr::Select(select) => {
-            let joins = select.from.iter().flat_map(|from| &from.joins);
-            for join in joins {
-                if let JoinOperator::FullOuter(JoinConstraint::Using(_) | JoinConstraint::Natural) =
-                    join.join_operator
-                {
-                    let hint = "write FULL JOIN ... ON and coalesce the columns";
-                    return Err(Error::unsupported("FULL JOIN ... USING").hint(hint));
-                }
-            }
-            Ok(())
-        }
-        _ => Ok(()),
-    }
+/// Returns whether a frame begins after, or ends before, where its words say.
+fn has_negative_bound(frame: &ast::WindowFrame) -> bool {
+    let is_negative = |bound: &ast::WindowFrameBound| match bound {
+        ast::WindowFrameBound::Preceding(Some(size))
+        | ast::WindowFrameBound::Following(Some(size)) => match size.as_ref() {
+            ast::Expr::UnaryOp { op: ast::UnaryOperator::Minus, .. } => true,
+            ast::Expr::Interval(interval) => sugar::literal_text(&interval.value)
+                .is_some_and(|words| words.trim_start().starts_with('-')),
+            _ => false,
+        },
+        _ => false,
+    };
+    is_negative(&frame.start_bound) || frame.end_bound.as_ref().is_some_and(is_negative)
 }
 
 fn rewrite(query: DfStatement) -> Result<DfStatement> {
@@ -512,11 +473,8 @@ fn rewrite(query: DfStatement) -> Result<DfStatement> {
         DfStatement::Statement(statement) => {
             let rewritten = mentions_catalog(&statement).map(Box::new);
             let mut statement = rewritten.unwrap_or(statement);
-            tell_apart_within(&mut statement);
-            tell_apart(&mut statement);
+            name_columns(&mut statement);
             sugar::rewrite(&mut statement)?;
-            // Two spellings may stand for one.
-            tell_apart_within(&mut statement);
             DfStatement::Statement(statement)
         }
         DfStatement::Explain(explain) => {
@@ -527,98 +485,20 @@ fn rewrite(query: DfStatement) -> Result<DfStatement> {
     })
 }
 
-/// Names columns that are written twice in the selects of a statement, which the planner wants told apart.
-fn tell_apart_within(statement: &mut ast::Statement) {
-    struct Twins;
-    impl VisitorMut for Twins {
-        type Break = ();
-
-        fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
-            selects(&mut query.body);
-            ControlFlow::Continue(())
-        }
-    }
-    fn selects(body: &mut ast::SetExpr) {
-        match body {
-            ast::SetExpr::SetOperation { left, right, .. } => {
-                selects(left);
-                selects(right);
-            }
-            ast::SetExpr::Select(select) => {
-                let mut seen: BTreeSet<String> = BTreeSet::new();
-                for (at, item) in select.projection.iter_mut().enumerate() {
-                    if let ast::SelectItem::UnnamedExpr(expr) = item
-                        && !seen.insert(expr.to_string())
-                    {
-                        let alias = ast::Ident::with_quote('"', format!("?column {}?", at + 1));
-                        *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    let walked = statement.visit(&mut Twins);
-    debug_assert!(walked.is_continue());
-}
-
-/// Gives columns of the answer that would have one name names of their own, which the planner wants.
-/// Clients see the names of [`names`].
-fn tell_apart(statement: &mut ast::Statement) {
-    let ast::Statement::Query(query) = statement else { return };
-    let ast::SetExpr::Select(select) = query.body.as_mut() else { return };
-    let mut seen: BTreeSet<String> = BTreeSet::new();
-    let is_named = |item: &ast::SelectItem| {
-        matches!(item, ast::SelectItem::UnnamedExpr(_) | ast::SelectItem::ExprWithAlias { .. })
-    };
-    let beside_wildcard = !select.projection.iter().all(is_named);
-    for (at, item) in select.projection.iter_mut().enumerate() {
-        // The planner calls a cast after the column that is cast.
-        let (name, is_cast) = match item {
-            ast::SelectItem::UnnamedExpr(expression) => {
-                // What a wildcard gives may have that name already.
-                let is_cast = has_cast(expression);
-                (expression.to_string(), is_cast || beside_wildcard)
-            }
-            ast::SelectItem::ExprWithAlias { alias, .. } => (fold(alias), false),
-            _ => continue,
-        };
-        if seen.insert(name) && !is_cast {
-            continue;
-        }
-        let fresh = ast::Ident::with_quote('"', format!("?column {}?", at + 1));
-        if let ast::SelectItem::ExprWithAlias { alias, .. } = item {
-            *alias = fresh;
-        } else if let ast::SelectItem::UnnamedExpr(expression) = item {
-            let null = ast::Expr::Value(ast::Value::Null.with_empty_span());
-            let expr = std::mem::replace(expression, null);
-            *item = ast::SelectItem::ExprWithAlias { expr, alias: fresh };
-        }
-    }
-}
-
-/// Returns whether a type is written out in an expression: the planner leaves it out of the name.
-fn has_cast(expression: &ast::Expr) -> bool {
-    ast::visit_expressions(expression, |expr| match expr {
-        ast::Expr::Cast { .. } | ast::Expr::TypedString(_) => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    })
-    .is_break()
-}
-
-/// Declares the parameters of LIMIT, OFFSET and FETCH whole numbers, where the client does not say.
-fn counts_declared(query: &DfStatement, declared: &[Option<DataType>]) -> Vec<Option<DataType>> {
-    struct Counts(BTreeSet<usize>);
-    impl Counts {
+/// Declares parameters by where they stand, where the client does not say: those of LIMIT, OFFSET and FETCH
+/// are whole numbers, those cast to an array are arrays.
+fn declared_by_place(query: &DfStatement, declared: &[Option<DataType>]) -> Vec<Option<DataType>> {
+    struct Places(BTreeMap<usize, DataType>);
+    impl Places {
         fn note(&mut self, expression: Option<&ast::Expr>) {
             if let Some(ast::Expr::Value(value)) = expression
                 && let ast::Value::Placeholder(name) = &value.value
             {
-                self.0.extend(placeholder(name));
+                self.0.extend(placeholder(name).map(|number| (number, DataType::Int64)));
             }
         }
     }
-    impl ast::Visitor for Counts {
+    impl ast::Visitor for Places {
         type Break = ();
 
         fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
@@ -629,18 +509,30 @@ fn counts_declared(query: &DfStatement, declared: &[Option<DataType>]) -> Vec<Op
             self.note(query.fetch.as_ref().and_then(|fetch| fetch.quantity.as_ref()));
             ControlFlow::Continue(())
         }
+
+        fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
+            if let ast::Expr::Cast { expr, data_type: ast::DataType::Array(of), .. } = expr
+                && let ast::Expr::Value(value) = expr.as_ref()
+                && let ast::Value::Placeholder(name) = &value.value
+            {
+                let of = sugar::element_type(of).and_then(arrow_type);
+                let array = of.map(|of| DataType::new_list(of, true));
+                self.0.extend(placeholder(name).zip(array));
+            }
+            ControlFlow::Continue(())
+        }
     }
     let mut declared = declared.to_vec();
     let DfStatement::Statement(statement) = query else { return declared };
-    let mut counts = Counts(BTreeSet::new());
-    let walked = ast::Visit::visit(statement, &mut counts);
+    let mut places = Places(BTreeMap::new());
+    let walked = ast::Visit::visit(statement, &mut places);
     debug_assert!(walked.is_continue());
-    for number in counts.0 {
+    for (number, data_type) in places.0 {
         if declared.len() < number {
             declared.resize(number, None);
         }
         if let Some(wanted) = declared.get_mut(number - 1) {
-            wanted.get_or_insert(DataType::Int64);
+            wanted.get_or_insert(data_type);
         }
     }
     declared
@@ -665,13 +557,7 @@ impl VisitorMut for Typed<'_> {
         if let Some(data_type) = declared.and_then(sql_type) {
             let null = ast::Expr::Value(ast::Value::Null.with_empty_span());
             let inner = std::mem::replace(expression, null);
-            *expression = ast::Expr::Cast {
-                kind: ast::CastKind::Cast,
-                expr: Box::new(inner),
-                data_type,
-                array: false,
-                format: None,
-            };
+            *expression = cast_to(inner, data_type);
         }
         ControlFlow::Continue(())
     }

@@ -244,6 +244,7 @@ impl Session {
         if let Some(table) = self.temporary_target(statement)? {
             return Box::pin(self.change_temporary(&table, statement, params)).await;
         }
+        self.check_read_only(statement)?;
         match statement {
             Statement::Query(_) => {
                 self.check(Need::See)?;
@@ -286,7 +287,7 @@ impl Session {
             Statement::Set(..) | Statement::SetLocal(..) | Statement::ResetAll => {
                 self.change_setting(statement)
             }
-            Statement::Begin(tag) => Ok(self.begin(tag)),
+            Statement::Begin(tag, access) => self.begin(tag, *access),
             Statement::Commit => Ok(self.commit()),
             Statement::Rollback => Ok(self.rollback()),
             Statement::Savepoint(action) => self.savepoint(action),

@@ -15,7 +15,7 @@ struct Known {
 }
 
 /// Settings whose value is a fact of the server.
-const FIXED: [(&str, &str); 12] = [
+const FIXED: [(&str, &str); 11] = [
     ("server_version", SERVER_VERSION),
     ("server_version_num", "150000"),
     ("server_encoding", "UTF8"),
@@ -23,18 +23,29 @@ const FIXED: [(&str, &str); 12] = [
     ("standard_conforming_strings", "on"),
     ("transaction_isolation", "read committed"),
     ("default_transaction_isolation", "read committed"),
-    ("transaction_read_only", "off"),
     ("max_identifier_length", "255"),
     ("max_index_keys", "256"),
     ("in_hot_standby", "off"),
     ("scram_iterations", "15000"),
 ];
 
+/// Whether the block of statements may change nothing.
+pub(crate) const READ_ONLY: &str = "transaction_read_only";
+/// The same of blocks to come.
+pub(crate) const READ_ONLY_DEFAULT: &str = "default_transaction_read_only";
+/// The most letters of the name an application gives itself.
+const APPLICATION_NAME_MAX: usize = 63;
+
 /// The version of PostgreSQL whose protocol and dialect is spoken, then ours.
 pub(crate) const SERVER_VERSION: &str = concat!("15.0 (CnosDB ", env!("CARGO_PKG_VERSION"), ")");
 
-const KNOWN: [Known; 16] = [
-    Known { name: "application_name", default: "", reported: Some("application_name"), check: any },
+const KNOWN: [Known; 17] = [
+    Known {
+        name: "application_name",
+        default: "",
+        reported: Some("application_name"),
+        check: application,
+    },
     Known { name: "bytea_output", default: "hex", reported: None, check: |v| only(v, &["hex"]) },
     Known {
         name: "client_encoding",
@@ -49,7 +60,7 @@ const KNOWN: [Known; 16] = [
         reported: Some("DateStyle"),
         check: date_style,
     },
-    Known { name: "default_transaction_read_only", default: "off", reported: None, check: off },
+    Known { name: READ_ONLY_DEFAULT, default: "off", reported: None, check: switch },
     Known { name: "extra_float_digits", default: "1", reported: None, check: any },
     Known {
         name: "idle_in_transaction_session_timeout",
@@ -74,6 +85,7 @@ const KNOWN: [Known; 16] = [
         reported: None,
         check: |v| only(v, &["on"]),
     },
+    Known { name: READ_ONLY, default: "off", reported: None, check: switch },
     Known { name: "timezone", default: "UTC", reported: Some("TimeZone"), check: zone },
 ];
 
@@ -88,8 +100,18 @@ fn only(value: &str, allowed: &[&str]) -> std::result::Result<String, String> {
         .ok_or_else(|| format!("only {} is supported", allowed.join(", ")))
 }
 
-fn off(value: &str) -> std::result::Result<String, String> {
-    if value.eq_ignore_ascii_case("false") { Ok("off".to_owned()) } else { only(value, &["off"]) }
+fn switch(value: &str) -> std::result::Result<String, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" => Ok("on".to_owned()),
+        "off" | "false" | "no" | "0" => Ok("off".to_owned()),
+        _ => Err("on or off is expected".to_owned()),
+    }
+}
+
+/// Cuts a name to what PostgreSQL keeps of it.
+fn application(value: &str) -> std::result::Result<String, String> {
+    let shown = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    Ok(value.chars().take(APPLICATION_NAME_MAX).map(shown).collect())
 }
 
 fn utf8(value: &str) -> std::result::Result<String, String> {
@@ -247,7 +269,14 @@ impl Settings {
     }
 
     fn value<'a>(&'a self, known: &'a Known) -> &'a str {
-        self.changed.get(known.name).map_or(known.default, String::as_str)
+        let set = |name: &str| self.changed.get(name).map(String::as_str);
+        let inherited = if known.name == READ_ONLY { set(READ_ONLY_DEFAULT) } else { None };
+        set(known.name).or(inherited).unwrap_or(known.default)
+    }
+
+    /// Returns whether nothing may be changed now.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.get(READ_ONLY).is_ok_and(|value| value == "on")
     }
 
     /// Returns the value of a setting.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use meta::DatabaseOptions;
 use model::ColumnKind;
 use model::size::bytes_in_words;
 use model::time::{Span, span_in_words};
@@ -15,6 +16,32 @@ use crate::running;
 use crate::session::Session;
 use crate::sql::{Compacted, Show};
 
+/// What a database is told to do, as columns.
+pub(crate) const OPTIONS: [&str; 8] = [
+    "ttl",
+    "shard",
+    "vnode_duration",
+    "replica",
+    "precision",
+    "max_memcache_size",
+    "wal_sync",
+    "strict_write",
+];
+
+/// Returns the values of [`OPTIONS`].
+pub(crate) fn options_in_words(options: &DatabaseOptions) -> Vec<String> {
+    vec![
+        span_in_words(options.ttl),
+        options.shards.to_string(),
+        span_in_words(Span::Ns(options.vnode_duration_ns)),
+        options.replicas.to_string(),
+        options.precision.sql().to_owned(),
+        options.max_memcache_bytes.map(bytes_in_words).unwrap_or_default(),
+        "true".to_owned(),
+        options.strict_write.to_string(),
+    ]
+}
+
 /// Returns the columns of what is shown.
 pub(crate) fn schema(shown: &Show) -> SchemaRef {
     let names: &[&str] = match shown {
@@ -23,16 +50,7 @@ pub(crate) fn schema(shown: &Show) -> SchemaRef {
         Show::Tables(_) => &["table_name"],
         Show::Tenants => &["tenant_name", "comment"],
         Show::Users => &["user_name", "is_admin", "comment"],
-        Show::Database(_) => &[
-            "ttl",
-            "shard",
-            "vnode_duration",
-            "replica",
-            "precision",
-            "max_memcache_size",
-            "wal_sync",
-            "strict_write",
-        ],
+        Show::Database(_) => &OPTIONS,
         Show::Table(_) => &["column_name", "data_type", "column_type", "compression_codec"],
         Show::Compactions => &[
             "vnode_id",
@@ -126,17 +144,7 @@ impl Session {
             }
             Show::Database(name) => {
                 self.check(Need::See)?;
-                let options = self.user_database(name)?.options;
-                vec![vec![
-                    span_in_words(options.ttl),
-                    options.shards.to_string(),
-                    span_in_words(Span::Ns(options.vnode_duration_ns)),
-                    options.replicas.to_string(),
-                    options.precision.sql().to_owned(),
-                    options.max_memcache_bytes.map(bytes_in_words).unwrap_or_default(),
-                    "true".to_owned(),
-                    options.strict_write.to_string(),
-                ]]
+                vec![options_in_words(&self.user_database(name)?.options)]
             }
             Show::Table(name) => {
                 self.check(Need::See)?;

@@ -2,6 +2,7 @@
 //! Invariant: statements are measured before they are parsed, as a deep tree cannot even be dropped.
 
 mod definitions;
+mod dialect;
 mod latest;
 mod limits;
 mod parser;
@@ -11,9 +12,10 @@ pub(crate) use definitions::{
     AlterDatabaseOption, AlterTableAction, ColumnDefinition, Definition, GrantStatement, GrantedOn,
     Membership, NewColumnKind, NewExternal, TenantAction, TenantOptions, UserAction, UserOptions,
 };
+pub(crate) use dialect::DIALECT;
 pub use parser::parse;
 pub(crate) use parser::{DISCARD_TEMP, RECURSION_MAX, fold, parse_one};
-pub(crate) use template::{of_query, select_all, select_from, select_values, template};
+pub(crate) use template::{cast_to, of_query, select_all, select_from, select_values, template};
 
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
@@ -77,8 +79,8 @@ pub enum Statement {
     SetLocal(String, Option<String>),
     /// All settings to their defaults.
     ResetAll,
-    /// BEGIN.
-    Begin(&'static str),
+    /// BEGIN: its words, and whether the block may change something where that is said.
+    Begin(&'static str, Option<Access>),
     /// COMMIT or END.
     Commit,
     /// ROLLBACK.
@@ -101,6 +103,22 @@ pub enum Statement {
     DiscardAll,
     /// UNLISTEN and the like, which change nothing here: its tag.
     Discard(&'static str),
+}
+
+/// What a block of statements may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// READ ONLY.
+    Read,
+    /// READ WRITE.
+    Write,
+}
+
+impl Access {
+    /// Returns the value of the settings that say so.
+    pub(crate) fn read_only(self) -> &'static str {
+        if self == Self::Read { "on" } else { "off" }
+    }
 }
 
 /// A table to be made of a query's rows.

@@ -21,16 +21,24 @@
 //! | `generate_series(…) AS g`                 | its column is `g`; in a select list its rows          |
 //! | `VALUES ((SELECT …))`                     | `SELECT (SELECT …)`                                 |
 //! | `FETCH FIRST n ROWS ONLY`                 | `LIMIT n`                                           |
+//! | `(a, b) = (c, d)`, `ROW(a) IS NULL`       | its fields compared                                 |
 //! | `a IS DISTINCT FROM b AND c`             | `(a IS DISTINCT FROM b) AND c`                      |
+//! | `RIGHT JOIN b USING (k)`                  | its condition, and what stands for `k`              |
 //! | `a ASOF JOIN b MATCH_CONDITION (c) ON d`  | a left join that `as_of` recognizes                  |
 
 mod casts;
 mod counted;
 mod distinct;
 mod operators;
+mod row_values;
 mod rows;
 mod sets;
 pub(crate) mod spans;
+mod using;
+
+pub(crate) use casts::element_type;
+pub use casts::uuid;
+pub use spans::in_words as spell_interval;
 
 use std::ops::ControlFlow;
 
@@ -39,7 +47,7 @@ use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 use crate::as_of::MATCH_FUNCTION;
 use crate::error::{Error, Result};
 use crate::functions::{DATE_BY_PATTERN, NS_OF_MINUTE, WALL_BY_PATTERN, json};
-use crate::sql::fold;
+use crate::sql::{cast_to, fold};
 use crate::zones::INSTANT_OF;
 
 /// Functions that make rows of a whole series.
@@ -76,7 +84,8 @@ impl VisitorMut for Sugar {
         if let ast::SetExpr::Select(select) = query.body.as_mut() {
             rows::series_in_list(select);
         }
-        let rewritten = sets::copies(&mut query.body)
+        let rewritten = using::using(query)
+            .and_then(|()| sets::copies(&mut query.body))
             .and_then(|()| top(query))
             .and_then(|()| repair(query))
             .and_then(|()| as_of(query))
@@ -97,7 +106,7 @@ impl VisitorMut for Sugar {
     fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
         distinct::rebind(expr);
         operators::operator(expr);
-        if let Err(error) = casts::cast(expr) {
+        if let Err(error) = casts::cast(expr).and_then(|()| row_values::compare(expr)) {
             return ControlFlow::Break(error);
         }
         match expr {
@@ -222,9 +231,6 @@ fn named_arguments(function: &mut ast::Function) {
             ast::FunctionArg::Named { name, arg, .. } => {
                 (PARTS_OF_INTERVAL.iter().position(|part| *part == fold(name)), arg.clone())
             }
-            ast::FunctionArg::ExprNamed { name: ast::Expr::Identifier(name), arg, .. } => {
-                (PARTS_OF_INTERVAL.iter().position(|part| *part == fold(name)), arg.clone())
-            }
             ast::FunctionArg::ExprNamed { .. } => return,
         };
         // What does not fit is refused by the function.
@@ -253,13 +259,10 @@ fn respelt(call_of: &ast::Function) -> Option<ast::Expr> {
     let [of, pattern] = args.as_slice() else { return None };
     let args = vec![(*of).clone(), (*pattern).clone()];
     match name.as_str() {
-        "to_timestamp" => Some(ast::Expr::Cast {
-            kind: ast::CastKind::Cast,
-            expr: Box::new(function(WALL_BY_PATTERN, args)),
-            data_type: ast::DataType::Timestamp(None, ast::TimezoneInfo::Tz),
-            array: false,
-            format: None,
-        }),
+        "to_timestamp" => Some(cast_to(
+            function(WALL_BY_PATTERN, args),
+            ast::DataType::Timestamp(None, ast::TimezoneInfo::Tz),
+        )),
         "to_date" => Some(function(DATE_BY_PATTERN, args)),
         _ => None,
     }
@@ -457,13 +460,7 @@ pub(crate) fn derived(subquery: ast::Query, name: &str) -> ast::TableWithJoins {
 
 /// What the session's clocks show now.
 fn wall_now() -> ast::Expr {
-    ast::Expr::Cast {
-        kind: ast::CastKind::Cast,
-        expr: Box::new(function("now", Vec::new())),
-        data_type: ast::DataType::Timestamp(None, ast::TimezoneInfo::None),
-        array: false,
-        format: None,
-    }
+    cast_to(function("now", Vec::new()), ast::DataType::Timestamp(None, ast::TimezoneInfo::None))
 }
 
 /// Returns the text of a literal in quotes.

@@ -66,6 +66,25 @@ pub(crate) fn pg_name(data_type: &DataType) -> &'static str {
     }
 }
 
+/// Returns the name PostgreSQL's catalog has for a type that is written so.
+pub(crate) fn short_name(written: &str) -> &str {
+    match written {
+        "int" | "integer" => "int4",
+        "bigint" => "int8",
+        "smallint" => "int2",
+        "real" => "float4",
+        "double precision" | "double" | "float" => "float8",
+        "boolean" => "bool",
+        "decimal" | "dec" => "numeric",
+        "character varying" | "char varying" => "varchar",
+        "char" | "character" => "bpchar",
+        "timestamp without time zone" => "timestamp",
+        "timestamp with time zone" => "timestamptz",
+        "time without time zone" => "time",
+        other => other,
+    }
+}
+
 /// Returns the SQL type that a parameter of an Arrow type is cast to, `None` where it is left to
 /// inference.
 pub(crate) fn sql_type(data_type: &DataType) -> Option<ast::DataType> {
@@ -88,6 +107,24 @@ pub(crate) fn sql_type(data_type: &DataType) -> Option<ast::DataType> {
         DataType::Interval(IntervalUnit::MonthDayNano) => {
             Sql::Interval { fields: None, precision: None }
         }
+        _ => return None,
+    })
+}
+
+/// Returns the Arrow type of a SQL type that [`sql_type`] may give, by any of its names.
+pub(crate) fn arrow_type(sql_type: &ast::DataType) -> Option<DataType> {
+    let written = sql_type.to_string().to_lowercase();
+    Some(match short_name(&written) {
+        "bool" => DataType::Boolean,
+        "int2" => DataType::Int16,
+        "int4" => DataType::Int32,
+        "int8" => DataType::Int64,
+        "float4" => DataType::Float32,
+        "float8" => DataType::Float64,
+        "text" | "varchar" | "uuid" => DataType::Utf8,
+        "date" => DataType::Date32,
+        "timestamp" => DataType::Timestamp(TimeUnit::Nanosecond, None),
+        "timestamptz" => DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())),
         _ => return None,
     })
 }

@@ -20,13 +20,21 @@ use model::{Codec, ColumnKind, TableId, ValueType};
 use crate::access::{Need, Object};
 use crate::error::{Error, Result};
 use crate::output::Output;
-use crate::scopes::each_table;
+use crate::scopes::{RELATIONS_MAX, each_table, too_many_relations};
 use crate::session::Session;
 use crate::sql::{Statement, TableAs, of_query, parse_one};
 use crate::temporary::TemporaryTables;
 
 /// How deep views may read views.
 const DEPTH_MAX: usize = 16;
+
+/// What is known while views are put in the places of their names.
+struct Expansion {
+    /// A view that must not be among them.
+    forbidden: Option<TableId>,
+    /// How many there were.
+    views: usize,
+}
 
 pub(crate) fn quoted(name: &str) -> ast::Ident {
     ast::Ident::with_quote('"', name)
@@ -50,7 +58,8 @@ impl Session {
         qualify(&mut query, &self.database_name(), &self.temporary)?;
         let definition = query.to_string();
         if let Some(old) = self.database().catalog().view(database, name) {
-            self.expand(&mut query.clone(), 0, Some(old.id))?;
+            let mut expansion = Expansion { forbidden: Some(old.id), views: 0 };
+            self.expand(&mut query.clone(), 0, &mut expansion)?;
         }
         let found = self.columns_of(query).await?;
         if columns.len() > found.fields().len() {
@@ -166,15 +175,15 @@ impl Session {
 
     /// Puts the queries of views in the places of their names.
     pub(crate) fn expand_views(&self, statement: &mut ast::Statement) -> Result<()> {
-        self.expand(statement, 0, None)
+        self.expand(statement, 0, &mut Expansion { forbidden: None, views: 0 })
     }
 
-    /// Expands what a node reads; a view that must not be among it is refused.
+    /// Expands what a node reads.
     fn expand<T: VisitMut>(
         &self,
         node: &mut T,
         depth: usize,
-        forbidden: Option<TableId>,
+        expansion: &mut Expansion,
     ) -> Result<()> {
         if depth > DEPTH_MAX {
             let message = format!("views read views more than {DEPTH_MAX} deep");
@@ -182,12 +191,16 @@ impl Session {
         }
         each_table(node, |name, factor| {
             let Some(view) = self.view_named(name) else { return Ok(()) };
-            if forbidden == Some(view.id) {
+            expansion.views += 1;
+            if expansion.views > RELATIONS_MAX {
+                return Err(too_many_relations());
+            }
+            if expansion.forbidden == Some(view.id) {
                 let message = format!("infinite recursion in view \"{}\"", view.name);
                 return Err(Error::new("42P17", message));
             }
             let mut query = query_of(&view)?;
-            self.expand(query.as_mut(), depth + 1, forbidden)?;
+            self.expand(query.as_mut(), depth + 1, expansion)?;
             let ast::TableFactor::Table { alias, .. } = &*factor else { return Ok(()) };
             *factor = in_place(&view, query, alias.as_ref());
             Ok(())

@@ -14,11 +14,9 @@ use datafusion::arrow::datatypes::{
     DataType, Float64Type, Int64Type, TimeUnit, TimestampNanosecondType,
 };
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction, TryCast};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature, Volatility,
@@ -30,6 +28,7 @@ use model::schema::TIME_ZONE;
 use crate::error::Error;
 use crate::functions::{no_such_call, scalar_if, time_type};
 use crate::instants::{Zone, parse_instant, parse_wall};
+use crate::plan_expressions::{columns_read, rewrite_expressions};
 
 /// What `to_timestamp` of one argument is: seconds since the epoch, or a text.
 pub(crate) const INSTANT_OF: &str = "instant_of_time";
@@ -46,28 +45,14 @@ impl AnalyzerRule for Instants {
         let zone = zone.unwrap_or_default();
         let now_ns = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
         let rewritten = plan.transform_up_with_subqueries(|plan| {
-            let mut schema = merge_schema(&plan.inputs());
-            if let LogicalPlan::TableScan(scan) = &plan {
-                let table = scan.table_name.clone();
-                schema.merge(&DFSchema::try_from_qualified_schema(table, &scan.source.schema())?);
-            }
-            let names = NamePreserver::new(&plan);
-            let rewritten = plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let read = expr.transform_up(|expr| {
-                    let read = read(expr, &zone, now_ns)?;
-                    if read.transformed || zone.is_utc() {
-                        return Ok(read);
-                    }
-                    by_the_clock(read.data, &zone, &schema)
-                })?;
-                Ok(read.update_data(|expr| name.restore(expr)))
-            })?;
-            if rewritten.transformed {
-                rewritten.map_data(LogicalPlan::recompute_schema)
-            } else {
-                Ok(rewritten)
-            }
+            let schema = columns_read(&plan)?;
+            rewrite_expressions(plan, |expr| {
+                let read = read(expr, &zone, now_ns)?;
+                if read.transformed || zone.is_utc() {
+                    return Ok(read);
+                }
+                by_the_clock(read.data, &zone, &schema)
+            })
         });
         rewritten.data()
     }

@@ -216,6 +216,23 @@ impl HoldsGroup for Group {
     }
 }
 
+/// Keeps a member from standing for election while it takes an image: the leader is silent until then, and a
+/// newer term would have it send the image again.
+struct Patient<'a>(&'a Group);
+
+impl<'a> Patient<'a> {
+    fn new(group: &'a Group) -> Self {
+        group.raft.runtime_config().elect(false);
+        Self(group)
+    }
+}
+
+impl Drop for Patient<'_> {
+    fn drop(&mut self) {
+        self.0.raft.runtime_config().elect(true);
+    }
+}
+
 /// The members of this node that others may speak to; they are opened where they are not open.
 pub trait Members: Send + Sync + 'static {
     /// Returns the group of a member.
@@ -259,6 +276,7 @@ impl<M: Members> RaftService<M> {
                     crate::codec::encode_state(meta.last_log_id, &meta.last_membership);
                 let image = Image { raft_state: Some(raft_state), data: data.clone() };
                 let source = (NodeId(node), source);
+                let _patient = Patient::new(group);
                 let pieces = Pieces { network: self.network.clone(), source };
                 group.files()?.fetch(&image, pieces).await.map_err(|error| stopped(&error))?;
                 let snapshot = Snapshot { meta, snapshot: Box::new(data) };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use model::{ErrorKind, NodeId};
@@ -66,22 +67,29 @@ pub trait Transport: Send + Sync + std::fmt::Debug + 'static {
     /// Says where a node is reached; a connection to elsewhere is let go of.
     fn set_address(&self, _node: NodeId, _addr: &str) {}
 
-    /// Asks a service of whoever listens on an address. In an error the node is named 0.
+    /// Asks a service of whoever listens on an address. In an error the node is named 0. A transport
+    /// between nodes of known numbers refuses.
     fn call_address(
         &self,
         addr: &str,
-        service: &'static str,
-        request: Bytes,
-        patience: Duration,
-    ) -> BoxFuture<'static, Answer>;
+        _service: &'static str,
+        _request: Bytes,
+        _patience: Duration,
+    ) -> BoxFuture<'static, Answer> {
+        let refused = CallError::Refused(addr.to_owned());
+        async move { Err(refused) }.boxed()
+    }
 
-    /// Asks a service of a node for a stream of answers, as fast as the caller takes them.
+    /// Asks a service of a node for a stream of answers, as fast as the caller takes them. A transport
+    /// of single answers refuses.
     fn stream(
         &self,
         node: NodeId,
-        service: &'static str,
-        request: Bytes,
-    ) -> BoxFuture<'static, Result<Answers, CallError>>;
+        _service: &'static str,
+        _request: Bytes,
+    ) -> BoxFuture<'static, Result<Answers, CallError>> {
+        async move { Err(CallError::Refused(node.to_string())) }.boxed()
+    }
 }
 
 /// How a node is joined with others.

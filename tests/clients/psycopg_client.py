@@ -1,9 +1,12 @@
 """psycopg 3: parameters in both formats, COPY in text and binary, server-side errors."""
 
 import datetime
+import decimal
 import sys
+import uuid
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 utc = datetime.timezone.utc
 with psycopg.connect(sys.argv[1], autocommit=True) as connection:
@@ -61,4 +64,21 @@ with psycopg.connect(sys.argv[1], autocommit=True) as connection:
     naive = datetime.datetime(2024, 5, 1, 14, 30, 15, 123456)
     found = connection.execute("SELECT host FROM p WHERE host = 'a' AND time = %s::timestamptz", (naive.isoformat(),))
     assert found.fetchone() == ("a",)
+    values = [
+        (uuid.UUID("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"), "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+        (b"\x00\xffab", b"\x00\xffab"),
+        (datetime.time(10, 20, 30, 5), "10:20:30.000005"),
+        (decimal.Decimal("-12345678.5001"), -12345678.5001),
+        (datetime.timedelta(days=1, seconds=5), datetime.timedelta(days=1, seconds=5)),
+        (datetime.date(2020, 1, 1), datetime.date(2020, 1, 1)),
+        ([1.5, None], [1.5, None]),
+    ]
+    for placeholder in ["%t", "%b"]:
+        for sent, expected in values:
+            (got,) = connection.execute(f"SELECT {placeholder}", (sent,)).fetchone()
+            assert got == expected, (placeholder, sent, got)
+        (got,) = connection.execute(f"SELECT {placeholder}->>'a'", (Jsonb({"a": "x"}),)).fetchone()
+        assert got == "x", (placeholder, got)
+        rows = connection.execute(f"SELECT unnest({placeholder}::text[])", (["a", "b"],)).fetchall()
+        assert rows == [("a",), ("b",)], (placeholder, rows)
 print("ok")

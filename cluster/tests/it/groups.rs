@@ -12,7 +12,7 @@ use cluster::VnodeLogStore;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use model::{NodeId, VnodeId};
-use replication::transport::{Answer, Answers, CallError, Services, Transport};
+use replication::transport::{Answer, CallError, Services, Transport};
 use replication::{
     Group, GroupConfig, HoldsGroup, Image, Machine, Members, Network, Origin, RaftService,
 };
@@ -98,26 +98,6 @@ impl Transport for Wire {
             tokio::time::timeout(patience, asked).await.unwrap_or_else(late)
         }
         .boxed()
-    }
-
-    fn call_address(
-        &self,
-        addr: &str,
-        _: &'static str,
-        _: Bytes,
-        _: Duration,
-    ) -> BoxFuture<'static, Answer> {
-        let refused = CallError::Refused(addr.to_owned());
-        async move { Err(refused) }.boxed()
-    }
-
-    fn stream(
-        &self,
-        node: NodeId,
-        _: &'static str,
-        _: Bytes,
-    ) -> BoxFuture<'static, Result<Answers, CallError>> {
-        async move { Err(CallError::Refused(node.to_string())) }.boxed()
     }
 }
 

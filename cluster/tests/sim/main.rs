@@ -1,5 +1,5 @@
 //! Replication simulated: openraft, our log and vnodes on a seeded disk, network and clock in one
-//! thread. The same seed gives the same trace.
+//! thread. The same seed gives the same trace. Every sleep is of the simulated clock.
 //!
 //! `CNOSDB_SIM_SEEDS` sets how many seeds are tried, `CNOSDB_SIM_FIRST` the first of them
 //! (docs/testing.md).
@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use world::{Report, Sabotage};
 
 /// Seeds that once found something: a hole in a log, a proposer that waited for ever, a stale read.
-const FOUND: [u64; 5] = [718, 761, 838, 899, 9];
+const FOUND: [u64; 6] = [718, 761, 838, 899, 9, 2982];
 
 /// Simulates one seed on a thread of its own.
 fn simulate(seed: u64, sabotage: Sabotage) -> Report {
@@ -72,9 +72,13 @@ fn no_seed_breaks_an_invariant_and_all_heal() {
     let seeds = number("CNOSDB_SIM_SEEDS", 200);
     let (mut steps, mut faults, mut acknowledged, mut reads) = (0, 0, 0, 0);
     let all: Vec<u64> = (first..first + seeds).chain(FOUND).collect();
+    let mut found = Vec::new();
     for (seed, report) in simulate_all(&all) {
         let Report { broken, last_events, .. } = &report;
-        assert!(broken.is_empty(), "{last_events}\nseed {seed}: {broken:#?}");
+        if !broken.is_empty() {
+            println!("{last_events}\nseed {seed}: {broken:#?}");
+            found.push(seed);
+        }
         steps += report.steps;
         faults += report.faults;
         acknowledged += report.acknowledged;
@@ -84,6 +88,7 @@ fn no_seed_breaks_an_invariant_and_all_heal() {
         "{seeds} seeds: {steps} steps, {faults} faults, {acknowledged} changes acknowledged, \
          {reads} reads"
     );
+    assert!(found.is_empty(), "these seeds found something: {found:?}");
     assert!(acknowledged > seeds * 20 && reads > seeds * 5, "hardly anything was done");
 }
 

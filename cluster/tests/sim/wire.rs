@@ -13,7 +13,7 @@ use model::NodeId;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use replication::transport::{Answer, Answers, CallError, Services, Transport};
+use replication::transport::{Answer, CallError, Services, Transport};
 use tokio::time::Instant;
 use tskv::disk::SimDisk;
 
@@ -36,6 +36,13 @@ impl Power {
 
     pub(crate) fn cut(&self) {
         self.on.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns some time after the power went off: what was asked then is never answered.
+    async fn is_off(&self) {
+        while self.is_on() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Returns whether the node can still say anything.
@@ -178,14 +185,18 @@ impl Wire {
             });
         }
         // Nobody there knows whether anybody still waits.
-        let answer = tokio::spawn(async move { services.call(service, request).await }).await;
+        let answer = tokio::spawn(async move { services.call(service, request).await });
+        let answer = tokio::select! {
+            answer = answer => answer.unwrap(),
+            () = power.is_off() => return never_heard_of(node).await,
+        };
         let back = self.wires.fate(node, self.node);
         let said = power.is_on();
         tokio::time::sleep_until(back.arrives).await;
         if back.is_lost || self.wires.is_cut(node, self.node) || !said {
             return never_heard_of(node).await;
         }
-        answer.unwrap()
+        answer
     }
 }
 
@@ -206,25 +217,5 @@ impl Transport for Wire {
         let carried = tokio::time::timeout(patience, self.clone().carry(node, service, request));
         let late = move |_| Err(CallError::Unknown { node, reason: "no answer".to_owned() });
         async move { carried.await.unwrap_or_else(late) }.boxed()
-    }
-
-    fn call_address(
-        &self,
-        addr: &str,
-        _: &'static str,
-        _: Bytes,
-        _: Duration,
-    ) -> BoxFuture<'static, Answer> {
-        let refused = CallError::Refused(addr.to_owned());
-        async move { Err(refused) }.boxed()
-    }
-
-    fn stream(
-        &self,
-        node: NodeId,
-        _: &'static str,
-        _: Bytes,
-    ) -> BoxFuture<'static, Result<Answers, CallError>> {
-        async move { Err(CallError::Refused(node.to_string())) }.boxed()
     }
 }

@@ -69,7 +69,7 @@ pub(crate) fn plan(
 }
 
 #[derive(Debug)]
-struct AsOfJoinExec {
+pub(crate) struct AsOfJoinExec {
     left: Arc<dyn ExecutionPlan>,
     right: Arc<dyn ExecutionPlan>,
     schema: SchemaRef,

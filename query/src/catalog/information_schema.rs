@@ -3,28 +3,27 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{ArrayRef, Int64Array, StringArray};
+use datafusion::arrow::array::{ArrayRef, Int64Array, StringArray, new_null_array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::common::Result;
 use datafusion::logical_expr::Documentation;
 
-use model::size::bytes_in_words;
-use model::time::{Span, span_in_words};
-
 use super::{INFORMATION_SCHEMA, PG_CATALOG, SessionCatalogs};
 use crate::access::{Need, check};
 use crate::running;
-use crate::types::pg_name;
+use crate::show::{OPTIONS, options_in_words};
+use crate::types::{pg_name, short_name};
 use crate::views::view_schema;
 
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "schemata",
     "tables",
     "columns",
     "views",
     "table_constraints",
+    "key_column_usage",
     "databases",
     "roles",
     "enabled_roles",
@@ -33,6 +32,17 @@ const TABLES: [&str; 13] = [
     "queries",
     "resource_status",
     "routines",
+];
+
+/// What PostgreSQL says of columns and no column here has.
+const ABSENT: [(&str, DataType); 7] = [
+    ("column_default", DataType::Utf8),
+    ("character_maximum_length", DataType::Int32),
+    ("numeric_precision", DataType::Int32),
+    ("numeric_scale", DataType::Int32),
+    ("datetime_precision", DataType::Int32),
+    ("domain_name", DataType::Utf8),
+    ("collation_name", DataType::Utf8),
 ];
 
 /// The schema of that name.
@@ -70,6 +80,20 @@ impl SchemaProvider for InformationSchema {
                     "table_schema",
                     "table_name",
                     "constraint_type",
+                ],
+                &[],
+            ),
+            "key_column_usage" => texts(
+                &[
+                    "constraint_catalog",
+                    "constraint_schema",
+                    "constraint_name",
+                    "table_catalog",
+                    "table_schema",
+                    "table_name",
+                    "column_name",
+                    "ordinal_position",
+                    "position_in_unique_constraint",
                 ],
                 &[],
             ),
@@ -180,33 +204,13 @@ impl InformationSchema {
     fn databases(&self) -> Result<RecordBatch> {
         let catalog = self.0.database.catalog();
         let row = |database: &Arc<meta::Database>| {
-            let options = &database.options;
-            vec![
-                self.tenant_name(),
-                database.name.clone(),
-                span_in_words(options.ttl),
-                options.shards.to_string(),
-                span_in_words(Span::Ns(options.vnode_duration_ns)),
-                options.replicas.to_string(),
-                options.precision.sql().to_owned(),
-                options.max_memcache_bytes.map(bytes_in_words).unwrap_or_default(),
-                "true".to_owned(),
-                options.strict_write.to_string(),
-            ]
+            let mut row = vec![self.tenant_name(), database.name.clone()];
+            row.extend(options_in_words(&database.options));
+            row
         };
         let rows: Vec<Vec<String>> = catalog.databases(self.0.identity.tenant).map(row).collect();
-        let names = [
-            "tenant_name",
-            "database_name",
-            "ttl",
-            "shard",
-            "vnode_duration",
-            "replica",
-            "precision",
-            "max_memcache_size",
-            "wal_sync",
-            "strict_write",
-        ];
+        let names: Vec<&str> =
+            ["tenant_name", "database_name"].into_iter().chain(OPTIONS).collect();
         texts(&names, &rows)
     }
 
@@ -294,7 +298,8 @@ impl InformationSchema {
                     let name = [&self.tenant_name(), &database.name, &table.name, &column.name];
                     let mut row: Vec<String> = name.iter().map(|part| (*part).clone()).collect();
                     let codec = column.codec.to_string();
-                    let rest = [pg_name(field.data_type()), nullable, kind, &codec];
+                    let data_type = pg_name(field.data_type());
+                    let rest = [data_type, nullable, kind, &codec, short_name(data_type)];
                     row.extend(rest.iter().map(|part| (*part).to_owned()));
                     rows.push(row);
                     positions.push(at as i64 + 1);
@@ -304,7 +309,8 @@ impl InformationSchema {
                 for (at, field) in view_schema(view).fields().iter().enumerate() {
                     let name = [&self.tenant_name(), &database.name, &view.name, field.name()];
                     let mut row: Vec<String> = name.iter().map(|part| (*part).clone()).collect();
-                    let rest = [pg_name(field.data_type()), "YES", "FIELD", "DEFAULT"];
+                    let data_type = pg_name(field.data_type());
+                    let rest = [data_type, "YES", "FIELD", "DEFAULT", short_name(data_type)];
                     row.extend(rest.iter().map(|part| (*part).to_owned()));
                     rows.push(row);
                     positions.push(at as i64 + 1);
@@ -320,11 +326,15 @@ impl InformationSchema {
             "is_nullable",
             "column_type",
             "compression_codec",
+            "udt_name",
         ];
         let batch = texts(&names, &rows)?;
         let mut fields = batch.schema().fields().to_vec();
+        let absent = |(name, of): &(&str, DataType)| Arc::new(Field::new(*name, of.clone(), true));
+        fields.extend(ABSENT.iter().map(absent));
         fields.insert(4, Arc::new(Field::new("ordinal_position", DataType::Int64, false)));
         let mut columns = batch.columns().to_vec();
+        columns.extend(ABSENT.iter().map(|(_, of)| new_null_array(of, rows.len())));
         columns.insert(4, Arc::new(Int64Array::from(positions)));
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }

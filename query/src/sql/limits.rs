@@ -87,7 +87,7 @@ fn check_chain(chains: &[usize]) -> Result<()> {
     if chains.last().is_none_or(|length| *length <= CHAIN_MAX) {
         return Ok(());
     }
-    let message = format!("an expression has more than {CHAIN_MAX} terms");
+    let message = format!("an expression has more than {CHAIN_MAX} operators");
     let hint = "use IN, = ANY(...) or a join with a table instead";
     Err(Error::new("54001", message).hint(hint))
 }

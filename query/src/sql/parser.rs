@@ -12,15 +12,15 @@ mod tenants;
 
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Word};
 
-use super::{Compacted, Savepoint, Show, Statement, latest, limits, select_all};
+use super::dialect::DIALECT;
+use super::{Access, Compacted, Savepoint, Show, Statement, latest, limits, select_all};
 use crate::catalog::catalog_replacement;
 use crate::error::{Error, Result};
+use crate::settings::{READ_ONLY, READ_ONLY_DEFAULT};
 
-const DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 /// The tag of what drops the session's tables.
 pub(crate) const DISCARD_TEMP: &str = "DISCARD TEMP";
 /// Nesting the parser follows.
@@ -340,8 +340,9 @@ fn standard(statement: ast::Statement) -> Parsed<Statement> {
         }
         Sql::Copy { .. } => Statement::Copy(Box::new(statement)),
         Sql::Set(set) => setting(set)?,
-        Sql::StartTransaction { begin, .. } => {
-            Statement::Begin(if begin { "BEGIN" } else { "START TRANSACTION" })
+        Sql::StartTransaction { begin, modes, .. } => {
+            let tag = if begin { "BEGIN" } else { "START TRANSACTION" };
+            Statement::Begin(tag, access(&modes))
         }
         Sql::Commit { .. } => Statement::Commit,
         Sql::Rollback { savepoint: None, .. } => Statement::Rollback,
@@ -380,6 +381,19 @@ fn compact(p: &mut Parser<'_>) -> Parsed<Statement> {
     }
 }
 
+/// Returns what the modes of a block say it may do.
+fn access(modes: &[ast::TransactionMode]) -> Option<Access> {
+    modes.iter().rev().find_map(|mode| match mode {
+        ast::TransactionMode::AccessMode(ast::TransactionAccessMode::ReadOnly) => {
+            Some(Access::Read)
+        }
+        ast::TransactionMode::AccessMode(ast::TransactionAccessMode::ReadWrite) => {
+            Some(Access::Write)
+        }
+        ast::TransactionMode::IsolationLevel(_) => None,
+    })
+}
+
 fn setting(set: ast::Set) -> Parsed<Statement> {
     let text = |expression: &ast::Expr| match expression {
         ast::Expr::Value(value) => match &value.value {
@@ -396,6 +410,7 @@ fn setting(set: ast::Set) -> Parsed<Statement> {
             let (name, value) = (variable.to_string().to_lowercase(), value(all.join(", ")));
             match scope {
                 Some(ast::ContextModifier::Local) => Statement::SetLocal(name, value),
+                _ if name == READ_ONLY => Statement::SetLocal(name, value),
                 _ => Statement::Set(name, value),
             }
         }
@@ -406,7 +421,16 @@ fn setting(set: ast::Set) -> Parsed<Statement> {
         ast::Set::SetNames { charset_name, .. } => {
             Statement::Set("client_encoding".to_owned(), Some(charset_name.value))
         }
-        ast::Set::SetTransaction { .. } => Statement::Discard("SET"),
+        ast::Set::SetTransaction { modes, session, .. } => match access(&modes) {
+            Some(access) if session => {
+                let value = access.read_only().to_owned();
+                Statement::Set(READ_ONLY_DEFAULT.to_owned(), Some(value))
+            }
+            Some(access) => {
+                Statement::SetLocal(READ_ONLY.to_owned(), Some(access.read_only().to_owned()))
+            }
+            None => Statement::Discard("SET"),
+        },
         other => return Err(Error::unsupported(other).into()),
     })
 }
@@ -543,7 +567,7 @@ mod tests {
     fn keywords_that_are_not_ours_are_left_to_the_parser() {
         assert!(matches!(one("INSERT t (a) VALUES (1)"), Statement::Insert(_)));
         assert!(matches!(one("COPY t FROM STDIN"), Statement::Copy(_)));
-        assert!(matches!(one("BEGIN"), Statement::Begin("BEGIN")));
+        assert!(matches!(one("BEGIN"), Statement::Begin("BEGIN", None)));
         let set = one("SET TIME ZONE 'UTC'");
         assert!(
             matches!(set, Statement::Set(name, Some(value)) if name == "timezone" && value == "UTC")

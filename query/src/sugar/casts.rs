@@ -5,6 +5,9 @@
 //! | `'{1,2}'::bigint[]`      | `ARRAY[1::bigint, 2::bigint]`                                |
 //! | `'\x00ff'::bytea`        | `decode('00ff', 'hex')`                                      |
 //! | `12.50::numeric(9, 2)`   | `'12.50'::numeric(9, 2)`: by way of no double                |
+//! | `1e-3::numeric`          | `'0.001'::numeric`                                           |
+//! | `x::varchar(2)`          | `left(x::text, 2)`                                           |
+//! | `'…'::uuid`              | the text, once it is known to be one                         |
 //! | `x::json`                | x, once it is known to be JSON                               |
 //! | `'air'::regclass`        | the name, which stands for its table                         |
 
@@ -14,6 +17,7 @@ use super::{function, literal_text, text};
 use crate::arrays::parse_array;
 use crate::error::{Error, Result};
 use crate::functions::json;
+use crate::sql::cast_to;
 
 /// Rewrites a cast.
 pub(super) fn cast(expr: &mut Expr) -> Result<()> {
@@ -35,8 +39,29 @@ pub(super) fn cast(expr: &mut Expr) -> Result<()> {
                 let message = format!("invalid hexadecimal data: \"{hex}\"");
                 return Err(Error::new("22P02", message));
             }
-            None => return Ok(()),
+            None => match literal_text(inner) {
+                Some(text) if text.contains('\\') => bytes_of(text)?,
+                _ => return Ok(()),
+            },
         },
+        DataType::Varchar(length)
+        | DataType::CharacterVarying(length)
+        | DataType::CharVarying(length) => {
+            let Some(ast::CharacterLength::IntegerLength { length, .. }) = length else {
+                return Ok(());
+            };
+            let whole = cast_to(inner.as_ref().clone(), DataType::Text);
+            function("left", vec![whole, super::number(*length)])
+        }
+        DataType::Uuid => {
+            return match literal_text(inner) {
+                Some(text) => {
+                    **inner = super::text(&uuid(text)?);
+                    Ok(())
+                }
+                None => Ok(()),
+            };
+        }
         DataType::Numeric(_) | DataType::Decimal(_) | DataType::Dec(_) => {
             return exact(inner);
         }
@@ -54,7 +79,8 @@ fn is_hex(byte: u8) -> bool {
     byte.is_ascii_hexdigit()
 }
 
-fn element_type(element: &ast::ArrayElemTypeDef) -> Option<&DataType> {
+/// Returns the type of the elements that an array is declared of.
+pub(crate) fn element_type(element: &ast::ArrayElemTypeDef) -> Option<&DataType> {
     match element {
         ast::ArrayElemTypeDef::SquareBracket(element, _)
         | ast::ArrayElemTypeDef::AngleBracket(element)
@@ -66,19 +92,56 @@ fn element_type(element: &ast::ArrayElemTypeDef) -> Option<&DataType> {
 fn array(literal: &str, element_type: &DataType) -> Result<Expr> {
     let malformed = || Error::new("22P02", format!("malformed array literal: \"{literal}\""));
     let elements = parse_array(literal).ok_or_else(malformed)?;
-    let element =
-        |element: Option<String>| Expr::Cast {
-            kind: ast::CastKind::Cast,
-            expr: Box::new(element.map_or_else(
+    let element = |element: Option<String>| {
+        cast_to(
+            element.map_or_else(
                 || Expr::Value(Value::Null.with_empty_span()),
                 |element| text(&element),
-            )),
-            data_type: element_type.clone(),
-            array: false,
-            format: None,
-        };
+            ),
+            element_type.clone(),
+        )
+    };
     let elem = elements.into_iter().map(element).collect();
     Ok(Expr::Array(ast::Array { elem, named: true }))
+}
+
+/// Makes bytes of a text with escapes: `\\` and three octal digits.
+fn bytes_of(literal: &str) -> Result<Expr> {
+    let malformed = || Error::new("22P02", "invalid input syntax for type bytea");
+    let (mut hex, mut left) = (String::new(), literal.as_bytes());
+    while let Some((first, rest)) = left.split_first() {
+        let byte = match (first, rest) {
+            (b'\\', [b'\\', after @ ..]) => {
+                left = after;
+                b'\\'
+            }
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                left = after;
+                (a - b'0') * 64 + (b - b'0') * 8 + (c - b'0')
+            }
+            (b'\\', _) => return Err(malformed()),
+            (byte, after) => {
+                left = after;
+                *byte
+            }
+        };
+        hex.push_str(&format!("{byte:02x}"));
+    }
+    Ok(function("decode", vec![text(&hex), text("hex")]))
+}
+
+/// Returns a UUID as PostgreSQL writes it: small letters, five groups.
+///
+/// # Errors
+/// A text that is none.
+pub fn uuid(literal: &str) -> Result<String> {
+    let bare = literal.trim().trim_start_matches('{').trim_end_matches('}').replace('-', "");
+    if bare.len() != 32 || !bare.bytes().all(is_hex) {
+        let message = format!("invalid input syntax for type uuid: \"{literal}\"");
+        return Err(Error::new("22P02", message));
+    }
+    let bare = bare.to_ascii_lowercase();
+    Ok([&bare[..8], &bare[8..12], &bare[12..16], &bare[16..20], &bare[20..]].join("-"))
 }
 
 /// Makes a text of a number with a fraction, or of more digits than a whole number has.
@@ -87,10 +150,36 @@ fn exact(inner: &mut Expr) -> Result<()> {
         Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => plain_number(expr, "-"),
         other => plain_number(other, ""),
     };
-    if let Some(number) = number {
+    let written = literal_text(inner).and_then(without_exponent);
+    if let Some(number) = number.or(written) {
         *inner = text(&number);
     }
     Ok(())
+}
+
+/// Writes a number with an exponent without one; `None` where it has none, or none that fits.
+fn without_exponent(literal: &str) -> Option<String> {
+    let (mantissa, exponent) = literal.trim().split_once(['e', 'E'])?;
+    let exponent: i32 = exponent.parse().ok().filter(|exponent| (-76..=76).contains(exponent))?;
+    let (sign, mantissa) = match mantissa.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", mantissa.strip_prefix('+').unwrap_or(mantissa)),
+    };
+    let (whole, behind) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if whole.len() + behind.len() == 0
+        || !(whole.bytes().chain(behind.bytes())).all(|b| b.is_ascii_digit())
+    {
+        return None;
+    }
+    let digits = format!("{whole}{behind}");
+    let point = whole.len() as i32 + exponent;
+    Some(if point <= 0 {
+        format!("{sign}0.{}{digits}", "0".repeat(point.unsigned_abs() as usize))
+    } else if point as usize >= digits.len() {
+        format!("{sign}{digits}{}", "0".repeat(point as usize - digits.len()))
+    } else {
+        format!("{sign}{}.{}", &digits[..point as usize], &digits[point as usize..])
+    })
 }
 
 fn plain_number(expr: &Expr, sign: &str) -> Option<String> {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 
 use super::operators::{binary, case};
-use super::{derived, expression, expression_mut, function, number};
+use super::{derived, expression, expression_mut, function, number, row_values};
 use crate::error::{Error, Result};
 use crate::sql::template;
 
@@ -69,9 +69,8 @@ impl VisitorMut for Counting<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
-        if self.within > 0
-            || matches!(expr, ast::Expr::InSubquery { expr, .. } if matches!(**expr, ast::Expr::Tuple(_)))
-        {
+        let is_of_rows = |expr: &ast::Expr| matches!(expr, ast::Expr::InSubquery { expr, .. } if matches!(**expr, ast::Expr::Tuple(_)));
+        if self.within > 0 || (is_of_rows(expr) && row_values::compare(expr).is_err()) {
             return ControlFlow::Continue(());
         }
         if matches!(expr, ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. }) {

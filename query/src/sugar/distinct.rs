@@ -67,10 +67,10 @@ mod tests {
     use std::ops::ControlFlow;
 
     use datafusion::sql::sqlparser::ast::{VisitMut, VisitorMut};
-    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
     use datafusion::sql::sqlparser::parser::Parser;
 
     use super::*;
+    use crate::sql::DIALECT;
 
     struct Rebinding;
 
@@ -114,7 +114,7 @@ mod tests {
             ("p AND q AND a IS DISTINCT FROM b + 1 OR c", "(((p AND q) AND (a <> (b + 1))) OR c)"),
         ];
         for (text, wanted) in cases {
-            let parser = Parser::new(&PostgreSqlDialect {});
+            let parser = Parser::new(&DIALECT);
             let mut expr = parser.try_with_sql(text).unwrap().parse_expr().unwrap();
             assert_eq!(expr.visit(&mut Rebinding), ControlFlow::Continue(()));
             assert_eq!(bound(&expr), wanted, "{text}");

@@ -1,7 +1,7 @@
 //! Operators that are calls of functions: those of JSON, OVERLAPS, AT TIME ZONE, roots, `@@setting`.
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
-use datafusion::sql::sqlparser::ast::{BinaryOperator, CaseWhen, Expr, UnaryOperator};
+use datafusion::sql::sqlparser::ast::{self, BinaryOperator, CaseWhen, Expr, UnaryOperator};
 
 use super::{function, text};
 use crate::functions::{OVERLAPS, json};
@@ -17,6 +17,17 @@ pub(super) fn operator(expr: &mut Expr) {
             }
             UnaryOperator::PGSquareRoot => Some(function("sqrt", vec![operand(inner)])),
             UnaryOperator::PGCubeRoot => Some(function("cbrt", vec![operand(inner)])),
+            UnaryOperator::Minus if is_span(inner) => {
+                let zero = Expr::Interval(ast::Interval {
+                    value: Box::new(text("0 seconds")),
+                    leading_field: None,
+                    leading_precision: None,
+                    last_field: None,
+                    fractional_seconds_precision: None,
+                });
+                let negative = binary(zero, BinaryOperator::Minus, operand(inner));
+                Some(Expr::Nested(Box::new(negative)))
+            }
             UnaryOperator::PGAbs => Some(function("abs", vec![operand(inner)])),
             _ => None,
         },
@@ -46,6 +57,16 @@ fn between(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Expr> {
         }
         _ => return None,
     })
+}
+
+/// Returns whether an interval is written out.
+fn is_span(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_span(inner),
+        Expr::Interval(_) => true,
+        Expr::Cast { data_type, .. } => matches!(data_type, ast::DataType::Interval { .. }),
+        _ => false,
+    }
 }
 
 fn operand(expr: &Expr) -> Expr {

@@ -5,10 +5,13 @@ use std::ops::ControlFlow;
 
 use super::{function, literal_text};
 use crate::error::{Error, Result};
-use crate::sql::template;
+use crate::sql::{cast_to, template};
 
 /// Functions that give rows of one column, which has the name that the function is called by.
 const SERIES: [&str; 2] = ["generate_series", "range"];
+
+/// Functions in FROM that give rows.
+const GIVE_ROWS: [&str; 3] = ["generate_series", "range", "unnest"];
 
 /// Names the column of a function in FROM as the function is called, and refuses samples.
 pub(super) fn factor(factor: &mut ast::TableFactor) -> Result<()> {
@@ -19,6 +22,12 @@ pub(super) fn factor(factor: &mut ast::TableFactor) -> Result<()> {
     }
     let ast::TableFactor::Table { name, alias, args, .. } = factor else { return Ok(()) };
     let called = name.to_string().to_lowercase();
+    if let Some(called_with) = args
+        && !GIVE_ROWS.contains(&called.as_str())
+    {
+        *factor = one_row(name, &called_with.args, alias.as_ref());
+        return Ok(());
+    }
     if let Some(args) = args
         && called == SERIES[0]
     {
@@ -32,6 +41,36 @@ pub(super) fn factor(factor: &mut ast::TableFactor) -> Result<()> {
         alias.columns.push(ast::TableAliasColumnDef { name, data_type: None });
     }
     Ok(())
+}
+
+/// Makes a relation of one row of a function that gives a value.
+fn one_row(
+    name: &ast::ObjectName,
+    args: &[ast::FunctionArg],
+    alias: Option<&ast::TableAlias>,
+) -> ast::TableFactor {
+    let mut call = function("", Vec::new());
+    if let ast::Expr::Function(function) = &mut call {
+        function.name = name.clone();
+        if let ast::FunctionArguments::List(list) = &mut function.args {
+            list.args = args.to_vec();
+        }
+    }
+    let named = match (alias, name.0.last().and_then(|part| part.as_ident())) {
+        (Some(alias), _) => alias.name.clone(),
+        (None, Some(name)) => name.clone(),
+        (None, None) => ast::Ident::new("value"),
+    };
+    let mut query = template();
+    if let ast::SetExpr::Select(select) = query.body.as_mut() {
+        let alias = named.clone();
+        select.projection = vec![ast::SelectItem::ExprWithAlias { expr: call, alias }];
+    }
+    let mut from = super::derived(query, &named.value).relation;
+    if let (ast::TableFactor::Derived { alias: made, .. }, Some(alias)) = (&mut from, alias) {
+        *made = Some(alias.clone());
+    }
+    from
 }
 
 /// Gives texts among the bounds of a series the type of the bound that has one; where both are texts and
@@ -55,19 +94,63 @@ fn align(args: &mut [ast::FunctionArg]) {
     let known = typed(first).or_else(|| typed(second));
     let is_date = known.as_ref().is_some_and(|known| matches!(known, ast::DataType::Date));
     let known = known.filter(|_| !(is_date && by_interval));
+    let is_whole = known.as_ref().is_none_or(whole);
+    if is_whole && !by_interval {
+        let bounds = [first, second].into_iter().chain(rest);
+        return bounds.filter_map(plain_mut).for_each(as_whole);
+    }
     let Some(data_type) = known.or_else(|| by_interval.then(instant)) else { return };
+    if let Some(step) = rest.first_mut().and_then(plain_mut)
+        && literal_text(step).is_some()
+        && matches!(data_type, ast::DataType::Timestamp(..))
+    {
+        let fields = None;
+        let precision = None;
+        *step = cast_to(step.clone(), ast::DataType::Interval { fields, precision });
+    }
     for bound in [first, second] {
         let is_of_date = matches!(typed(bound), Some(ast::DataType::Date)) && by_interval;
-        let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) = bound else { continue };
+        let Some(expr) = plain_mut(bound) else { continue };
+        add_seconds(expr);
         if literal_text(expr).is_some() || is_of_date {
-            *expr = ast::Expr::Cast {
-                kind: ast::CastKind::Cast,
-                expr: Box::new(expr.clone()),
-                data_type: data_type.clone(),
-                array: false,
-                format: None,
-            };
+            *expr = cast_to(expr.clone(), data_type.clone());
         }
+    }
+}
+
+/// Gives a literal date and time without seconds, which the planner does not read, its seconds.
+fn add_seconds(expr: &mut ast::Expr) {
+    if let ast::Expr::Cast { expr, .. } = expr {
+        return add_seconds(expr);
+    }
+    let is_to_the_minute =
+        |text: &&str| text.len() == 16 && text.bytes().filter(|byte| *byte == b':').count() == 1;
+    if let Some(minutes) = literal_text(expr).filter(is_to_the_minute) {
+        *expr = super::text(&format!("{minutes}:00"));
+    }
+}
+
+fn whole(data_type: &ast::DataType) -> bool {
+    use ast::DataType::{BigInt, Int, Int2, Int4, Int8, Integer, SmallInt};
+    matches!(data_type, Int(_) | Integer(_) | BigInt(_) | SmallInt(_) | Int2(_) | Int4(_) | Int8(_))
+}
+
+/// Makes a whole number of the widest type of what is none yet as it is written.
+fn as_whole(expr: &mut ast::Expr) {
+    let is_computed = matches!(expr, ast::Expr::Cast { .. } | ast::Expr::Function(_));
+    let called = match expr {
+        ast::Expr::Function(function) => function.name.to_string().to_lowercase(),
+        _ => String::new(),
+    };
+    if is_computed && called != "now" {
+        *expr = cast_to(expr.clone(), ast::DataType::BigInt(None));
+    }
+}
+
+fn plain_mut(arg: &mut ast::FunctionArg) -> Option<&mut ast::Expr> {
+    match arg {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
     }
 }
 

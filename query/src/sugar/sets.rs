@@ -1,11 +1,10 @@
 //! `EXCEPT ALL` and `INTERSECT ALL`: every copy of a row has a number, and rows are compared with it.
 
 use datafusion::sql::sqlparser::ast::{self, SetExpr, SetOperator, SetQuantifier};
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
 use crate::error::{Error, Result};
-use crate::sql::RECURSION_MAX;
+use crate::sql::{DIALECT, RECURSION_MAX};
 
 /// Rewrites the operations of a query.
 pub(super) fn copies(body: &mut SetExpr) -> Result<()> {
@@ -30,7 +29,7 @@ pub(super) fn copies(body: &mut SetExpr) -> Result<()> {
     };
     let (left, right) = (numbered(left, "__left"), numbered(right, "__right"));
     let text = format!("SELECT {columns} FROM ({left} {op} {right}) AS __copies");
-    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(RECURSION_MAX);
+    let parser = Parser::new(&DIALECT).with_recursion_limit(RECURSION_MAX);
     let parsed = parser.try_with_sql(&text).and_then(|mut parser| parser.parse_query());
     let parsed = parsed.map_err(|error| Error::parser(&error, &text))?;
     *body = *parsed.body;

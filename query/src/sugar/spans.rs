@@ -2,7 +2,7 @@
 //! `1 day 04:05:06`, `P1DT2H`, `1 day ago`.
 
 /// Returns a span in words; `None` where it is written in words already, or is none.
-pub(crate) fn in_words(text: &str) -> Option<String> {
+pub fn in_words(text: &str) -> Option<String> {
     // A bare number is of seconds.
     if text.trim().parse::<f64>().is_ok_and(f64::is_finite) {
         return Some(format!("{} seconds", text.trim()));

@@ -24,7 +24,7 @@ use crate::output::Output;
 use crate::planning::parts;
 use crate::session::Session;
 use crate::sql::{
-    NewTemporary, Statement, TemporaryContents, fold, of_query, select_from, template,
+    NewTemporary, Statement, TemporaryContents, cast_to, fold, of_query, select_from, template,
 };
 use crate::views::quoted;
 
@@ -81,7 +81,7 @@ impl Session {
         let types = columns.iter().map(|column| {
             let null = ast::Expr::Value(ast::Value::Null.into());
             let name = ast::Ident::with_quote('"', fold(&column.name));
-            (name, cast(null, column.data_type.clone()))
+            (name, cast_to(null, column.data_type.clone()))
         });
         let read = query_of(types.collect(), None);
         nullable(&*self.columns_of_statement(read).await?)
@@ -205,7 +205,7 @@ impl Session {
                 for (value, target) in row.content.iter_mut().zip(&targets) {
                     if let Some(data_type) = sql_type_of(table.columns().field(*target).data_type())
                     {
-                        *value = cast(value.clone(), data_type);
+                        *value = cast_to(value.clone(), data_type);
                     }
                 }
             }
@@ -215,7 +215,7 @@ impl Session {
             let field = table.columns().field(*target);
             let value = ast::Expr::Identifier(incoming(at));
             let value = match sql_type_of(field.data_type()) {
-                Some(data_type) => cast(value, data_type),
+                Some(data_type) => cast_to(value, data_type),
                 None => value,
             };
             (quoted(field.name()), value)
@@ -254,7 +254,7 @@ impl Session {
                 let values = assigned(table, update)?.into_iter().map(|(at, value)| {
                     let field = table.columns().field(at);
                     let value = match sql_type_of(field.data_type()) {
-                        Some(data_type) => cast(value, data_type),
+                        Some(data_type) => cast_to(value, data_type),
                         None => value,
                     };
                     (quoted(field.name()), value)
@@ -376,16 +376,6 @@ fn replaced(table: &TemporaryTable, targets: &[usize], rows: &RecordBatch) -> Re
         columns[*at] = interleave(&[columns[*at].as_ref(), new.as_ref()], &from)?;
     }
     labeled(Arc::clone(table.columns()), &columns, all.num_rows())
-}
-
-fn cast(expr: ast::Expr, data_type: ast::DataType) -> ast::Expr {
-    ast::Expr::Cast {
-        kind: ast::CastKind::Cast,
-        expr: Box::new(expr),
-        data_type,
-        array: false,
-        format: None,
-    }
 }
 
 fn items(columns: Vec<(ast::Ident, ast::Expr)>) -> Vec<ast::SelectItem> {
