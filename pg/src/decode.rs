@@ -230,6 +230,10 @@ fn binary(bytes: &[u8], wanted: &DataType, sent: &Type) -> Result<ScalarValue> {
         let text = ScalarValue::Utf8(Some(numeric(bytes)?));
         return text.cast_to(wanted).map_err(|_| out_of_range());
     }
+    if matches!(*sent, Type::FLOAT4 | Type::FLOAT8) && wanted.is_integer() {
+        let rounded = ScalarValue::Float64(Some(float(bytes)?.round_ties_even()));
+        return rounded.cast_to(wanted).map_err(|_| out_of_range());
+    }
     Ok(match wanted {
         DataType::Utf8 => ScalarValue::Utf8(Some(text_of(bytes, sent)?)),
         DataType::Binary => ScalarValue::Binary(Some(bytes.to_vec())),

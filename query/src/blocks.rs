@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::output::{Notice, Output};
 use crate::session::Session;
-use crate::settings::READ_ONLY;
 use crate::sql::{Access, Savepoint, Statement};
 
 /// The most savepoints of a block.
@@ -35,17 +34,14 @@ impl Session {
         }
     }
 
-    pub(crate) fn begin(&self, tag: &'static str, access: Option<Access>) -> Result<Output> {
+    pub(crate) fn begin(&self, tag: &'static str, access: Option<Access>) -> Output {
         if self.block.is_open.swap(true, Ordering::AcqRel) {
             let message = "there is already a transaction in progress";
             self.notice(Notice::warning("25001", message));
         } else {
-            self.settings.lock().begin_block();
+            self.settings.lock().begin_block(access);
         }
-        if let Some(access) = access {
-            self.settings.lock().set_local(READ_ONLY, Some(access.read_only()))?;
-        }
-        Ok(Output::Begin(tag))
+        Output::Begin(tag)
     }
 
     /// Refuses what would change something in a block that may not.

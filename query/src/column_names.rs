@@ -1,6 +1,6 @@
 //! The names of a query's columns: PostgreSQL's for clients, distinct ones for the planner.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -123,13 +123,13 @@ pub(crate) fn name_columns(statement: &mut ast::Statement) {
         type Break = ();
 
         fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
-            each_select(&mut query.body, &mut |select| name_items(select, Level::Within));
+            name_query(query, Level::Within);
             order_by_names(query);
             ControlFlow::Continue(())
         }
     }
     if let ast::Statement::Query(query) = statement {
-        each_select(&mut query.body, &mut |select| name_items(select, Level::Top));
+        name_query(query, Level::Top);
     }
     let walked = statement.visit(&mut Naming);
     debug_assert!(walked.is_continue());
@@ -144,23 +144,63 @@ enum Level {
     Within,
 }
 
+fn name_query(query: &mut ast::Query, level: Level) {
+    let within_orders = named_within_orders(query);
+    let mut groups = BTreeMap::new();
+    each_select(&mut query.body, &mut |select| {
+        groups = name_items(select, level, &within_orders);
+    });
+    for order in orders(query) {
+        if let ast::Expr::Identifier(name) = &order.expr
+            && let Some(alias) = groups.get(&fold(name))
+        {
+            order.expr = ast::Expr::Identifier(alias.clone());
+        }
+    }
+}
+
+fn orders(query: &mut ast::Query) -> &mut [ast::OrderByExpr] {
+    match &mut query.order_by {
+        Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(orders), .. }) => orders,
+        _ => &mut [],
+    }
+}
+
+/// Returns the names within what a query orders by, but for those that stand alone: only these may mean a
+/// column of the answer.
+fn named_within_orders(query: &mut ast::Query) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for order in orders(query) {
+        if is_column(&order.expr) {
+            continue;
+        }
+        let walked = ast::visit_expressions(&order.expr, |expr| {
+            if let ast::Expr::Identifier(name) = expr {
+                names.insert(fold(name));
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        debug_assert!(walked.is_continue());
+    }
+    names
+}
+
 /// Orders distinct rows by their columns' names, where what is computed stands: the planner looks for these.
 fn order_by_names(query: &mut ast::Query) {
     let ast::SetExpr::Select(select) = query.body.as_ref() else { return };
-    let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(orders), .. }) =
-        query.order_by.as_mut()
-    else {
-        return;
-    };
     if select.distinct.is_none() {
         return;
     }
-    for order in orders {
-        let of_item = select.projection.iter().find_map(|item| match item {
-            ast::SelectItem::ExprWithAlias { expr, alias } if *expr == order.expr => Some(alias),
+    let items: Vec<(ast::Expr, ast::Ident)> = select
+        .projection
+        .iter()
+        .filter_map(|item| match item {
+            ast::SelectItem::ExprWithAlias { expr, alias } => Some((expr.clone(), alias.clone())),
             _ => None,
-        });
-        if let Some(alias) = of_item {
+        })
+        .collect();
+    for order in orders(query) {
+        if let Some((_, alias)) = items.iter().find(|(expr, _)| *expr == order.expr) {
             order.expr = ast::Expr::Identifier(alias.clone());
         }
     }
@@ -188,7 +228,14 @@ fn is_column(expr: &ast::Expr) -> bool {
     matches!(expr, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_))
 }
 
-fn name_items(select: &mut ast::Select, level: Level) {
+/// Names the columns of a SELECT. Returns the names that PostgreSQL gives those which have others here because
+/// the rows are grouped by a column of that name.
+fn name_items(
+    select: &mut ast::Select,
+    level: Level,
+    within_orders: &BTreeSet<String>,
+) -> BTreeMap<String, ast::Ident> {
+    let mut of_groups = BTreeMap::new();
     let has_groups = select.having.is_some()
         || !matches!(&select.group_by, ast::GroupByExpr::Expressions(by, _) if by.is_empty());
     let mut taken = BTreeSet::new();
@@ -218,10 +265,15 @@ fn name_items(select: &mut ast::Select, level: Level) {
                 let name = column_name(expr);
                 // What a wildcard gives may have that name already; and of what is grouped by a column,
                 // its cast is another thing.
+                let of_group = has_groups && is_named_after_column(expr);
                 let clashes = name == UNKNOWN
                     || (beside_wildcard && (level == Level::Top || is_named_after_column(expr)))
-                    || (has_groups && is_named_after_column(expr))
+                    || within_orders.contains(&name)
                     || !taken.insert(name.clone());
+                if of_group && !clashes {
+                    of_groups.insert(name.clone(), fresh());
+                }
+                let clashes = clashes || of_group;
                 name_item(item, if clashes { fresh() } else { ast::Ident::with_quote('"', name) });
             }
             ast::SelectItem::UnnamedExpr(expr) if !written.insert(expr.to_string()) => {
@@ -230,6 +282,7 @@ fn name_items(select: &mut ast::Select, level: Level) {
             _ => {}
         }
     }
+    of_groups
 }
 
 /// Returns whether an expression is called after a column, as a cast of one is.

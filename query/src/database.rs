@@ -278,6 +278,7 @@ fn template(config: &DatabaseConfig) -> Result<SessionState> {
         .with_analyzer_rule(Arc::new(crate::functions::windows::SlidingWindows))
         .with_analyzer_rule(Arc::new(crate::gap_fill::GapFilling))
         .with_analyzer_rule(Arc::new(crate::as_of::AsOfJoins))
+        .with_optimizer_rule(Arc::new(crate::lossy_casts::LossyCasts))
         .with_query_planner(Arc::new(crate::extensions::Planner))
         .with_physical_optimizer_rule(Arc::new(crate::last_rows::LastRows))
         .build();

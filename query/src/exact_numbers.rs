@@ -65,12 +65,38 @@ fn call(function: Checked, args: Vec<Expr>) -> Expr {
     Expr::ScalarFunction(ScalarFunction { func, args })
 }
 
+/// Returns a quotient or a difference whose type is not the planner's own, which must be known before others
+/// are made to fit it: of numerics, and of instants.
+pub(crate) fn planned(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Option<Expr> {
+    let types = (left.get_type(schema).ok()?, right.get_type(schema).ok()?);
+    let both = || vec![left.clone(), right.clone()];
+    match (types, op) {
+        ((DataType::Decimal128(..), DataType::Decimal128(..)), Operator::Divide) => {
+            Some(call(Checked::DivideNumeric, both()))
+        }
+        ((DataType::Decimal128(..), whole), Operator::Divide) if whole.is_integer() => {
+            let right = Expr::Cast(Cast::new(Box::new(right.clone()), WHOLE));
+            Some(call(Checked::DivideNumeric, vec![left.clone(), right]))
+        }
+        ((whole, DataType::Decimal128(..)), Operator::Divide) if whole.is_integer() => {
+            let left = Expr::Cast(Cast::new(Box::new(left.clone()), WHOLE));
+            Some(call(Checked::DivideNumeric, vec![left, right.clone()]))
+        }
+        ((from @ DataType::Timestamp(..), to), Operator::Minus) if from == to => {
+            Some(call(Checked::Since, both()))
+        }
+        _ => None,
+    }
+}
+
+/// Any whole number.
+const WHOLE: DataType = DataType::Decimal128(20, 0);
+
 fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let type_of = |expr: &Expr| expr.get_type(schema).unwrap_or(DataType::Null);
     let is_integer = |expr: &Expr| type_of(expr).is_integer();
     let is_text = |expr: &Expr| type_of(expr) == DataType::Utf8;
     let is_float = |expr: &Expr| type_of(expr).is_floating();
-    let is_numeric = |expr: &Expr| matches!(type_of(expr), DataType::Decimal128(..));
     let is_interval = |expr: &Expr| type_of(expr) == DataType::Interval(IntervalUnit::MonthDayNano);
     Ok(match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right })
@@ -88,11 +114,6 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             if is_float(&left) && is_float(&right) =>
         {
             Transformed::yes(call(Checked::Divide, vec![*left, *right]))
-        }
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right })
-            if is_numeric(&left) && is_numeric(&right) =>
-        {
-            Transformed::yes(call(Checked::DivideNumeric, vec![*left, *right]))
         }
         Expr::BinaryExpr(binary) => rewrite_times(binary, &type_of),
         Expr::Between(Between { expr, negated, low, high }) if is_interval(&expr) => {

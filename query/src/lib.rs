@@ -75,6 +75,7 @@ mod instants;
 mod interrupt;
 mod last_rows;
 mod logins;
+mod lossy_casts;
 mod measures;
 mod nesting;
 mod nodes;

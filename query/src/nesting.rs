@@ -13,6 +13,9 @@ const SUBQUERIES_MAX: usize = 16;
 /// The deepest `coalesce` within other calls of it: each becomes a CASE that names its arguments twice.
 const COALESCES_MAX: usize = 12;
 
+/// The deepest comparisons of rows by `<` and its like within others: each names its fields twice.
+const ROWS_MAX: usize = 8;
+
 /// Writes directly nested calls of `coalesce` as one, and refuses what nests too deeply.
 ///
 /// # Errors
@@ -28,6 +31,7 @@ pub(crate) fn check(statement: &mut ast::Statement) -> Result<()> {
 struct Nesting {
     subqueries: usize,
     coalesces: usize,
+    rows: usize,
 }
 
 impl Nesting {
@@ -35,6 +39,11 @@ impl Nesting {
         match expr {
             ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => {
                 Some((&mut self.subqueries, SUBQUERIES_MAX, "subqueries"))
+            }
+            ast::Expr::BinaryOp { left, op, .. }
+                if matches!(**left, ast::Expr::Tuple(_)) && is_inequality(op) =>
+            {
+                Some((&mut self.rows, ROWS_MAX, "comparisons of rows"))
             }
             ast::Expr::Function(call) if is_coalesce(call) => {
                 Some((&mut self.coalesces, COALESCES_MAX, "calls of coalesce"))
@@ -65,6 +74,11 @@ impl VisitorMut for Nesting {
         }
         ControlFlow::Continue(())
     }
+}
+
+fn is_inequality(op: &ast::BinaryOperator) -> bool {
+    use ast::BinaryOperator::{Gt, GtEq, Lt, LtEq};
+    matches!(op, Gt | GtEq | Lt | LtEq)
 }
 
 fn is_coalesce(call: &ast::Function) -> bool {

@@ -164,7 +164,9 @@ impl Session {
             types.resize(declared.len(), None);
         }
         for (found, declared) in types.iter_mut().zip(declared) {
-            if declared.is_some() {
+            // A numeric is declared as a double, which has not all numbers without a sign.
+            let is_numeric = declared == &Some(DataType::Float64);
+            if declared.is_some() && !(is_numeric && *found == Some(DataType::UInt64)) {
                 found.clone_from(declared);
             }
         }
@@ -475,6 +477,7 @@ fn rewrite(query: DfStatement) -> Result<DfStatement> {
             let mut statement = rewritten.unwrap_or(statement);
             name_columns(&mut statement);
             sugar::rewrite(&mut statement)?;
+            nesting::check(&mut statement)?;
             DfStatement::Statement(statement)
         }
         DfStatement::Explain(explain) => {

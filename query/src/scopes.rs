@@ -89,6 +89,13 @@ impl<F> Tables<F> {
         }
     }
 
+    fn check(&self) -> Result<()> {
+        match self.scopes.last() {
+            Some(scope) if scope.relations > RELATIONS_MAX => Err(too_many_relations()),
+            _ => Ok(()),
+        }
+    }
+
     /// Counts the relations that a name in FROM stands for.
     fn count(&mut self, factor: &ast::TableFactor) -> Result<()> {
         let mut read = 1;
@@ -101,10 +108,7 @@ impl<F> Tables<F> {
         }
         let Some(scope) = self.scopes.last_mut() else { return Ok(()) };
         scope.relations += read;
-        if scope.relations > RELATIONS_MAX {
-            return Err(too_many_relations());
-        }
-        Ok(())
+        self.check()
     }
 
     /// Returns how many relations what WITH names so reads.
@@ -134,6 +138,9 @@ impl<F: FnMut(&[String], &mut ast::TableFactor) -> Result<()>> VisitorMut for Ta
 
     fn post_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<Error> {
         self.leave();
+        if let Err(error) = self.check() {
+            return ControlFlow::Break(error);
+        }
         ControlFlow::Continue(())
     }
 

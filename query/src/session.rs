@@ -287,7 +287,7 @@ impl Session {
             Statement::Set(..) | Statement::SetLocal(..) | Statement::ResetAll => {
                 self.change_setting(statement)
             }
-            Statement::Begin(tag, access) => self.begin(tag, *access),
+            Statement::Begin(tag, access) => Ok(self.begin(tag, *access)),
             Statement::Commit => Ok(self.commit()),
             Statement::Rollback => Ok(self.rollback()),
             Statement::Savepoint(action) => self.savepoint(action),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result, nearest};
 use crate::instants::Zone;
+use crate::sql::Access;
 
 /// A setting that can be changed, its default, and whether clients are told of changes.
 struct Known {
@@ -220,16 +221,30 @@ impl Settings {
         Ok(())
     }
 
-    /// Notes what is set, as a block of statements begins.
-    pub(crate) fn begin_block(&mut self) {
+    /// Notes what is set, as a block of statements begins that may do as it says, or as is usual.
+    pub(crate) fn begin_block(&mut self, access: Option<Access>) {
         let before = self.changed.clone();
-        self.block = Some(Block { before, local: BTreeMap::new() });
+        let usual = self.changed.get(READ_ONLY_DEFAULT).cloned();
+        let access = access.map(|access| access.read_only().to_owned()).or(usual);
+        self.block = Some(Block { before, local: BTreeMap::from([(READ_ONLY, None)]) });
+        match access {
+            Some(access) => drop(self.changed.insert(READ_ONLY, access)),
+            None => drop(self.changed.remove(READ_ONLY)),
+        }
     }
 
     /// Changes a setting until the block ends.
     pub(crate) fn set_local(&mut self, name: &str, value: Option<&str>) -> Result<()> {
         let known = known(name)?;
         let before = self.changed.get(known.name).cloned();
+        if known.name == READ_ONLY && self.is_read_only() && self.block.is_some() {
+            let again = value.is_some_and(|value| switch(value).is_ok_and(|value| value == "on"));
+            if !again {
+                let message =
+                    "cannot set transaction read-write mode inside a read-only transaction";
+                return Err(Error::new("25001", message));
+            }
+        }
         self.set(name, value)?;
         if let Some(block) = &mut self.block {
             block.local.entry(known.name).or_insert(before);
@@ -270,7 +285,9 @@ impl Settings {
 
     fn value<'a>(&'a self, known: &'a Known) -> &'a str {
         let set = |name: &str| self.changed.get(name).map(String::as_str);
-        let inherited = if known.name == READ_ONLY { set(READ_ONLY_DEFAULT) } else { None };
+        let in_block = self.block.is_some();
+        let inherited =
+            if known.name == READ_ONLY && !in_block { set(READ_ONLY_DEFAULT) } else { None };
         set(known.name).or(inherited).unwrap_or(known.default)
     }
 

@@ -9,6 +9,7 @@
 //! | `value_fill(time, x, …)` and its like     | one row per pair of what it returns                  |
 //! | `ceiling`, `sign`, `variance`, `every` … | what DataFusion calls them                          |
 //! | `mod(a, b)`                               | `a % b`                                             |
+//! | `row_number() OVER w`                     | as BIGINT                                           |
 //! | `extract(second FROM t)`                  | with its fraction                                   |
 //! | `x AT TIME ZONE z`                        | `timezone(z, x)`                                    |
 //! | `x SIMILAR TO 'p'`                        | `x ~ '^(?:q)$'`, q what p means                      |
@@ -116,6 +117,9 @@ impl VisitorMut for Sugar {
             {
                 *expr = wall_now();
             }
+            ast::Expr::Function(function) if numbers_rows(function) => {
+                *expr = cast_to(expr.clone(), ast::DataType::BigInt(None));
+            }
             ast::Expr::Function(function) => {
                 named_arguments(function);
                 mark_json(function);
@@ -167,6 +171,13 @@ impl VisitorMut for Sugar {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Returns whether a window function numbers rows: PostgreSQL's numbers have a sign.
+fn numbers_rows(function: &ast::Function) -> bool {
+    let called = function.name.to_string().to_lowercase();
+    function.over.is_some()
+        && ["row_number", "rank", "dense_rank", "ntile"].contains(&called.as_str())
 }
 
 /// Writes a literal span in words.

@@ -139,8 +139,8 @@ impl TypedColumn {
             Self::I32(array) => put_integer(i64::from(array.value(row)), out),
             Self::I64(array) => put_integer(array.value(row), out),
             Self::U64(array) => out.put_slice(array.value(row).to_string().as_bytes()),
-            Self::F32(array) => put_float(&array.value(row), f64::from(array.value(row)), out),
-            Self::F64(array) => put_float(&array.value(row), array.value(row), out),
+            Self::F32(array) => put_float(&array.value(row), f64::from(array.value(row)), 6, out),
+            Self::F64(array) => put_float(&array.value(row), array.value(row), 15, out),
             Self::Text(array) => out.put_slice(array.value(row).as_bytes()),
             Self::Bytes(array) => put_bytes(array.value(row), out),
             Self::Time(array, None) => put_time(array.value(row), out),
@@ -187,8 +187,9 @@ fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
     }
 }
 
-/// Writes the shortest digits that read back the same, as PostgreSQL does: `1e+16`, `1.5e-07`.
-fn put_float(shortest: &dyn std::fmt::LowerExp, value: f64, out: &mut BytesMut) {
+/// Writes the shortest digits that read back the same, as PostgreSQL does: `1e+16`, `1.5e-07`. From
+/// `10^plain_until` on there is an exponent.
+fn put_float(shortest: &dyn std::fmt::LowerExp, value: f64, plain_until: i32, out: &mut BytesMut) {
     if value.is_nan() {
         return out.put_slice(b"NaN");
     }
@@ -204,7 +205,7 @@ fn put_float(shortest: &dyn std::fmt::LowerExp, value: f64, out: &mut BytesMut) 
     };
     let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
     out.put_slice(sign.as_bytes());
-    if !(-4..15.max(digits.len() as i32)).contains(&exponent) || exponent > 15 {
+    if !(-4..plain_until).contains(&exponent) {
         out.put_slice(mantissa.as_bytes());
         let direction = if exponent < 0 { '-' } else { '+' };
         out.put_slice(format!("e{direction}{:02}", exponent.abs()).as_bytes());

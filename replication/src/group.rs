@@ -120,6 +120,8 @@ pub struct Group {
     resumed: Option<(u64, u64)>,
     /// The index that the snapshot before the last covered: what followers lack is kept from there on.
     covered_before: Mutex<Option<u64>>,
+    /// How many images the member takes now: it stands for no election meanwhile.
+    pub(crate) images_taken: Mutex<usize>,
 }
 
 struct Closing {
@@ -193,6 +195,7 @@ impl Group {
             closing,
             resumed,
             covered_before: Mutex::new(None),
+            images_taken: Mutex::new(0),
         })
     }
 

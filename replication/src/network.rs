@@ -222,14 +222,21 @@ struct Patient<'a>(&'a Group);
 
 impl<'a> Patient<'a> {
     fn new(group: &'a Group) -> Self {
+        let mut taken = group.images_taken.lock();
+        *taken += 1;
         group.raft.runtime_config().elect(false);
+        drop(taken);
         Self(group)
     }
 }
 
 impl Drop for Patient<'_> {
     fn drop(&mut self) {
-        self.0.raft.runtime_config().elect(true);
+        let mut taken = self.0.images_taken.lock();
+        *taken -= 1;
+        if *taken == 0 {
+            self.0.raft.runtime_config().elect(true);
+        }
     }
 }
 

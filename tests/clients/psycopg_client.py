@@ -73,6 +73,15 @@ with psycopg.connect(sys.argv[1], autocommit=True) as connection:
         (datetime.date(2020, 1, 1), datetime.date(2020, 1, 1)),
         ([1.5, None], [1.5, None]),
     ]
+    connection.execute("CREATE TABLE unsigned (u BIGINT UNSIGNED, TAGS(host))")
+    for at, (placeholder, sent, kept) in enumerate(
+        [("%t", 2**64 - 1, 2**64 - 1), ("%b", decimal.Decimal(5), 5), ("%b", 2.0, 2)]
+    ):
+        at = moment + datetime.timedelta(seconds=at)
+        connection.execute(f"INSERT INTO unsigned (time, host, u) VALUES (%s, 'h', {placeholder})", (at, sent))
+        (got,) = connection.execute("SELECT u FROM unsigned WHERE time = %s", (at,)).fetchone()
+        assert got == kept, (placeholder, sent, got)
+    assert connection.execute("SELECT row_number() OVER ()").fetchone() == (1,)
     for placeholder in ["%t", "%b"]:
         for sent, expected in values:
             (got,) = connection.execute(f"SELECT {placeholder}", (sent,)).fetchone()

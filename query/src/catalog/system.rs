@@ -411,7 +411,6 @@ pub(crate) fn register_functions(state: &mut SessionState, names: &SessionNames)
         pg_catalog::create_pg_stat_get_numscans(),
         pg_catalog::create_pg_get_constraintdef(),
         pg_catalog::create_pg_get_partition_ancestors_udf(),
-        pg_catalog::quote_ident_udf::create_quote_ident_udf(),
         pg_catalog::quote_ident_udf::create_parse_ident_udf(),
         pg_catalog::array_bounds_udf::create_array_upper_udf(),
         pg_catalog::array_bounds_udf::create_array_lower_udf(),

@@ -13,14 +13,15 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::collected::interval_type;
 use super::{as_number, as_time, json, no_such_call, scalar_if};
 use crate::error::Error;
+use crate::exact_numbers;
 use crate::sugar::spans::in_words;
 
 const DAY_NS: i64 = 86_400_000_000_000;
@@ -309,8 +310,64 @@ impl ExprPlanner for IntervalScaling {
             BinaryOperator::Plus if is_time(right) && span_of(left).is_some() => {
                 planned_sum(instant(expr.right), span_of(&expr.left))
             }
-            _ => Ok(PlannerResult::Original(expr)),
+            _ => arithmetic(expr, schema),
         }
+    }
+}
+
+fn is_quoted(side: &Expr) -> bool {
+    matches!(side, Expr::Literal(ScalarValue::Utf8(Some(_)), _))
+}
+
+/// Plans arithmetic whose types are not the planner's own.
+fn arithmetic(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+    use BinaryOperator::{Divide, Eq, Gt, GtEq, Lt, LtEq, Minus, Modulo, Multiply, NotEq, Plus};
+    let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
+        return Ok(PlannerResult::Original(expr));
+    };
+    let mut expr = expr;
+    match expr.op {
+        // A literal in quotes is a span beside a span, and an instant that an instant is subtracted by.
+        Eq | NotEq | Lt | LtEq | Gt | GtEq if matches!(left, DataType::Interval(_)) => {
+            if let Some(span) = span_of(&expr.right) {
+                expr.right = Expr::Literal(span, None);
+            }
+            return Ok(PlannerResult::Original(expr));
+        }
+        Minus if matches!(left, DataType::Timestamp(..)) && is_quoted(&expr.right) => {
+            expr.right = Expr::Cast(Cast::new(Box::new(expr.right), left.clone()));
+        }
+        Divide | Minus | Modulo | Multiply | Plus => {}
+        _ => return Ok(PlannerResult::Original(expr)),
+    }
+    if let Some(planned) = exactly(&expr, schema) {
+        return Ok(PlannerResult::Planned(planned));
+    }
+    // A literal in quotes is of the type of the number beside it.
+    let (left, right) = (number_of(&expr.left, right)?, number_of(&expr.right, left)?);
+    Ok(PlannerResult::Original(RawBinaryExpr { op: expr.op, left, right }))
+}
+
+fn exactly(expr: &RawBinaryExpr, schema: &DFSchema) -> Option<Expr> {
+    let op = match expr.op {
+        BinaryOperator::Divide => Operator::Divide,
+        BinaryOperator::Minus => Operator::Minus,
+        _ => return None,
+    };
+    exact_numbers::planned(&expr.left, op, &expr.right, schema)
+}
+
+/// Reads a literal in quotes as a number of a type.
+fn number_of(side: &Expr, wanted: DataType) -> Result<Expr> {
+    match side {
+        Expr::Literal(text @ ScalarValue::Utf8(Some(written)), metadata) if wanted.is_numeric() => {
+            let number = text.cast_to(&wanted).map_err(|_| {
+                let of = crate::types::pg_name(&wanted);
+                Error::new("22P02", format!("invalid input syntax for type {of}: \"{written}\""))
+            })?;
+            Ok(Expr::Literal(number, metadata.clone()))
+        }
+        other => Ok(other.clone()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Datelike, Months};
+use chrono::{DateTime, Datelike};
 use datafusion::arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, Int32Array,
     IntervalMonthDayNanoArray, PrimitiveArray, StringArray,
@@ -30,6 +30,7 @@ pub(crate) const NS_OF_MINUTE: &str = "__ns_of_minute";
 pub(crate) const WALL_BY_PATTERN: &str = "__wall_by_pattern";
 /// `to_date(text, pattern)`.
 pub(crate) const DATE_BY_PATTERN: &str = "__date_by_pattern";
+const DAY_NS: i64 = 86_400_000_000_000;
 /// The longest text a pattern makes.
 pub(super) const TEXT_BYTES_MAX: usize = 1 << 20;
 
@@ -40,6 +41,7 @@ pub(super) fn scalar() -> Vec<Arc<ScalarUDF>> {
         Kind::PgTypeof,
         Kind::WidthBucket,
         Kind::Format,
+        Kind::QuoteIdent,
         Kind::QuoteLiteral,
         Kind::QuoteNullable,
         Kind::Div,
@@ -65,6 +67,7 @@ enum Kind {
     PgTypeof,
     WidthBucket,
     Format,
+    QuoteIdent,
     QuoteLiteral,
     QuoteNullable,
     Div,
@@ -93,7 +96,7 @@ impl Postgres {
             Kind::PgTypeof => "(value)",
             Kind::WidthBucket => "(number, low, high, count)",
             Kind::Format => "(pattern, value, …)",
-            Kind::QuoteLiteral | Kind::QuoteNullable => "(text)",
+            Kind::QuoteIdent | Kind::QuoteLiteral | Kind::QuoteNullable => "(text)",
             Kind::Div => "(number, number)",
             Kind::NsOfMinute => "(time or interval)",
             Kind::WallByPattern | Kind::ToDate | Kind::ToNumber => "(text, pattern)",
@@ -114,7 +117,8 @@ impl Postgres {
             (Kind::WidthBucket, [number, low, high, count]) if count.is_integer() => {
                 Some(vec![as_number(number)?, as_number(low)?, as_number(high)?, DataType::Int32])
             }
-            (Kind::Format, [_, ..]) | (Kind::QuoteLiteral | Kind::QuoteNullable, [_]) => {
+            (Kind::Format, [_, ..])
+            | (Kind::QuoteIdent | Kind::QuoteLiteral | Kind::QuoteNullable, [_]) => {
                 Some(vec![DataType::Utf8; found.len()])
             }
             (Kind::NsOfMinute, [DataType::Interval(_) | DataType::Duration(_)]) => {
@@ -144,6 +148,7 @@ impl ScalarUDFImpl for Postgres {
             Kind::PgTypeof => "pg_typeof",
             Kind::WidthBucket => "width_bucket",
             Kind::Format => "format",
+            Kind::QuoteIdent => "quote_ident",
             Kind::QuoteLiteral => "quote_literal",
             Kind::QuoteNullable => "quote_nullable",
             Kind::Div => "div",
@@ -192,6 +197,7 @@ impl ScalarUDFImpl for Postgres {
             Kind::WidthBucket => Arc::new(width_bucket(&arrays)?),
             Kind::Format => Arc::new(formatted(&arrays)?),
             Kind::QuoteLiteral => texts(&arrays[0], |text| text.map(quoted_literal)),
+            Kind::QuoteIdent => texts(&arrays[0], |text| text.map(quoted_ident)),
             Kind::QuoteNullable => texts(&arrays[0], |text| {
                 Some(text.map_or_else(|| "NULL".to_owned(), quoted_literal))
             }),
@@ -288,9 +294,25 @@ fn quoted_literal(text: &str) -> String {
     format!("'{quoted}'")
 }
 
+/// PostgreSQL 15's key words that are not free to be names (appendix C).
+const KEYWORDS: &str = "all analyse analyze and any array as asc asymmetric authorization between bigint \
+    binary bit boolean both case cast char character check coalesce collate collation column \
+    concurrently constraint create cross current_catalog current_date current_role current_schema \
+    current_time current_timestamp current_user dec decimal default deferrable desc distinct do else \
+    end except exists extract false fetch float for foreign freeze from full grant greatest group \
+    grouping having ilike in initially inner inout int integer intersect interval into is isnull join \
+    lateral leading least left like limit localtime localtimestamp national natural nchar none \
+    normalize not notnull null nullif numeric offset on only or order out outer overlaps overlay \
+    placing position precision primary real references returning right row select session_user setof \
+    similar smallint some substring symmetric table tablesample then time timestamp to trailing treat \
+    trim true union unique user using values varchar variadic verbose when where window with \
+    xmlattributes xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot \
+    xmlserialize xmltable";
+
 fn quoted_ident(text: &str) -> String {
     let plain = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && !KEYWORDS.split_whitespace().any(|keyword| keyword == text);
     if plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\"\"")) }
 }
 
@@ -356,13 +378,17 @@ fn age(later: i64, earlier: i64) -> Option<IntervalMonthDayNano> {
     let (from, to) =
         (DateTime::from_timestamp_nanos(earlier), DateTime::from_timestamp_nanos(later));
     let mut months = (to.year() - from.year()) * 12 + to.month0() as i32 - from.month0() as i32;
-    let moved = |months: i32| from.checked_add_months(Months::new(months as u32));
-    if moved(months)? > to {
-        months -= 1;
+    let mut days = to.day() as i32 - from.day() as i32;
+    let mut ns = later.rem_euclid(DAY_NS) - earlier.rem_euclid(DAY_NS);
+    if ns < 0 {
+        (ns, days) = (ns + DAY_NS, days - 1);
     }
-    let rest = to.signed_duration_since(moved(months)?).num_nanoseconds()?;
-    let span = super::collected::interval(rest);
-    Some(IntervalMonthDayNano::new(months, span.days, span.nanoseconds))
+    // A month that is broken up has as many days as the earlier one.
+    if days < 0 {
+        let of_month = from.num_days_in_month();
+        (days, months) = (days + i32::from(of_month), months - 1);
+    }
+    Some(IntervalMonthDayNano::new(months, days, ns))
 }
 
 /// `%s`, `%I`, `%L` and `%%`, with `n$` positions.

@@ -77,9 +77,44 @@ fn tokens(text: &str) -> Result<Vec<TokenWithSpan>> {
     let tokens = Tokenizer::new(&DIALECT, text).tokenize_with_location();
     let tokens = tokens.map_err(|error| Error::parser(&ParserError::from(error), text))?;
     limits::check(&tokens)?;
-    let mut tokens = names_alone(tokens);
+    let mut tokens = names_alone(signs_apart(tokens));
     plan_format(&mut tokens);
     latest::rewrite(tokens)
+}
+
+/// Takes signs off the ends of operators: `a>-1` compares with -1. As in PostgreSQL an operator ends in a sign
+/// only where it has one of `~!@#%^&|`?` (Lexical structure, 4.1.3).
+fn signs_apart(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut apart = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let Token::CustomBinaryOperator(operator) = &token.token else {
+            apart.push(token);
+            continue;
+        };
+        let bare = operator.trim_end_matches(['+', '-']);
+        let known = match bare {
+            "<" => Some(Token::Lt),
+            ">" => Some(Token::Gt),
+            "<=" => Some(Token::LtEq),
+            ">=" => Some(Token::GtEq),
+            "<>" => Some(Token::Neq),
+            "=" => Some(Token::Eq),
+            "*" => Some(Token::Mul),
+            "/" => Some(Token::Div),
+            _ => None,
+        };
+        let Some(known) = known else {
+            apart.push(token);
+            continue;
+        };
+        let signs = operator[bare.len()..].chars().map(|sign| match sign {
+            '+' => Token::Plus,
+            _ => Token::Minus,
+        });
+        let all = std::iter::once(known).chain(signs);
+        apart.extend(all.map(|sign| TokenWithSpan { token: sign, span: token.span }));
+    }
+    apart
 }
 
 /// Gives the format of `EXPLAIN (FORMAT JSON)` the planner's name for it.
@@ -294,6 +329,12 @@ fn statement(parser: &mut DFParser<'_>) -> Parsed<Statement> {
             p.advance_token();
             p.advance_token();
             Ok(Statement::ResetAll)
+        }
+        ("RESET", "TIME") => {
+            p.advance_token();
+            p.advance_token();
+            expect(p, "ZONE")?;
+            Ok(Statement::Set("timezone".to_owned(), None))
         }
         ("RESET", _) => {
             p.advance_token();

@@ -6,7 +6,7 @@
 //! | `'\x00ff'::bytea`        | `decode('00ff', 'hex')`                                      |
 //! | `12.50::numeric(9, 2)`   | `'12.50'::numeric(9, 2)`: by way of no double                |
 //! | `1e-3::numeric`          | `'0.001'::numeric`                                           |
-//! | `x::varchar(2)`          | `left(x::text, 2)`                                           |
+//! | `x::varchar(2)`, `x::char(2)` | `left(x::text, 2)`                                           |
 //! | `'…'::uuid`              | the text, once it is known to be one                         |
 //! | `x::json`                | x, once it is known to be JSON                               |
 //! | `'air'::regclass`        | the name, which stands for its table                         |
@@ -44,7 +44,13 @@ pub(super) fn cast(expr: &mut Expr) -> Result<()> {
                 _ => return Ok(()),
             },
         },
-        DataType::Varchar(length)
+        DataType::Char(None) | DataType::Character(None) => function(
+            "left",
+            vec![cast_to(inner.as_ref().clone(), DataType::Text), super::number(1)],
+        ),
+        DataType::Char(length)
+        | DataType::Character(length)
+        | DataType::Varchar(length)
         | DataType::CharacterVarying(length)
         | DataType::CharVarying(length) => {
             let Some(ast::CharacterLength::IntegerLength { length, .. }) = length else {

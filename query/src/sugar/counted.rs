@@ -70,8 +70,11 @@ impl VisitorMut for Counting<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
         let is_of_rows = |expr: &ast::Expr| matches!(expr, ast::Expr::InSubquery { expr, .. } if matches!(**expr, ast::Expr::Tuple(_)));
-        if self.within > 0 || (is_of_rows(expr) && row_values::compare(expr).is_err()) {
+        if self.within > 0 {
             return ControlFlow::Continue(());
+        }
+        if is_of_rows(expr) {
+            row_values::in_list(expr);
         }
         if matches!(expr, ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. }) {
             match self.budget.checked_sub(1) {

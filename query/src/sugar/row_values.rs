@@ -11,13 +11,18 @@
 
 use datafusion::sql::sqlparser::ast::{self, BinaryOperator, Expr, Ident, UnaryOperator};
 
-use super::operators::binary;
+use super::operators::{binary, case};
 use super::{call, derived};
 use crate::error::{Error, Result};
 use crate::sql::template;
 
+/// What the rows of a subquery are called.
+const ROWS: &str = "__rows";
 /// The most rows of a list that a row is looked for in; each comes to be a term of the condition.
 const ROWS_MAX: usize = 10_000;
+
+/// The longest text of the row that is looked for, times the rows of the list.
+const LIST_BYTES_MAX: usize = 1 << 20;
 
 /// Rewrites a comparison of rows.
 ///
@@ -36,6 +41,10 @@ pub(super) fn compare(expr: &mut Expr) -> Result<()> {
         Expr::InSubquery { expr: of, subquery, negated } => {
             fields(of).map(|of| among_rows(&of, subquery, *negated))
         }
+        Expr::UnaryOp { op: UnaryOperator::Not, expr: inner } => match inner.as_ref() {
+            Expr::Nested(inner) => not_among(inner),
+            inner => not_among(inner),
+        },
         Expr::IsNull(of) => {
             fields(of).and_then(|of| all(of.iter().map(|field| Expr::IsNull(boxed(field)))))
         }
@@ -128,8 +137,11 @@ fn negated_if(negated: bool, expr: Expr) -> Expr {
 }
 
 fn among(of: &[Expr], list: &[Expr], negated: bool) -> Result<Option<Expr>> {
-    if list.len() > ROWS_MAX {
-        let message = format!("a list has more than {ROWS_MAX} rows");
+    let fields_written: usize = of.iter().map(|field| field.to_string().len()).sum();
+    if list.len() > ROWS_MAX || list.len().saturating_mul(fields_written) > LIST_BYTES_MAX {
+        let message = format!(
+            "a list has more than {ROWS_MAX} rows, or the row that is looked for is written too long"
+        );
         return Err(Error::new("54000", message).hint("join with VALUES, or with a table"));
     }
     let mut terms = Vec::with_capacity(list.len());
@@ -141,9 +153,40 @@ fn among(of: &[Expr], list: &[Expr], negated: bool) -> Result<Option<Expr>> {
     Ok(joined(terms, &BinaryOperator::Or).map(|found| negated_if(negated, found)))
 }
 
+/// Turns `NOT (row IN (SELECT …))`, which was rewritten already, into `NOT IN`: of what is NULL neither holds.
+fn not_among(expr: &Expr) -> Option<Expr> {
+    let found = match expr {
+        Expr::Nested(inner) => inner.as_ref(),
+        other => other,
+    };
+    let Expr::Exists { subquery, negated: false } = found else { return None };
+    let mut subquery = subquery.clone();
+    let ast::SetExpr::Select(select) = subquery.body.as_mut() else { return None };
+    let is_ours = select.from.iter().any(|from| match &from.relation {
+        ast::TableFactor::Derived { alias: Some(alias), .. } => alias.name.value == ROWS,
+        _ => false,
+    });
+    let selection = select.selection.take().filter(|_| is_ours)?;
+    select.selection = Some(Expr::IsNotFalse(Box::new(Expr::Nested(Box::new(selection)))));
+    Some(Expr::Exists { subquery, negated: true })
+}
+
+/// Says in a select list whether a row is among those of a query: NULL where that cannot be known.
+pub(super) fn in_list(expr: &mut Expr) {
+    let Expr::InSubquery { expr: of, subquery, negated } = &*expr else { return };
+    let Some(of) = fields(of) else { return };
+    let found = among_rows(&of, subquery, false);
+    let Expr::Exists { subquery: maybe, .. } = among_rows(&of, subquery, true) else { return };
+    let maybe = Expr::Exists { subquery: maybe, negated: false };
+    let truth = |value: bool| Expr::Value(ast::Value::Boolean(value).with_empty_span());
+    let unknown = Expr::Value(ast::Value::Null.with_empty_span());
+    let (yes, no) = (truth(!*negated), truth(*negated));
+    *expr = Expr::Nested(Box::new(case(vec![(found, yes), (maybe, unknown)], no)));
+}
+
 /// Looks for a row among those of a query. What is NULL may be the same: none is surely missing then.
 fn among_rows(of: &[Expr], subquery: &ast::Query, negated: bool) -> Expr {
-    let mut from = derived(subquery.clone(), "__rows");
+    let mut from = derived(subquery.clone(), ROWS);
     let names: Vec<Ident> = (1..=of.len()).map(|at| Ident::new(format!("__field_{at}"))).collect();
     if let ast::TableFactor::Derived { alias: Some(alias), .. } = &mut from.relation {
         let column =

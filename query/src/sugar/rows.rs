@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::{function, literal_text};
 use crate::error::{Error, Result};
-use crate::sql::{cast_to, template};
+use crate::sql::{cast_to, fold, template};
 
 /// Functions that give rows of one column, which has the name that the function is called by.
 const SERIES: [&str; 2] = ["generate_series", "range"];
@@ -20,8 +20,13 @@ pub(super) fn factor(factor: &mut ast::TableFactor) -> Result<()> {
     {
         return Err(Error::unsupported("TABLESAMPLE").hint("use sample(column, count)"));
     }
-    let ast::TableFactor::Table { name, alias, args, .. } = factor else { return Ok(()) };
-    let called = name.to_string().to_lowercase();
+    let ast::TableFactor::Table { name, alias, args, with_ordinality, .. } = factor else {
+        return Ok(());
+    };
+    if args.is_some() && *with_ordinality {
+        return Err(Error::unsupported("WITH ORDINALITY").hint("use row_number()"));
+    }
+    let called = name.0.last().and_then(|part| part.as_ident()).map(fold).unwrap_or_default();
     if let Some(called_with) = args
         && !GIVE_ROWS.contains(&called.as_str())
     {
@@ -137,12 +142,15 @@ fn whole(data_type: &ast::DataType) -> bool {
 
 /// Makes a whole number of the widest type of what is none yet as it is written.
 fn as_whole(expr: &mut ast::Expr) {
-    let is_computed = matches!(expr, ast::Expr::Cast { .. } | ast::Expr::Function(_));
-    let called = match expr {
-        ast::Expr::Function(function) => function.name.to_string().to_lowercase(),
-        _ => String::new(),
+    let is_whole = match expr {
+        ast::Expr::Cast { data_type, .. } => whole(data_type),
+        ast::Expr::Function(function) => {
+            let called = function.name.to_string().to_lowercase();
+            ["array_lower", "array_upper", "array_length", "cardinality"].contains(&called.as_str())
+        }
+        _ => false,
     };
-    if is_computed && called != "now" {
+    if is_whole {
         *expr = cast_to(expr.clone(), ast::DataType::BigInt(None));
     }
 }

@@ -14,7 +14,6 @@ use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, Expr, Ident, JoinConstraint, JoinOperator, VisitMut, VisitorMut,
 };
 
-use super::function;
 use super::operators::binary;
 use crate::error::{Error, Result};
 use crate::sql::fold;
@@ -38,8 +37,18 @@ pub(super) fn using(query: &mut ast::Query) -> Result<()> {
     let mut merged = Merged::new();
     let mut from = select.from.clone();
     for tables in &mut from {
-        if !merge(tables, &mut merged)? {
+        let mut of_tables = Merged::new();
+        if !merge(tables, &mut of_tables)? {
             return if kinds.outer { Err(refused("such joins with")) } else { Ok(()) };
+        }
+        let walked = tables.visit(&mut Naming { merged: &of_tables, within: 0 });
+        debug_assert!(walked.is_continue());
+        for (name, stands) in of_tables {
+            // A name of two relations is ambiguous: the planner says so.
+            if merged.iter().any(|(other, _)| *other == name) {
+                return if kinds.outer { Err(refused("several")) } else { Ok(()) };
+            }
+            merged.push((name, stands));
         }
     }
     // A wildcard gives a shared column once, as long as the join says what is shared.
@@ -71,6 +80,7 @@ pub(super) fn using(query: &mut ast::Query) -> Result<()> {
         select.selection.visit(&mut naming),
         select.group_by.visit(&mut naming),
         select.having.visit(&mut naming),
+        select.named_window.visit(&mut naming),
         query.order_by.visit(&mut of_order),
     ];
     debug_assert!(walked.iter().all(ControlFlow::is_continue));
@@ -170,7 +180,7 @@ fn merge(tables: &mut ast::TableWithJoins, merged: &mut Merged) -> Result<bool> 
             let stands = match kept {
                 Kept::Left => left,
                 Kept::Right => right,
-                Kept::Either => function("coalesce", vec![left, right]),
+                Kept::Either => either(left, right),
             };
             match known {
                 Some(known) => merged[known].1 = stands,
@@ -184,6 +194,18 @@ fn merge(tables: &mut ast::TableWithJoins, merged: &mut Merged) -> Result<bool> 
         }
     }
     Ok(true)
+}
+
+/// Returns the first of what is not NULL; what is such a choice already gets one more.
+fn either(left: Expr, right: Expr) -> Expr {
+    if let Expr::Function(function) = &left
+        && let Some((name, choices)) = super::call(function)
+        && name == "coalesce"
+    {
+        let choices = choices.into_iter().cloned().chain([right]);
+        return super::function("coalesce", choices.collect());
+    }
+    super::function("coalesce", vec![left, right])
 }
 
 /// Returns the name by which a relation's columns are told from others.

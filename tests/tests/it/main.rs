@@ -19,6 +19,7 @@ mod linear;
 mod nodes;
 mod power_cut;
 mod prometheus;
+mod random_queries;
 mod secrets;
 mod start;
 mod weather;
