@@ -46,8 +46,9 @@ impl AnalyzerRule for Instants {
         let now_ns = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
         let rewritten = plan.transform_up_with_subqueries(|plan| {
             let schema = columns_read(&plan)?;
+            let is_filter = matches!(plan, LogicalPlan::Filter(_));
             rewrite_expressions(plan, |expr| {
-                let read = read(expr, &zone, now_ns)?;
+                let read = read(expr, &zone, now_ns, is_filter)?;
                 if read.transformed || zone.is_utc() {
                     return Ok(read);
                 }
@@ -62,9 +63,31 @@ impl AnalyzerRule for Instants {
     }
 }
 
+/// Returns the first or the last instant there is, for one that is before or after all: a filter may well ask
+/// for all times up to the year 9999.
+fn outermost(text: &str) -> Option<i64> {
+    let text = text.trim();
+    match text.to_ascii_lowercase().as_str() {
+        "infinity" | "+infinity" => return Some(i64::MAX),
+        "-infinity" => return Some(i64::MIN),
+        _ => {}
+    }
+    let (year, month_and_day) = text.split_once('-')?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let mut parts = month_and_day.split(['-', ' ', 'T']);
+    let is_date = is_number(year)
+        && parts.next().is_some_and(is_number)
+        && parts.next().is_some_and(is_number);
+    match year.parse::<i64>().ok().filter(|_| is_date)? {
+        1..=1677 => Some(i64::MIN),
+        2262..=294_276 => Some(i64::MAX),
+        _ => None,
+    }
+}
+
 /// Makes a literal of a text that is cast to an instant. What cannot be read stays, to fail where it is
 /// computed.
-fn read(expr: Expr, zone: &Zone, now_ns: i64) -> Result<Transformed<Expr>> {
+fn read(expr: Expr, zone: &Zone, now_ns: i64, is_filter: bool) -> Result<Transformed<Expr>> {
     let (Expr::Cast(Cast { expr: inner, field }) | Expr::TryCast(TryCast { expr: inner, field })) =
         &expr
     else {
@@ -80,6 +103,7 @@ fn read(expr: Expr, zone: &Zone, now_ns: i64) -> Result<Transformed<Expr>> {
         Some(_) => parse_instant(text, zone, now_ns),
         None => parse_wall(text, zone, now_ns),
     };
+    let ns = ns.or_else(|| outermost(text).filter(|_| is_filter));
     Ok(match ns {
         Some(ns) => {
             let value = ScalarValue::TimestampNanosecond(Some(ns), of.clone());
