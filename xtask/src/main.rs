@@ -30,7 +30,7 @@ fn main() -> ExitCode {
                 && test("killed_nodes_lose", &[("CNOSDB_NODE_KILLS", "60")])
                 && test("every_history_of_registers", &[("CNOSDB_HISTORIES", "200")])
                 && test("power_cuts_lose", &[("CNOSDB_POWER_CUTS", "100")])
-                && test("random_queries_answer", &[("CNOSDB_RANDOM_QUERIES", "20000")])
+                && test("random_queries_answer", &[("CNOSDB_RANDOM_QUERIES", "2000")])
                 && test("hostile_bodies", &[("CNOSDB_HOSTILE_BODIES", "10000")])
         }
         _ => {
