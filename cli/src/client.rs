@@ -1,6 +1,7 @@
 //! The connection: statements out, rows and errors back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::io::AsyncWriteExt;
@@ -11,6 +12,8 @@ use crate::progress::Progress;
 
 /// Notices that may wait to be printed; more are dropped.
 const NOTICES_MAX: usize = 1_024;
+/// How often one looks how far a COPY INTO is.
+const WATCH_PAUSE: Duration = Duration::from_millis(300);
 /// Rows are read from a file in pieces of so many bytes.
 const COPY_BYTES: usize = 64 << 10;
 
@@ -118,6 +121,42 @@ impl Client {
             }
         }
         Ok(columns.map_or(Answer::Done(changed), |columns| Answer::Rows(columns, rows)))
+    }
+
+    /// Runs a COPY INTO, and shows how far it is.
+    pub(crate) async fn run_copy(&self, statement: &str) -> Result<Answer, String> {
+        let mut progress = Progress::new(None);
+        if !progress.is_seen() {
+            return self.run(statement).await;
+        }
+        // Who cannot be watched is run all the same.
+        let Ok(watcher) = self.reconnect(&self.dbname).await else {
+            return self.run(statement).await;
+        };
+        let mut run = std::pin::pin!(self.run(statement));
+        let done = loop {
+            tokio::select! {
+                done = &mut run => break done,
+                () = tokio::time::sleep(WATCH_PAUSE) => {
+                    let seen = tokio::time::timeout(WATCH_PAUSE, watcher.copied()).await;
+                    if let Ok(Some((bytes, total))) = seen {
+                        progress.of(total);
+                        progress.moved(bytes);
+                    }
+                }
+            }
+        };
+        progress.end();
+        done
+    }
+
+    /// Returns the bytes that the user's newest copy has moved, and those there are.
+    async fn copied(&self) -> Option<(u64, u64)> {
+        let query = "SELECT bytes_processed, bytes_total FROM pg_stat_progress_copy \
+                     WHERE type = 'FILE' ORDER BY pid DESC LIMIT 1";
+        let Ok(Answer::Rows(_, rows)) = self.run(query).await else { return None };
+        let number = |at: usize| rows.first()?.get(at)?.as_ref()?.parse().ok();
+        Some((number(0)?, number(1)?))
     }
 
     /// Sends a file's bytes to a COPY FROM STDIN.

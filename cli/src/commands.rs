@@ -99,7 +99,14 @@ impl Shell {
         if upper.starts_with("COPY") && upper.contains("STDIN") {
             return Err("use \\copy TABLE FROM 'FILE' instead".to_owned());
         }
-        match until_interrupted(token, self.client.run(statement)).await? {
+        let is_copy = upper.split_whitespace().take(2).eq(["COPY", "INTO"]);
+        let answer = async {
+            if is_copy {
+                return self.client.run_copy(statement).await;
+            }
+            self.client.run(statement).await
+        };
+        match until_interrupted(token, answer).await? {
             Answer::Rows(columns, rows) => {
                 render::rows(&columns, &rows, self.format, self.expanded)
             }

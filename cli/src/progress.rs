@@ -23,6 +23,16 @@ impl Progress {
         Self { total, begun: Instant::now(), shown: None, is_seen }
     }
 
+    /// Returns whether anybody sees it.
+    pub(crate) fn is_seen(&self) -> bool {
+        self.is_seen
+    }
+
+    /// Says how many bytes there are in all; 0 where nobody knows.
+    pub(crate) fn of(&mut self, total: u64) {
+        self.total = Some(total).filter(|total| *total > 0);
+    }
+
     /// Shows how many bytes were moved, now and then.
     pub(crate) fn moved(&mut self, bytes: u64) {
         let is_due = self.shown.unwrap_or(self.begun).elapsed() >= PAUSE;

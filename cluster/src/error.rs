@@ -26,6 +26,16 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+    /// A tenant may not have as many series.
+    #[error("tenant \"{tenant}\" may have {max} series on a node (max_series), not {wanted}")]
+    SeriesLimit {
+        /// Whose rows they are.
+        tenant: String,
+        /// How many it may have.
+        max: u64,
+        /// How many there would be.
+        wanted: u64,
+    },
     /// The rows of one batch take more bytes than an entry of the log may have.
     #[error("a batch of rows takes {bytes} bytes, more than an entry of the log may have")]
     TooLarge {
@@ -69,7 +79,7 @@ impl Error {
             Self::Storage(error) => error.kind(),
             Self::Replication(error) => error.kind(),
             Self::Overloaded { .. } | Self::Locked { .. } => ErrorKind::Unavailable,
-            Self::TooLarge { .. } => ErrorKind::LimitReached,
+            Self::TooLarge { .. } | Self::SeriesLimit { .. } => ErrorKind::LimitReached,
             Self::Partial { kind, .. } | Self::Remote { kind, .. } => *kind,
             Self::LockLost => ErrorKind::Unavailable,
             Self::Internal(_) => ErrorKind::Internal,

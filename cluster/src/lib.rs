@@ -14,6 +14,7 @@
 //! | `change`      | deletes and updates, under a lock                                       |
 //! | `read`        | the scans that a query needs                                            |
 //! | `compaction`  | compactions, one at a time                                              |
+//! | `series_limit` | how many series a tenant may have                                     |
 //! | `measures`    | what can be measured of this node's data                                |
 //! | `own_files`   | small files of a node, replaced whole                                   |
 //! | `upkeep`      | flushes, expiry, removal of what was dropped                            |
@@ -32,6 +33,7 @@ mod read;
 mod remote_scan;
 mod replica_set;
 mod router;
+mod series_limit;
 mod service;
 mod upkeep;
 mod vnodes;
@@ -61,6 +63,7 @@ pub use peers::GroupReport;
 use peers::{Peers, ROWS};
 pub use read::{Scan, ScanPart, Scans};
 pub use replica_set::{VnodeLogStore, VnodeMachine};
+use series_limit::KnownSeries;
 use service::{Held, RowsService, VnodeMembers};
 pub use tskv::wal::WalTotals;
 pub use tskv::{ExactCounts, ScanColumn, ScanRequest, SeriesFilter, TagTest};
@@ -81,6 +84,8 @@ pub struct ClusterConfig {
     pub memcache_bytes_max: usize,
     /// Bytes of rows in memory at which a vnode is flushed.
     pub flush_bytes: usize,
+    /// Bytes of the cache of series' ids.
+    pub series_cache_bytes: usize,
     /// Segments of the log above which those who hold the oldest are flushed.
     pub wal_segments_max: usize,
     /// Settings of the log.
@@ -107,6 +112,7 @@ pub struct Cluster {
     /// The way to the rows of other nodes; `None` where there are none.
     pub(crate) peers: Option<Peers>,
     pub(crate) held: Held,
+    pub(crate) known_series: KnownSeries,
 }
 
 /// A running node: the cluster and its upkeep.
@@ -150,17 +156,19 @@ impl ClusterNode {
             .as_ref()
             .map(|network| Network::new(Arc::clone(&network.transport), VNODES, config.node));
         let groups = way.clone().map_or_else(GroupConfig::alone, GroupConfig::networked);
+        let series_cache = Arc::new(SeriesCache::new(config.series_cache_bytes));
         let cluster = Arc::new(Cluster {
             vnodes: Vnodes::new(session, groups),
             peers: network.as_ref().map(|network| Peers(Arc::clone(&network.transport))),
             held: Held::default(),
+            known_series: KnownSeries::default(),
             signals: upkeep::Signals::default(),
             compactions: compaction::Compactions::default(),
             config,
             meta,
             wal,
             gauge,
-            series_cache: Arc::default(),
+            series_cache,
             clock,
             disk,
         });

@@ -145,6 +145,8 @@ impl Cluster {
     ) -> Result<u8> {
         self.wal.admit()?;
         self.wait_for_memory().await?;
+        // On the heap: few tenants have this limit, and its state would make every write's future large.
+        let _series = Box::pin(self.reserve_series(hosted, &command)).await?;
         let bounds = match lock {
             // Whoever has a lock holds back the others already.
             Some(lock) => {

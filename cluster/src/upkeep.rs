@@ -157,10 +157,9 @@ impl Cluster {
         let short = self.gauge.bytes() >= self.config.memcache_bytes_max / 2;
         let size = |hosted: &HostedVnode| hosted.beside.vnode.memcache_bytes();
         let largest = due.iter().map(|(_, hosted)| size(hosted)).max().unwrap_or(0);
-        let catalog = self.meta.catalog();
         due.retain(|(member, hosted)| {
             let bytes = size(hosted);
-            bytes >= self.flush_bytes_of(&catalog, VnodeId(*member))
+            self.is_full(VnodeId(*member), bytes)
                 || (short && bytes > 0 && bytes == largest)
                 || holders.contains(&VnodeId(*member))
         });
@@ -177,14 +176,14 @@ impl Cluster {
         }
     }
 
-    /// Returns the bytes of memory from which on a vnode is flushed.
-    fn flush_bytes_of(&self, catalog: &Catalog, vnode: VnodeId) -> usize {
-        let database = catalog
-            .replica_set_of(vnode)
-            .and_then(|(bucket, _)| catalog.database_by_id(bucket.database));
-        let own = database.and_then(|database| database.options.max_memcache_bytes);
-        let own = own.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        own.map_or(self.config.flush_bytes, |own| own.min(self.config.flush_bytes))
+    /// Returns whether a vnode holds so much in memory, or back from the log, that it is to be flushed.
+    fn is_full(&self, vnode: VnodeId, bytes: usize) -> bool {
+        let options = self.options_of(vnode);
+        let most = options.and_then(|options| options.max_memcache_bytes);
+        let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        let log = options.and_then(|options| options.wal_max_file_bytes);
+        bytes >= most.min(self.config.flush_bytes)
+            || (bytes > 0 && log.is_some_and(|most| self.wal.log(vnode).bytes() > most))
     }
 
     /// Opens a vnode that nothing has used since the start, so that it can be flushed.
@@ -212,6 +211,7 @@ impl Cluster {
                 self.vnodes.discard_failed(member).await;
                 continue;
             }
+            self.known_series.note(VnodeId(member), hosted.beside.vnode.series());
             drop(hosted);
             self.vnodes.close(VnodeId(member)).await;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use meta::{Bucket, ReplicaSet, VnodeState};
+use meta::{Bucket, DatabaseOptions, ReplicaSet, VnodeState};
 use model::{NodeId, ReplicaSetId, VnodeId};
 use parking_lot::Mutex;
 use replication::RaftHost;
@@ -191,6 +191,7 @@ impl Cluster {
         folder: PathBuf,
         (id, origin): (VnodeId, Origin),
     ) -> replication::Result<HostedVnode> {
+        let options = self.options_of(id);
         let log = self.wal.log(id);
         let purged = log.purged().map_or(0, |(upto, _)| upto);
         let config_of_vnode = VnodeConfig {
@@ -199,6 +200,12 @@ impl Cluster {
             gauge: Arc::clone(&self.gauge),
             cache: Arc::clone(&self.series_cache),
             schemas: self.schemas(),
+            partitions: options
+                .and_then(|options| options.memcache_partitions)
+                .map_or(1, |count| count as usize),
+            readers_max: options
+                .and_then(|options| options.max_cache_readers)
+                .map(|count| count as usize),
         };
         let opened = tokio::task::spawn_blocking(move || {
             let vnode = Vnode::open(config_of_vnode, id)?;
@@ -214,6 +221,13 @@ impl Cluster {
         let last_use = Mutex::new(Instant::now());
         let beside = OpenVnode { vnode, changes: Arc::default(), last_use };
         Ok(HostedVnode { group, beside })
+    }
+
+    /// Returns the options of a vnode's database.
+    pub(crate) fn options_of(&self, vnode: VnodeId) -> Option<DatabaseOptions> {
+        let catalog = self.meta.catalog();
+        let (bucket, _) = catalog.replica_set_of(vnode)?;
+        Some(catalog.database_by_id(bucket.database)?.options)
     }
 
     /// Returns what storage may ask of the catalog.

@@ -1,5 +1,6 @@
 //! Who asks: HTTP basic, `Token user:password`, or the parameters `u` and `p`, checked against the SCRAM
-//! verifier. A check that succeeded is remembered for a while, for it costs thousands of hashes.
+//! verifier; or a token signed by the user's key (`Bearer`), or that key itself.
+//! A check that succeeded is remembered for a while, for it costs thousands of hashes.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, StatusCode, header::AUTHORIZATION};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use query::{Database, Remembered, Session};
+use query::{Database, PublicKey, Remembered, Session, user_of};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -17,6 +18,8 @@ use tokio::time::Instant;
 use crate::failure::Failure;
 use crate::lines::Precision;
 
+/// The header that brings a private key: its PEM in base64.
+const PRIVATE_KEY: &str = "x-cnosdb-privatekey";
 /// How long a check that succeeded is remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);
 /// How many are.
@@ -72,14 +75,54 @@ impl Doorkeeper {
         parameters: &Parameters,
         peer: SocketAddr,
     ) -> Result<Arc<Session>, Failure> {
-        let (user, password) = credentials(headers, parameters)?;
-        self.check(&user, password.as_deref(), peer).await?;
+        let user = self.user(headers, parameters, peer).await?;
         let tenant = parameters.tenant.as_deref().unwrap_or("cnosdb");
         let session = self.database.connect(&user, tenant, None)?;
         if let Some(database) = parameters.db.as_deref().or(parameters.bucket.as_deref()) {
             session.set("search_path", Some(database))?;
         }
         Ok(Arc::new(session))
+    }
+
+    /// Returns who asks, proved.
+    async fn user(
+        &self,
+        headers: &HeaderMap,
+        parameters: &Parameters,
+        peer: SocketAddr,
+    ) -> Result<String, Failure> {
+        if let Some(token) = bearer(headers) {
+            let user = user_of(token).ok_or_else(unreadable)?;
+            let signed = |key: &PublicKey| key.signed(token, &user, self.database.now_ns());
+            self.check_key(&user, peer, signed)?;
+            return Ok(user);
+        }
+        let (user, password) = credentials(headers, parameters)?;
+        match headers.get(PRIVATE_KEY) {
+            Some(key) => {
+                let key = key.to_str().map_err(|_| unreadable())?;
+                self.check_key(&user, peer, |public| public.belongs_to(key))?;
+            }
+            None => self.check(&user, password.as_deref(), peer).await?,
+        }
+        Ok(user)
+    }
+
+    /// Lets in who has the private key to a user's public one.
+    fn check_key(
+        &self,
+        user: &str,
+        peer: SocketAddr,
+        proves: impl FnOnce(&PublicKey) -> bool,
+    ) -> Result<(), Failure> {
+        self.database.check_login(user, peer.ip())?;
+        let proved = self.database.public_key(user).is_some_and(|key| proves(&key));
+        self.database.note_login(user, peer.ip(), proved);
+        if proved {
+            return Ok(());
+        }
+        let message = format!("key authentication failed for user \"{user}\"");
+        Err(Failure::new(StatusCode::UNAUTHORIZED, "28000", message))
     }
 
     async fn check(
@@ -126,6 +169,16 @@ impl Doorkeeper {
     }
 }
 
+fn unreadable() -> Failure {
+    Failure::new(StatusCode::UNAUTHORIZED, "28000", "the Authorization header is not readable")
+}
+
+/// Returns the token of `Authorization: Bearer`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
 fn credentials(
     headers: &HeaderMap,
     parameters: &Parameters,
@@ -133,9 +186,6 @@ fn credentials(
     let Some(header) = headers.get(AUTHORIZATION) else {
         let user = parameters.u.clone().unwrap_or_else(|| "root".to_owned());
         return Ok((user, parameters.p.clone()));
-    };
-    let unreadable = || {
-        Failure::new(StatusCode::UNAUTHORIZED, "28000", "the Authorization header is not readable")
     };
     let (scheme, rest) =
         header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(unreadable)?;

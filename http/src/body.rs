@@ -22,8 +22,6 @@ const UNPACKED_BYTES_MAX: usize = 256 << 20;
 const RATIO_MAX: usize = 200;
 /// Bytes to which a body may unpack whatever its ratio.
 const RATIO_FREE_BYTES: usize = 1 << 20;
-/// The most bytes of all bodies that are held at once, packed and unpacked.
-const HELD_BYTES_MAX: usize = 512 << 20;
 /// How long a body may keep one waiting before its pace counts.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The bytes that must come in a second from then on.
@@ -37,6 +35,7 @@ const SNAPPY_FRAMES: &[u8] = b"\xff\x06\x00\x00sNaPpY";
 
 /// The budget that all bodies share.
 pub(crate) struct Bodies {
+    bytes_max: usize,
     free: Arc<Semaphore>,
 }
 
@@ -44,12 +43,6 @@ pub(crate) struct Bodies {
 pub(crate) struct Held {
     free: Arc<Semaphore>,
     permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Default for Bodies {
-    fn default() -> Self {
-        Self { free: Arc::new(Semaphore::new(HELD_BYTES_MAX / PERMIT_BYTES)) }
-    }
 }
 
 impl Held {
@@ -72,9 +65,15 @@ impl Held {
 }
 
 impl Bodies {
+    /// Makes a budget of so many bytes of all bodies that are held at once, packed and unpacked.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        let permits = (bytes_max / PERMIT_BYTES).min(Semaphore::MAX_PERMITS);
+        Self { bytes_max: permits * PERMIT_BYTES, free: Arc::new(Semaphore::new(permits)) }
+    }
+
     /// Returns the bytes of the budget that are taken.
     pub(crate) fn held_bytes(&self) -> usize {
-        HELD_BYTES_MAX - self.free.available_permits() * PERMIT_BYTES
+        self.bytes_max - self.free.available_permits() * PERMIT_BYTES
     }
 
     /// Reads a body as it comes.
@@ -259,7 +258,7 @@ mod tests {
             });
             Body::from_stream(drips)
         };
-        let bodies = Bodies::default();
+        let bodies = Bodies::new(1 << 30);
         let status = |failure: Failure| failure.status();
         let crawls = bodies.read(dripping(10, 1)).await;
         assert_eq!(crawls.map(|_| ()).map_err(status), Err(StatusCode::REQUEST_TIMEOUT));
@@ -267,14 +266,13 @@ mod tests {
         assert_eq!(bytes.len(), 30 * 2_048);
         let silent = bodies.read(dripping(60_000, 11)).await;
         assert_eq!(silent.map(|_| ()).map_err(status), Err(StatusCode::REQUEST_TIMEOUT));
-        let held_bytes = || HELD_BYTES_MAX - bodies.free.available_permits() * PERMIT_BYTES;
-        assert_eq!(held_bytes(), 30 * 2_048);
+        assert_eq!(bodies.held_bytes(), 30 * 2_048);
         let packed = packed(Coding::Gzip, &vec![7; 100_000]);
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_ENCODING, "gzip".parse().unwrap());
         let (bytes, more) = unpacked(&headers, packed.into(), held).await.unwrap();
-        assert!(bytes.len() == 100_000 && held_bytes() >= 100_000);
+        assert!(bytes.len() == 100_000 && bodies.held_bytes() >= 100_000);
         drop(more);
-        assert_eq!(bodies.free.available_permits() * PERMIT_BYTES, HELD_BYTES_MAX);
+        assert_eq!(bodies.held_bytes(), 0);
     }
 }

@@ -99,13 +99,12 @@ impl Samples {
                 times: table.times,
                 fields: vec![(VALUE.to_owned(), values)],
             };
-            match session.write(batch).await {
-                Ok(()) => rows_stored += rows,
-                Err(error) => {
-                    rows_failed += rows;
-                    if failed.is_none() || error.sqlstate.starts_with('5') {
-                        failed = Some(error);
-                    }
+            let written = session.write_rows(&batch).await;
+            rows_stored += written.kept;
+            rows_failed += rows - written.kept;
+            for (_, error) in written.refused {
+                if failed.is_none() || error.sqlstate.starts_with('5') {
+                    failed = Some(error);
                 }
             }
         }

@@ -39,6 +39,8 @@ const HEADERS_BYTES_MAX: usize = 32 << 10;
 pub struct HttpConfig {
     /// Connections at once.
     pub connections_max: usize,
+    /// Bytes of bodies that are held at once.
+    pub bodies_bytes_max: usize,
     /// Encrypts all connections.
     pub tls: Option<TlsAcceptor>,
 }
@@ -69,6 +71,7 @@ fn routes() -> Vec<(&'static str, Purpose, MethodRouter<Arc<Shared>>)> {
         ("/api/put", Write, post(opentsdb::put)),
         ("/api/version", Watch, get(opentsdb::version)),
         ("/api/v1/sql", Query, post(sql::run)),
+        ("/api/v1/dump/sql/ddl", Query, get(sql::dump_ddl)),
         ("/metrics", Watch, get(metrics::scrape)),
         ("/debug/pprof/profile", Watch, get(profile::cpu)),
         ("/api/v1/ping", Watch, get(sql::ping)),
@@ -86,7 +89,8 @@ impl HttpServer {
         let known = routes.iter().map(|(path, purpose, _)| (*path, *purpose)).collect();
         let metrics = Metrics::default();
         let doorkeeper = Doorkeeper::new(Arc::clone(&database));
-        let (counted, bodies) = (Routes { known, metrics: metrics.clone() }, Bodies::default());
+        let counted = Routes { known, metrics: metrics.clone() };
+        let bodies = Bodies::new(config.bodies_bytes_max);
         let routes = routes
             .into_iter()
             .fold(Router::new(), |all, (path, _, route)| all.route(path, route))

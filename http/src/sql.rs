@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use arrow::array::AsArray;
 use arrow::record_batch::RecordBatch;
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -53,6 +54,29 @@ pub(crate) async fn run(call: Call) -> Result<Response, Failure> {
         }
         _ => Ok(StatusCode::OK.into_response()),
     }
+}
+
+/// Gives the statements that make everything, or the tenant that is named, one a line.
+pub(crate) async fn dump_ddl(call: Call) -> Result<Response, Failure> {
+    let of = call.parameters.tenant.as_ref().map_or_else(String::new, |tenant| {
+        format!(" FOR TENANT \"{}\"", tenant.replace('"', "\"\""))
+    });
+    let statements = query::parse(&format!("SHOW DDL{of}"))?;
+    let shown = statements.first().ok_or_else(|| Failure::bad_request("nothing to be shown"))?;
+    let Output::Rows(mut rows) = call.session.execute(shown, &[]).await? else {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        return Err(Failure::new(status, "XX000", "SHOW DDL gives rows"));
+    };
+    let mut text = String::new();
+    while let Some(batch) = rows.next().await {
+        let batch = batch.map_err(Error::from)?;
+        for line in batch.column(0).as_string::<i32>().iter().flatten() {
+            // What switches tenants is a command of cnosdb-cli's.
+            text.push_str(line);
+            text.push_str(if line.starts_with('\\') { "\n" } else { ";\n" });
+        }
+    }
+    Ok(([(CONTENT_TYPE, "application/sql")], text).into_response())
 }
 
 /// Sends rows as they come. The first bytes are waited for, so that an error before them has its status.

@@ -38,17 +38,20 @@ pub(crate) async fn write(call: Call) -> Result<(), Failure> {
         if lines.is_empty() {
             continue;
         }
-        match session.write(batch).await {
-            Ok(()) => kept += lines.len(),
+        let written = session.write_rows(&batch).await;
+        for (rows, error) in written.refused {
             // Nobody asked for these lines alone: who may not write, or where there is no database, all
             // fail alike.
-            Err(error) if kept == 0 && failed.is_empty() && is_general(&error) => {
+            if kept + written.kept == 0 && failed.is_empty() && is_general(&error) {
                 return Err(error.into());
             }
             // What may be taken another time is to be sent once more, wrong lines and all.
-            Err(error) if error.sqlstate.starts_with('5') => return Err(error.into()),
-            Err(error) => failed.push((error, lines)),
+            if error.sqlstate.starts_with('5') {
+                return Err(error.into());
+            }
+            failed.push((error, lines.get(rows).unwrap_or_default().to_vec()));
         }
+        kept += written.kept;
     }
     shared.metrics.rows_in("lines", kept);
     let parsed = Parsed { batches: Vec::new(), bad, bad_count, good_count };

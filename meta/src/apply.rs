@@ -11,11 +11,13 @@ mod tenants;
 mod users;
 mod views;
 
+use std::collections::BTreeMap;
+
 use model::ErrorKind;
 use model::schema::NAME_BYTES_MAX;
 
 use crate::catalog::{Catalog, Change, Counters, Entity, GrantObject, Key};
-use crate::command::{Command, NewUser, Reply};
+use crate::command::{COMMANDS_MAX, Command, NewUser, Reply};
 use crate::error::{Error, Result};
 use crate::limits::{ObjectLimits, Rates};
 use buckets::create_bucket;
@@ -57,6 +59,9 @@ impl Changes {
 
 /// Returns what `command` does to `catalog`.
 pub(crate) fn apply(catalog: &Catalog, command: Command) -> Result<(Vec<Change>, Reply)> {
+    if let Command::All(commands) = command {
+        return apply_all(catalog, commands);
+    }
     let mut changes = Changes { counters: catalog.counters, list: Vec::new() };
     let reply = dispatch(catalog, command, &mut changes)?;
     if changes.counters != catalog.counters {
@@ -65,8 +70,30 @@ pub(crate) fn apply(catalog: &Catalog, command: Command) -> Result<(Vec<Change>,
     Ok((changes.list, reply))
 }
 
+/// Applies commands to a copy of the catalog one after another: a later one sees what earlier ones do.
+fn apply_all(catalog: &Catalog, commands: Vec<Command>) -> Result<(Vec<Change>, Reply)> {
+    if commands.len() > COMMANDS_MAX {
+        let message = format!("at most {COMMANDS_MAX} objects are changed by one statement");
+        return Err(Error::refused(ErrorKind::LimitReached, message));
+    }
+    let (mut copy, mut last) = (catalog.clone(), BTreeMap::new());
+    for command in commands {
+        if matches!(command, Command::All(_)) {
+            let message = "commands that are done together are single ones";
+            return Err(Error::refused(ErrorKind::InvalidInput, message));
+        }
+        let (changes, _) = apply(&copy, command)?;
+        changes.iter().for_each(|change| copy.absorb(change));
+        // Of an object that several change, what comes of it: all that lay between would fill memory and log.
+        last.extend(changes.into_iter().map(|change| (change.key(), change)));
+    }
+    Ok((last.into_values().collect(), Reply::Done))
+}
+
 fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Result<Reply> {
     match command {
+        // Taken apart before.
+        Command::All(_) => {}
         Command::Bootstrap { verifier } => bootstrap(catalog, verifier, changes)?,
         Command::NewSession => {
             changes.counters.session += 1;
@@ -180,6 +207,7 @@ fn bootstrap(catalog: &Catalog, verifier: Option<String>, changes: &mut Changes)
             admin: true,
             comment,
             must_change_password: false,
+            rsa_public_key: None,
         },
         changes,
     )
@@ -187,10 +215,11 @@ fn bootstrap(catalog: &Catalog, verifier: Option<String>, changes: &mut Changes)
 
 #[cfg(test)]
 mod tests {
-    use model::{Codec, ColumnId, ColumnKind, DatabaseId, NodeId, TimeRange};
+    use model::schema::COLUMNS_MAX;
+    use model::{Codec, ColumnId, ColumnKind, DatabaseId, NodeId, TableId, TimeRange};
 
     use super::*;
-    use crate::command::{AlterTable, DatabaseChange, NewColumn};
+    use crate::command::{AlterTable, DatabaseChange, NewColumn, TenantChange, UserChange};
 
     struct TestCatalog(Catalog);
 
@@ -220,7 +249,13 @@ mod tests {
 
     fn field(name: &str) -> NewColumn {
         let kind = ColumnKind::Field(model::ValueType::F64);
-        NewColumn { name: name.to_owned(), kind, not_null: false, codec: Codec::Default }
+        NewColumn {
+            name: name.to_owned(),
+            kind,
+            not_null: false,
+            codec: Codec::Default,
+            shape: None,
+        }
     }
 
     #[test]
@@ -245,6 +280,82 @@ mod tests {
         catalog.run(Command::DropTable { table }).unwrap();
         catalog.run(create()).unwrap();
         assert!(catalog.0.table(database, "t").unwrap().id > table);
+    }
+
+    /// Definitions that are all refused where `database` and `table` are there, and why.
+    fn refused(database: DatabaseId, table: TableId) -> Vec<Command> {
+        let (name, tenant) = (String::new, model::TenantId(1));
+        let options = default_options();
+        let (nowhere, nothing) = (DatabaseId(99), TableId(99));
+        let long = "x".repeat(NAME_BYTES_MAX + 1);
+        let alter = |change| Command::AlterTable { table, change };
+        let column =
+            |to: &str| AlterTable::RenameColumn { from: "a".to_owned(), to: to.to_owned() };
+        let wide = (0..=COLUMNS_MAX).map(|at| field(&format!("c{at}"))).collect();
+        let user = || NewUser {
+            name: FIRST_USER.to_owned(),
+            verifier: None,
+            admin: false,
+            comment: name(),
+            must_change_password: false,
+            rsa_public_key: None,
+        };
+        let rename = UserChange::Rename("other".to_owned());
+        let drop_role = TenantChange::DropRole("no role".to_owned());
+        vec![
+            Command::CreateDatabase { tenant, name: FIRST_DATABASE.to_owned(), options },
+            Command::CreateDatabase { tenant, name: long.clone(), options },
+            Command::AlterDatabase { database, change: DatabaseChange::Shards(0) },
+            Command::DropDatabase { database },
+            Command::DropDatabase { database: nowhere },
+            Command::CreateTable { database, name: "t".to_owned(), columns: vec![field("a")] },
+            Command::CreateTable { database, name: "u".to_owned(), columns: vec![] },
+            Command::CreateTable { database, name: "w".to_owned(), columns: wide },
+            Command::CreateTable { database, name: name(), columns: vec![field("a")] },
+            Command::CreateTable { database: nowhere, name: long, columns: vec![field("a")] },
+            Command::AlterTable { table: nothing, change: AlterTable::Drop("a".to_owned()) },
+            alter(AlterTable::Add(field("a"))),
+            alter(AlterTable::Drop("time".to_owned())),
+            alter(AlterTable::Drop("nothing".to_owned())),
+            alter(column("b")),
+            alter(column("")),
+            Command::DropTable { table: nothing },
+            Command::CreateUser(user()),
+            Command::AlterUser { user: model::UserId(1), change: rename },
+            Command::DropUser { user: model::UserId(1) },
+            Command::AlterTenant { tenant, change: drop_role },
+            Command::DropTenant { tenant },
+            Command::All(vec![Command::All(Vec::new())]),
+        ]
+    }
+
+    #[test]
+    fn a_definition_that_is_refused_at_any_step_changes_nothing() {
+        let mut catalog = TestCatalog::new();
+        let database = catalog.public();
+        let columns = vec![field("a"), field("b")];
+        catalog.run(Command::CreateTable { database, name: "t".to_owned(), columns }).unwrap();
+        let table = catalog.0.table(database, "t").unwrap().id;
+        let before = catalog.0.clone();
+        let good = |at: usize| {
+            let name = format!("new{at}");
+            Command::CreateTable { database, name, columns: vec![field("a")] }
+        };
+        for bad in refused(database, table) {
+            assert!(catalog.run(bad.clone()).is_err(), "{bad:?}");
+            for at in 0..3 {
+                let mut all: Vec<Command> = (0..3).map(good).collect();
+                all.insert(at, bad.clone());
+                assert!(catalog.run(Command::All(all)).is_err(), "{bad:?}");
+            }
+            assert_eq!(catalog.0, before, "{bad:?}");
+        }
+        // A later one sees what the ones before it do.
+        let id = TableId(table.0 + 1);
+        let alter = Command::AlterTable { table: id, change: AlterTable::Add(field("b")) };
+        catalog.run(Command::All(vec![good(0), alter, Command::DropTable { table }])).unwrap();
+        assert_eq!(catalog.0.table_by_id(id).unwrap().fields().count(), 2);
+        assert!(catalog.0.table_by_id(table).is_none());
     }
 
     #[test]

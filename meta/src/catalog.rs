@@ -146,6 +146,9 @@ pub struct User {
     /// Whether it may do nothing before it has another password.
     #[serde(default)]
     pub must_change_password: bool,
+    /// The public key of the key pair it may log in by, in PEM.
+    #[serde(default)]
+    pub rsa_public_key: Option<String>,
 }
 
 /// The unit that integer times of INSERT are in.
@@ -198,6 +201,15 @@ pub struct DatabaseOptions {
     /// Bytes of memory of a vnode from which on it is flushed; `None`: what the node's configuration says.
     #[serde(default)]
     pub max_memcache_bytes: Option<u64>,
+    /// Files that a flush of a vnode writes at once, each of other series; `None`: one.
+    #[serde(default)]
+    pub memcache_partitions: Option<u32>,
+    /// Bytes of the log that a vnode may hold back: with more it is flushed.
+    #[serde(default)]
+    pub wal_max_file_bytes: Option<u64>,
+    /// Files of a vnode that are kept open; `None`: all.
+    #[serde(default)]
+    pub max_cache_readers: Option<u32>,
 }
 
 /// A database of a tenant.
@@ -405,7 +417,7 @@ pub(crate) enum Change {
 }
 
 /// Everything there is, at one version.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalog {
     pub(crate) counters: Counters,
     tenants: BTreeMap<TenantId, Arc<Tenant>>,
@@ -651,6 +663,16 @@ impl Catalog {
             }
             Key::Node(id) => drop(self.nodes.remove(&id)),
             Key::View(id) => drop(self.views.remove(&id)),
+        }
+    }
+}
+
+impl Change {
+    /// Returns the row it changes.
+    pub(crate) fn key(&self) -> Key {
+        match self {
+            Self::Put(entity) => entity.key(),
+            Self::Delete(key) => *key,
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use model::{
-    BucketId, Codec, ColumnKind, DatabaseId, NodeId, ReplicaSetId, TableId, TenantId, UserId,
-    VnodeId,
+    BucketId, Codec, ColumnKind, DatabaseId, NodeId, ReplicaSetId, Shape, TableId, TenantId,
+    UserId, VnodeId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +12,14 @@ use crate::error::{Error, Result};
 use crate::limits::{ObjectLimits, Rates};
 
 const VERSION: u8 = 1;
+/// The most commands that are done together.
+pub(crate) const COMMANDS_MAX: usize = 10_000;
 
 /// A command of the catalog's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
+    /// Does what several commands say in their order, or nothing where one of them is refused.
+    All(Vec<Self>),
     /// Makes the first tenant, database and user of an empty catalog; does nothing to another.
     Bootstrap {
         /// The first user's verifier.
@@ -271,6 +275,9 @@ pub struct NewUser {
     /// Whether it may do nothing before it has another password.
     #[serde(default)]
     pub must_change_password: bool,
+    /// Its public key, in PEM.
+    #[serde(default)]
+    pub rsa_public_key: Option<String>,
 }
 
 /// A change of a tenant.
@@ -328,6 +335,8 @@ pub enum UserChange {
     Comment(String),
     /// Whether it may do nothing before it has another password.
     MustChangePassword(bool),
+    /// Another public key, in PEM, or none.
+    RsaPublicKey(Option<String>),
 }
 
 /// A change of a database's options.
@@ -345,6 +354,8 @@ pub enum DatabaseChange {
     StrictWrite(bool),
     /// Other bytes of memory from which on vnodes are flushed.
     MaxMemcache(u64),
+    /// Other bytes of the log that vnodes may hold back.
+    WalMaxFile(u64),
 }
 
 /// A column to be made.
@@ -359,6 +370,9 @@ pub struct NewColumn {
     /// Which encodings its pages may have.
     #[serde(default)]
     pub codec: Codec,
+    /// What shapes its texts are.
+    #[serde(default)]
+    pub shape: Option<Shape>,
 }
 
 /// A change of a table.

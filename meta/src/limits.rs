@@ -23,11 +23,14 @@ pub struct ObjectLimits {
     /// Bytes of memory that its queries take together, on each node.
     #[serde(default)]
     pub query_memory: Option<u64>,
+    /// Series of its vnodes together, on each node.
+    #[serde(default)]
+    pub series: Option<u64>,
 }
 
 impl ObjectLimits {
     /// Returns all limits with the names SQL gives them.
-    pub fn named(&self) -> [(&'static str, Option<u64>); 7] {
+    pub fn named(&self) -> [(&'static str, Option<u64>); 8] {
         [
             ("max_users_number", self.users.map(u64::from)),
             ("max_databases", self.databases.map(u64::from)),
@@ -36,6 +39,7 @@ impl ObjectLimits {
             ("max_retention_time", self.retention_days.map(u64::from)),
             ("max_running_statements", self.statements.map(u64::from)),
             ("max_query_memory", self.query_memory),
+            ("max_series", self.series),
         ]
     }
 }

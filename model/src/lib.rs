@@ -12,6 +12,7 @@
 //! | `series_key` | the canonical bytes of a series                                   |
 //! | `points`     | the columnar batch that is sent, logged and applied               |
 //! | `time`       | time ranges and durations as people write them                    |
+//! | `shape`      | what a column of geometries holds                                 |
 //! | `size`       | sizes in bytes as people write them                               |
 //! | `placement`  | buckets and shards                                                |
 //! | `error`      | the kinds every crate's error maps to                             |
@@ -28,6 +29,7 @@ pub mod placement;
 pub mod points;
 pub mod schema;
 pub mod series_key;
+pub mod shape;
 pub mod size;
 pub mod time;
 pub mod wire;
@@ -42,4 +44,5 @@ pub use ids::{
 pub use points::Points;
 pub use schema::{Column, ColumnKind, TableSchema, ValueType};
 pub use series_key::SeriesKey;
+pub use shape::Shape;
 pub use time::TimeRange;

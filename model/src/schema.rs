@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::Codec;
 use crate::ids::{ColumnId, DatabaseId, TableId};
+use crate::shape::Shape;
 
 /// The most columns a table may have, dropped ones not counted.
 pub const COLUMNS_MAX: usize = 4_096;
@@ -99,6 +100,9 @@ pub struct Column {
     /// Which encodings its pages may have.
     #[serde(default)]
     pub codec: Codec,
+    /// What shapes its texts are; `None`: texts of any kind.
+    #[serde(default)]
+    pub shape: Option<Shape>,
 }
 
 /// A table's schema at one version.
@@ -145,6 +149,16 @@ impl TableSchema {
 }
 
 impl Column {
+    /// Returns the type as SQL spells it.
+    pub fn sql(&self) -> String {
+        match (self.kind, self.shape) {
+            (_, Some(shape)) => format!("GEOMETRY({}, 0)", shape.name()),
+            (ColumnKind::Time, None) => "TIMESTAMP".to_owned(),
+            (ColumnKind::Tag, None) => "STRING".to_owned(),
+            (ColumnKind::Field(value_type), None) => value_type.sql().to_owned(),
+        }
+    }
+
     /// Returns the Arrow field rows of this column are held in.
     pub fn arrow(&self) -> Field {
         match self.kind {

@@ -1,6 +1,8 @@
 //! Columns to the fields of PostgreSQL's rows: text as `query` writes it, binary here.
 
-use arrow::array::ArrayRef;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray};
 use bytes::{BufMut, BytesMut};
 use pgwire::api::results::FieldFormat;
 use query::{TypedColumn, Zone, typed_column};
@@ -70,14 +72,27 @@ fn put_binary(column: &TypedColumn, row: usize, out: &mut BytesMut) -> Result<()
     Ok(())
 }
 
+/// Writes an array of any number of dimensions; those of one dimension must have one length.
 fn binary_list(items: &ArrayRef, zone: &Zone, out: &mut BytesMut) -> Result<(), query::Error> {
-    let column = typed_column(items, zone)?;
+    let (mut items, mut lengths) = (Arc::clone(items), vec![items.len()]);
+    while let Some(lists) = items.as_list_opt::<i32>() {
+        let length = if lists.is_empty() { 0 } else { lists.value_length(0) };
+        if lists.null_count() > 0 || (0..lists.len()).any(|row| lists.value_length(row) != length) {
+            let message = "multidimensional arrays must have sub-arrays with matching dimensions";
+            return Err(query::Error::new("2202E", message));
+        }
+        let first = lists.value_offsets()[0] as usize;
+        lengths.push(length as usize);
+        items = lists.values().slice(first, lists.len() * length as usize);
+    }
+    let column = typed_column(&items, zone)?;
     let field = arrow::datatypes::Field::new("item", items.data_type().clone(), true);
-    out.put_i32(i32::from(!items.is_empty()));
+    let lengths = if items.is_empty() { Vec::new() } else { lengths };
+    out.put_i32(lengths.len() as i32);
     out.put_i32(i32::from(items.null_count() > 0));
     out.put_u32(crate::types::wire_type(&field).oid());
-    if !items.is_empty() {
-        out.put_i32(items.len() as i32);
+    for length in lengths {
+        out.put_i32(length as i32);
         out.put_i32(1);
     }
     (0..items.len()).try_for_each(|row| put_field(&column, row, FieldFormat::Binary, out))

@@ -315,6 +315,7 @@ impl Connection {
         match output {
             Output::Rows(rows) => {
                 let fields = fields(&rows.schema(), &portal.result_column_format);
+                check_described(prepared, &fields, &portal.result_column_format)?;
                 let formats: Vec<FieldFormat> = fields.iter().map(FieldInfo::format).collect();
                 Ok(Some(QueryResponse::new(
                     fields,
@@ -347,6 +348,18 @@ impl Connection {
             }
         }
     }
+}
+
+/// Refuses rows of other columns than the client was told of: a table was changed meanwhile.
+fn check_described(prepared: &Prepared, found: &[FieldInfo], format: &Format) -> PgWireResult<()> {
+    let Some(schema) = &prepared.columns else { return Ok(()) };
+    let described = fields(schema, format);
+    let same = |(one, other): (&FieldInfo, &FieldInfo)| one.datatype() == other.datatype();
+    if described.len() == found.len() && described.iter().zip(found).all(same) {
+        return Ok(());
+    }
+    let message = "cached plan must not change result type";
+    Err(wire_error(Error::new("0A000", message).hint("prepare the statement again")))
 }
 
 /// Sends up to `rows_max` rows, all where it is 0. Returns how many, and whether there may be more.

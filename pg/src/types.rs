@@ -30,6 +30,10 @@ fn of(data_type: &DataType) -> Type {
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => Type::BYTEA,
         DataType::Interval(_) | DataType::Duration(_) => Type::INTERVAL,
         DataType::Dictionary(_, value) => of(value),
+        // PostgreSQL has one type for any number of dimensions.
+        DataType::List(item) if matches!(item.data_type(), DataType::List(_)) => {
+            of(item.data_type())
+        }
         DataType::List(item) | DataType::LargeList(item) => match of(item.data_type()) {
             Type::BOOL => Type::BOOL_ARRAY,
             Type::INT2 => Type::INT2_ARRAY,

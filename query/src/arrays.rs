@@ -136,6 +136,11 @@ impl Expanding<'_> {
     fn elements(&mut self, array: &ast::Expr) -> Result<Option<Vec<ast::Expr>>> {
         let (inner, element_type) = match array {
             ast::Expr::Nested(inner) => return self.elements(inner),
+            ast::Expr::Array(list)
+                if !list.elem.iter().any(|one| matches!(one, ast::Expr::Array(_))) =>
+            {
+                return Ok(Some(list.elem.clone()));
+            }
             ast::Expr::Cast { expr, data_type: ast::DataType::Array(of), .. } => {
                 (expr.as_ref(), element_type(of))
             }

@@ -17,6 +17,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::ingest::{Intake, RowsBuilder, Target, store};
 use crate::output::Output;
+use crate::running::{CopyProgress, Running};
 use crate::session::Session;
 use crate::sql::Statement;
 pub use decode::CopyRow;
@@ -67,6 +68,9 @@ pub struct CopyIn {
     stored_lines: u64,
     lines_under_way: u64,
     rows: u64,
+    progress: Option<Arc<CopyProgress>>,
+    /// Kept, so that the statement is told of while rows come.
+    running: Option<Arc<Running>>,
 }
 
 impl std::fmt::Debug for CopyIn {
@@ -94,7 +98,19 @@ impl CopyIn {
             stored_lines: 0,
             lines_under_way: 0,
             rows: 0,
+            progress: None,
+            running: None,
         }
+    }
+
+    /// Tells of the statement until all rows are in.
+    pub(crate) fn keep_running(&mut self, running: Arc<Running>) {
+        self.running = Some(running);
+    }
+
+    /// Counts the rows as they are read.
+    pub(crate) fn count_in(&mut self, progress: Arc<CopyProgress>) {
+        self.progress = Some(progress);
     }
 
     /// Returns whether the format is binary, and the number of columns.
@@ -107,8 +123,17 @@ impl CopyIn {
     /// # Errors
     /// A bad row, with its line and column and the line up to which rows are kept.
     pub async fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.running.as_ref().map_or(Ok(()), |running| running.check())?;
         self.decoder.feed(bytes)?;
-        self.drain(false).await
+        let before = self.rows;
+        self.drain(false).await?;
+        if let Some(progress) = &self.progress {
+            progress.add_rows(self.rows - before);
+            if self.running.is_some() {
+                progress.add_bytes(bytes.len() as u64);
+            }
+        }
+        Ok(())
     }
 
     /// Ends the rows: all are stored when this returns. Returns their number.
@@ -116,6 +141,7 @@ impl CopyIn {
     /// # Errors
     /// As [`CopyIn::push`]; an unfinished last row.
     pub async fn finish(mut self) -> Result<u64> {
+        self.running.as_ref().map_or(Ok(()), |running| running.check())?;
         self.drain(true).await?;
         self.commit().await?;
         self.settle().await?;
@@ -211,7 +237,9 @@ impl Session {
         self.check(Need::Write(target.object()))?;
         self.note_write();
         let database = Arc::clone(self.database());
-        Ok(Output::CopyIn(Box::new(CopyIn::new(database, target, format))))
+        let mut rows = CopyIn::new(database, target, format);
+        rows.count_in(self.begin_copy(("COPY FROM", "PIPE"), 0));
+        Ok(Output::CopyIn(Box::new(rows)))
     }
 }
 

@@ -21,6 +21,7 @@ use crate::access::{Identity, may_enter};
 use crate::audit::Audit;
 use crate::error::{Error, Result};
 use crate::files::FilesConfig;
+use crate::key_pairs::PublicKey;
 use crate::logins::Logins;
 use crate::quotas::Quotas;
 use crate::running::AllRunning;
@@ -149,7 +150,8 @@ impl Database {
         &self.cluster
     }
 
-    pub(crate) fn now_ns(&self) -> i64 {
+    /// Returns the time now, nanoseconds since the epoch.
+    pub fn now_ns(&self) -> i64 {
         self.clock.now_ns()
     }
 
@@ -162,7 +164,10 @@ impl Database {
     pub fn verifier(&self, user: &str) -> Option<Option<Verifier>> {
         let catalog = self.catalog();
         let user = catalog.user(user)?;
-        Some(user.verifier.as_deref().map(|text| {
+        // Who has a key proves to be the user by that.
+        let verifier = user.verifier.as_deref();
+        let verifier = verifier.or(user.rsa_public_key.as_ref().map(|_| ""));
+        Some(verifier.map(|text| {
             // One that cannot be read lets nobody in.
             let unusable = || Verifier {
                 iterations: 1,
@@ -172,6 +177,12 @@ impl Database {
             };
             Verifier::parse(text).unwrap_or_else(unusable)
         }))
+    }
+
+    /// Returns the public key of a user who has one.
+    pub fn public_key(&self, user: &str) -> Option<PublicKey> {
+        let catalog = self.catalog();
+        PublicKey::parse(catalog.user(user)?.rsa_public_key.as_deref()?).ok()
     }
 
     /// Opens a session for a user who has proved to be that user. `name` is what the client calls the
@@ -273,6 +284,7 @@ fn template(config: &DatabaseConfig) -> Result<SessionState> {
         .with_type_planner(Arc::new(crate::types::PgTypes))
         .with_analyzer_rule(Arc::new(crate::empty_subqueries::EmptySubqueries))
         .with_analyzer_rule(Arc::new(crate::zones::Instants))
+        .with_analyzer_rule(Arc::new(crate::correlated::CorrelatedKeys))
         .with_analyzer_rule(Arc::new(crate::exact_numbers::ExactNumbers))
         .with_analyzer_rule(Arc::new(crate::text_casts::TextCasts))
         .with_analyzer_rule(Arc::new(crate::functions::windows::SlidingWindows))

@@ -10,6 +10,7 @@ use model::{ColumnKind, UserId};
 
 use crate::access::{Need, Object};
 use crate::error::{Error, Result};
+use crate::key_pairs::PublicKey;
 use crate::output::{Notice, Output};
 use crate::scram::make_verifier;
 use crate::session::Session;
@@ -65,6 +66,20 @@ impl Session {
         Output::Done(tag)
     }
 
+    /// Does what several commands say, or nothing where one of them is refused.
+    pub(crate) async fn submit_all(&self, mut commands: Vec<Command>) -> Result<()> {
+        let command = match (commands.pop(), commands.is_empty()) {
+            (None, _) => return Ok(()),
+            (Some(only), true) => only,
+            (Some(last), false) => {
+                commands.push(last);
+                Command::All(commands)
+            }
+        };
+        self.database().meta().submit(&command).await?;
+        Ok(())
+    }
+
     pub(crate) fn user_id(&self, name: &str) -> Result<UserId> {
         let catalog = self.database().catalog();
         catalog.user(name).map(|user| user.id).ok_or_else(|| missing("user", name))
@@ -79,24 +94,26 @@ impl Session {
                     return Ok(self.skip("user", name, "already exists", "CREATE ROLE"));
                 }
                 let verifier = verifier_of(options)?;
+                let rsa_public_key = public_key_of(options)?.flatten();
                 let user = NewUser {
                     name: name.clone(),
                     verifier,
                     admin: options.admin.unwrap_or(false),
                     comment: options.comment.clone().unwrap_or_default(),
                     must_change_password: options.must_change_password.unwrap_or(false),
+                    rsa_public_key,
                 };
                 self.submit(Command::CreateUser(user), "CREATE ROLE").await
             }
             Definition::AlterUser { name, action } => {
                 let user = catalog.user(name).ok_or_else(|| missing("user", name));
                 let own = user.as_ref().is_ok_and(|user| user.id == self.identity().user);
-                // Everyone may change the own password, nothing else of the own.
-                let only_password = matches!(action, UserAction::Set(options)
+                // Everyone may change the own password and key, nothing else of the own.
+                let only_proof = matches!(action, UserAction::Set(options)
                     if options.admin.is_none()
                         && options.comment.is_none()
                         && options.must_change_password.is_none());
-                if !(own && only_password) {
+                if !(own && only_proof) {
                     self.check(Need::Administer)?;
                 }
                 self.alter_user(user?, action).await
@@ -123,17 +140,19 @@ impl Session {
             UserAction::Rename(name) => changes.push(UserChange::Rename(name.clone())),
             UserAction::Set(options) => {
                 let verifier = verifier_of(options)?;
+                let key = public_key_of(options)?;
                 let done = verifier.is_some() && user.must_change_password;
                 changes.extend(verifier.map(|verifier| UserChange::Verifier(Some(verifier))));
+                changes.extend(key.map(UserChange::RsaPublicKey));
                 changes.extend(done.then_some(UserChange::MustChangePassword(false)));
                 changes.extend(options.comment.clone().map(UserChange::Comment));
                 changes.extend(options.admin.map(UserChange::Admin));
                 changes.extend(options.must_change_password.map(UserChange::MustChangePassword));
             }
         }
-        for change in changes {
-            self.database().meta().submit(&Command::AlterUser { user: user.id, change }).await?;
-        }
+        let commands = changes.into_iter();
+        let commands = commands.map(|change| Command::AlterUser { user: user.id, change });
+        self.submit_all(commands.collect()).await?;
         Ok(Output::Done("ALTER ROLE"))
     }
 
@@ -190,21 +209,33 @@ impl Session {
         for name in names.iter().filter(|name| !if_exists && !there(name)) {
             self.user_table(name)?;
         }
+        let mut commands: Vec<Command> = Vec::new();
         for name in names {
-            if self.temporary.remove(name) || self.drop_external(name).await? {
+            if self.temporary.named(name).is_some() {
+                continue;
+            }
+            if let Some(dropped) = self.drop_external(name)? {
+                commands.push(dropped);
                 continue;
             }
             match self.user_table(name) {
                 Ok((database, table)) => {
                     self.check(Need::Define(Object::table(database.id, table.id)))?;
-                    let dropped = Command::DropTable { table: table.id };
-                    self.database().meta().submit(&dropped).await?;
+                    commands.push(Command::DropTable { table: table.id });
                 }
                 Err(_) if if_exists => {
                     drop(self.skip("table", &name.join("."), "does not exist", "DROP TABLE"));
                 }
                 Err(error) => return Err(error),
             }
+        }
+        // One that is named twice is dropped once.
+        let twice = |at: &usize| !commands[..*at].contains(&commands[*at]);
+        let commands: Vec<Command> =
+            (0..commands.len()).filter(twice).map(|at| commands[at].clone()).collect();
+        self.submit_all(commands).await?;
+        for name in names {
+            self.temporary.remove(name);
         }
         Ok(Output::Done("DROP TABLE"))
     }
@@ -230,6 +261,16 @@ fn verifier_of(options: &UserOptions) -> Result<Option<String>> {
     }
 }
 
+/// Returns the public key that is set, `Some(None)` where it is taken away.
+fn public_key_of(options: &UserOptions) -> Result<Option<Option<String>>> {
+    let Some(key) = &options.rsa_public_key else { return Ok(None) };
+    if key.is_empty() {
+        return Ok(Some(None));
+    }
+    PublicKey::parse(key)?;
+    Ok(Some(Some(key.clone())))
+}
+
 fn missing(what: &str, name: &str) -> Error {
     let sqlstate = if what == "tenant" { "3D000" } else { "42704" };
     Error::new(sqlstate, format!("{what} \"{name}\" does not exist"))
@@ -241,7 +282,8 @@ fn new_column(column: &ColumnDefinition) -> NewColumn {
         NewColumnKind::Tag => ColumnKind::Tag,
         NewColumnKind::Field(value_type, _) => ColumnKind::Field(value_type),
     };
-    NewColumn { name: column.name.clone(), kind, not_null: column.not_null, codec: column.codec }
+    let ColumnDefinition { ref name, not_null, codec, shape, .. } = *column;
+    NewColumn { name: name.clone(), kind, not_null, codec, shape }
 }
 
 fn not_dropped(what: &str, sqlstate: &'static str, name: &str) -> Error {

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use datafusion::arrow::datatypes::DataType;
 use meta::{Catalog, Database, GrantObject, Tenant, User, View};
 use model::time::Span;
-use model::{Codec, ColumnKind, TableSchema};
+use model::{Codec, Column, ColumnKind, TableSchema};
 
 use crate::access::Need;
 use crate::error::{Error, Result};
@@ -64,6 +64,9 @@ fn user_line(user: &User) -> String {
     let mut line = format!("CREATE USER IF NOT EXISTS {} WITH", quoted(&user.name));
     if let Some(verifier) = &user.verifier {
         put(&mut line, format_args!(" hash_password = {},", literal(verifier)));
+    }
+    if let Some(key) = &user.rsa_public_key {
+        put(&mut line, format_args!(" rsa_public_key = {},", literal(key)));
     }
     put(&mut line, format_args!(" granted_admin = {},", user.admin));
     put(&mut line, format_args!(" must_change_password = {},", user.must_change_password));
@@ -154,6 +157,15 @@ fn database_lines(catalog: &Catalog, database: &Database, lines: &mut Vec<String
     if let Some(bytes) = options.max_memcache_bytes {
         put(&mut created, format_args!(" MAX_MEMCACHE_SIZE '{bytes}'"));
     }
+    if let Some(count) = options.memcache_partitions {
+        put(&mut created, format_args!(" MEMCACHE_PARTITIONS {count}"));
+    }
+    if let Some(bytes) = options.wal_max_file_bytes {
+        put(&mut created, format_args!(" WAL_MAX_FILE_SIZE '{bytes}'"));
+    }
+    if let Some(count) = options.max_cache_readers {
+        put(&mut created, format_args!(" MAX_CACHE_READERS {count}"));
+    }
     lines.push(created);
     if database.name == meta::FIRST_DATABASE {
         // It came with its tenant.
@@ -180,12 +192,12 @@ fn table_lines(database: &str, table: &TableSchema, lines: &mut Vec<String>) {
         tags.push(tag);
     }
     while let Some(field) = columns.next_if(|one| one.kind != ColumnKind::Tag) {
-        fields.push(field_text(&field.name, field.kind, field.codec));
+        fields.push(field_text(field));
     }
     let named: Vec<String> = tags.iter().map(|tag| quoted(&tag.name)).collect();
     let mut parts = Vec::new();
     if tags.iter().any(|tag| tag.not_null) {
-        let of = |tag: &&model::Column| {
+        let of = |tag: &&Column| {
             let not_null = if tag.not_null { " NOT NULL" } else { "" };
             format!("{} STRING{not_null}", quoted(&tag.name))
         };
@@ -202,22 +214,18 @@ fn table_lines(database: &str, table: &TableSchema, lines: &mut Vec<String>) {
     for column in columns {
         let added = match column.kind {
             ColumnKind::Tag => format!("TAG IF NOT EXISTS {}", quoted(&column.name)),
-            kind => format!("FIELD IF NOT EXISTS {}", field_text(&column.name, kind, column.codec)),
+            _ => format!("FIELD IF NOT EXISTS {}", field_text(column)),
         };
         lines.push(format!("ALTER TABLE {name} ADD {added}"));
     }
 }
 
-fn field_text(name: &str, kind: ColumnKind, codec: Codec) -> String {
-    let sql = match kind {
-        ColumnKind::Field(value_type) => value_type.sql(),
-        ColumnKind::Time | ColumnKind::Tag => "STRING",
-    };
-    let codec = match codec {
+fn field_text(column: &Column) -> String {
+    let codec = match column.codec {
         Codec::Default => String::new(),
         codec => format!(" CODEC({codec})"),
     };
-    format!("{} {sql}{codec}", quoted(name))
+    format!("{} {}{codec}", quoted(&column.name), column.sql())
 }
 
 fn view_line(catalog: &Catalog, view: &View) -> Option<String> {

@@ -211,9 +211,14 @@ fn arrow(error: &ArrowError) -> Error {
         {
             "22003"
         }
-        ArrowError::CastError(message) if message.contains("string '") => "22P02",
+        ArrowError::CastError(message) if message.contains("string '") => text_cast(message),
+        ArrowError::CastError(message) if message.contains("to value of Boolean") => "22P02",
         ArrowError::CastError(_) => "42846",
-        ArrowError::ParseError(message) if message.contains("timestamp") => "22007",
+        ArrowError::ParseError(message)
+            if message.contains("timestamp") || message.contains("type interval") =>
+        {
+            "22007"
+        }
         ArrowError::ParseError(_) => "22P02",
         ArrowError::InvalidArgumentError(_) => "22003",
         ArrowError::MemoryError(_) | ArrowError::OffsetOverflowError(_) => "53200",
@@ -229,6 +234,22 @@ fn arrow(error: &ArrowError) -> Error {
         _ => "22000",
     };
     Error::new(sqlstate, first_line(&error.to_string()))
+}
+
+/// Returns what is wrong with a text that is to be a value: none of that type, or one out of its range.
+fn text_cast(message: &str) -> &'static str {
+    let text = message.split_once("string '").and_then(|(_, rest)| rest.split_once('\''));
+    let Some((text, to)) = text else { return "22P02" };
+    let begins_with_digit = text.trim().starts_with(|c: char| c.is_ascii_digit());
+    if to.contains("Int") && text.trim().parse::<i128>().is_ok() {
+        "22003"
+    } else if to.contains("Date") || to.contains("Time") {
+        if begins_with_digit { "22008" } else { "22007" }
+    } else if to.contains("Interval") {
+        "22007"
+    } else {
+        "22P02"
+    }
 }
 
 fn schema(error: &SchemaError) -> Error {
@@ -266,13 +287,24 @@ fn plan(message: &str) -> &'static str {
 }
 
 fn execution(message: &str) -> &'static str {
-    if message.contains("timestamp") {
-        "22007"
-    } else if message.contains("placeholder") || message.contains("Placeholder") {
-        "08P01"
-    } else {
-        "22000"
-    }
+    // The message of a library, and what PostgreSQL calls it.
+    const KNOWN: [(&str, &str); 13] = [
+        ("timestamp", "22007"),
+        ("square root of a negative", "2201F"),
+        ("placeholder", "08P01"),
+        ("Placeholder", "08P01"),
+        ("negative count not allowed", "22011"),
+        ("field position must not be zero", "22023"),
+        ("invalid Unicode scalar value", "22023"),
+        ("Unable to parse date from", "22008"),
+        ("Unsupported date_trunc granularity", "22023"),
+        ("more than one row", "21000"),
+        ("NTILE requires", "22014"),
+        ("Failed to decode", "22023"),
+        ("Date part '", "22023"),
+    ];
+    let known = KNOWN.iter().find(|(part, _)| message.contains(part));
+    known.map_or("22000", |(_, sqlstate)| sqlstate)
 }
 
 /// Returns the name nearest to `wanted`, if it is near enough to be a slip.

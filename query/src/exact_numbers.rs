@@ -21,7 +21,10 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::{Between, Cast, InList, ScalarFunction};
+use datafusion::functions_aggregate::first_last::first_value_udaf;
+use datafusion::logical_expr::expr::{
+    AggregateFunction, AggregateFunctionParams, Between, Cast, InList, ScalarFunction, Sort,
+};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs,
     ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -29,7 +32,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::Error;
-use crate::functions::{Sizes, check};
+use crate::functions::{Sizes, check, checked_domain};
 use crate::plan_expressions::{columns_read, rewrite_expressions};
 use crate::types::pg_name;
 
@@ -49,12 +52,24 @@ impl AnalyzerRule for ExactNumbers {
 
 fn rewrite_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let schema = columns_read(&plan)?;
+    let plan = match plan {
+        LogicalPlan::Sort(mut sort) => {
+            by_length(&mut sort.expr, &schema);
+            LogicalPlan::Sort(sort)
+        }
+        other => other,
+    };
     // Of `y <> 0 AND x / y > 1` both sides are computed of all rows: no error may come of the second.
     let chooses =
         matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::TableScan(_));
     rewrite_expressions(plan, |expr| match expr {
         Expr::BinaryExpr(BinaryExpr { op: Operator::Divide, .. }) if chooses => {
             Ok(Transformed::no(expr))
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args }) if !chooses => {
+            let func = checked_domain(&func).unwrap_or(func);
+            rewrite_expr(Expr::ScalarFunction(ScalarFunction { func, args }), &schema)
+                .map(|rewritten| Transformed::yes(rewritten.data))
         }
         expr => rewrite_expr(expr, &schema),
     })
@@ -89,15 +104,20 @@ pub(crate) fn planned(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema
     }
 }
 
+/// The type of spans of time.
+const SPAN: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 /// Any whole number.
 const WHOLE: DataType = DataType::Decimal128(20, 0);
 
-fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn rewrite_expr(mut expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    if orders_by_length(&mut expr, schema) {
+        return Ok(Transformed::yes(expr));
+    }
     let type_of = |expr: &Expr| expr.get_type(schema).unwrap_or(DataType::Null);
     let is_integer = |expr: &Expr| type_of(expr).is_integer();
     let is_text = |expr: &Expr| type_of(expr) == DataType::Utf8;
     let is_float = |expr: &Expr| type_of(expr).is_floating();
-    let is_interval = |expr: &Expr| type_of(expr) == DataType::Interval(IntervalUnit::MonthDayNano);
+    let is_interval = |expr: &Expr| type_of(expr) == SPAN;
     Ok(match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right })
             if checked(op).is_some() && is_integer(&left) && is_integer(&right) =>
@@ -126,6 +146,12 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let (expr, list) = (Box::new(length(*expr)), list.into_iter().map(length).collect());
             Transformed::yes(Expr::InList(InList { expr, list, negated }))
         }
+        Expr::AggregateFunction(found)
+            if ["min", "max"].contains(&found.func.name())
+                && found.params.args.first().is_some_and(is_interval) =>
+        {
+            Transformed::yes(outermost_span(found))
+        }
         Expr::ScalarFunction(ScalarFunction { func, args })
             if func.name() == "round"
                 && args.len() == 1
@@ -141,7 +167,11 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             if field.data_type().is_integer() && is_float(&inner) =>
         {
             // A literal with a point is a numeric in PostgreSQL, whose halves go away from zero.
-            let literal = matches!(*inner, Expr::Literal(..) | Expr::Negative(_));
+            let is_literal = |expr: &Expr| matches!(expr, Expr::Literal(..));
+            let literal = match &*inner {
+                Expr::Negative(number) => is_literal(number),
+                other => is_literal(other),
+            };
             let function = if literal { Checked::RoundNumeric } else { Checked::RoundDouble };
             let inner = Box::new(call(function, vec![*inner]));
             Transformed::yes(Expr::Cast(Cast { expr: inner, field }))
@@ -150,10 +180,61 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
+/// Puts the lengths of spans in their places; returns whether there are any.
+fn lengths(expressions: &mut [Expr], schema: &DFSchema) -> bool {
+    let mut any = false;
+    for one in expressions {
+        if one.get_type(schema).is_ok_and(|found| found == SPAN) {
+            *one = call(Checked::Length, vec![std::mem::take(one)]);
+            any = true;
+        }
+    }
+    any
+}
+
+/// Orders spans by their length; returns whether there are any.
+fn by_length(order: &mut [Sort], schema: &DFSchema) -> bool {
+    let mut any = false;
+    for one in order {
+        any |= lengths(std::slice::from_mut(&mut one.expr), schema);
+    }
+    any
+}
+
+/// Has windows and aggregates order and tell apart spans by their length; returns whether there are any.
+fn orders_by_length(expr: &mut Expr, schema: &DFSchema) -> bool {
+    match expr {
+        Expr::WindowFunction(window) => {
+            let params = &mut window.params;
+            let ordered = by_length(&mut params.order_by, schema);
+            lengths(&mut params.partition_by, schema) || ordered
+        }
+        Expr::AggregateFunction(found) => {
+            let params = &mut found.params;
+            let counts = params.distinct && found.func.name() == "count";
+            let ordered = by_length(&mut params.order_by, schema);
+            (counts && lengths(&mut params.args, schema)) || ordered
+        }
+        _ => false,
+    }
+}
+
+/// Writes the least or the greatest span as the first in order of length.
+fn outermost_span(found: AggregateFunction) -> Expr {
+    let AggregateFunctionParams { args, filter, .. } = found.params;
+    let length = call(Checked::Length, args.clone());
+    let order_by = vec![length.sort(found.func.name() == "min", false)];
+    let (distinct, null_treatment) = (false, None);
+    Expr::AggregateFunction(AggregateFunction {
+        func: first_value_udaf(),
+        params: AggregateFunctionParams { args, distinct, filter, order_by, null_treatment },
+    })
+}
+
 /// Rewrites what is done with instants and spans of time.
 fn rewrite_times(binary: BinaryExpr, type_of: &dyn Fn(&Expr) -> DataType) -> Transformed<Expr> {
     let is_time = |expr: &Expr| matches!(type_of(expr), DataType::Timestamp(..));
-    let is_interval = |expr: &Expr| type_of(expr) == DataType::Interval(IntervalUnit::MonthDayNano);
+    let is_interval = |expr: &Expr| type_of(expr) == SPAN;
     let BinaryExpr { left, op, right } = binary;
     match op {
         Operator::Minus if is_time(&left) && is_time(&right) => {

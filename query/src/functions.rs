@@ -3,6 +3,8 @@
 //! | module        | holds                                                                        |
 //! |---------------|------------------------------------------------------------------------------|
 //! | `bounded`     | DataFusion's functions that could make texts without end                      |
+//! | `domains`     | functions of numbers outside of where they are defined                         |
+//! | `epochs`      | `extract(epoch FROM x)`                                                       |
 //! | `collected`   | the skeleton of aggregates that look at rows in order of time                 |
 //! | `accessors`   | the skeleton of functions that read the struct another function made          |
 //! | `counters`    | `increase`, `rate`, `irate`, `delta`, `gauge_agg` and what is read of it      |
@@ -20,6 +22,7 @@
 //! | `postgres`    | functions of PostgreSQL that DataFusion lacks                                 |
 //! | `patterns`    | the patterns of `to_char`                                                     |
 //! | `reading`     | instants and numbers read by patterns                                         |
+//! | `shapes`      | shapes in the plane: `ST_Distance`, `ST_Contains` and the like                |
 //! | `json`        | operators and functions of JSON                                               |
 //! | `windows`     | `time_window`                                                                 |
 //!
@@ -30,7 +33,9 @@ mod bounded;
 mod candlestick;
 mod collected;
 mod counters;
+mod domains;
 mod downsample;
+mod epochs;
 mod histogram;
 mod intervals;
 pub(crate) mod json;
@@ -42,6 +47,7 @@ mod quality;
 mod reading;
 mod repair;
 mod selectors;
+mod shapes;
 mod states;
 mod sums;
 pub(crate) mod windows;
@@ -55,6 +61,8 @@ use datafusion::arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{AggregateUDF, ColumnarValue, ScalarUDF};
+pub(crate) use domains::checked as checked_domain;
+pub(crate) use epochs::EPOCH_OF;
 pub(crate) use intervals::{IntervalScaling, OVERLAPS};
 use model::schema::TIME_ZONE;
 pub(crate) use postgres::{DATE_BY_PATTERN, NS_OF_MINUTE, WALL_BY_PATTERN};
@@ -72,7 +80,9 @@ pub(crate) fn scalar() -> Vec<Arc<ScalarUDF>> {
     all.extend(postgres::scalar());
     all.extend(intervals::scalar());
     all.extend(json::scalar());
+    all.extend(shapes::scalar());
     all.extend(matches::scalar());
+    all.push(Arc::new(epochs::function()));
     all.push(Arc::new(crate::as_of::marker()));
     all.push(Arc::new(crate::zones::function()));
     all.push(Arc::new(crate::zones::instant_of()));

@@ -13,10 +13,12 @@ use model::schema::TIME_ZONE;
 use model::series_key::TAG_VALUE_BYTES_MAX;
 use model::time::Span;
 use model::{Column, ColumnKind, Points, SeriesKey, TableSchema, ValueType};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::access::Object;
 use crate::database::Database;
 use crate::error::{Error, Result, nearest};
+use crate::geometry;
 use crate::instants::{Zone, parse_instant};
 use crate::quotas::Admission;
 use crate::session::Session;
@@ -140,10 +142,10 @@ impl Target {
         Ok(all)
     }
 
-    /// As [`Target::points`], of values that were not stored before: lossy codecs are applied to these.
+    /// As [`Target::points`], of values that were not stored before.
     pub(crate) fn new_points(&self, arrays: &[ArrayRef], now_ns: i64) -> Result<Vec<Points>> {
         let mut all = self.points(arrays, now_ns)?;
-        all.iter_mut().for_each(|points| reduce(&self.table, points));
+        all.iter_mut().try_for_each(|points| admit(&self.table, points))?;
         Ok(all)
     }
 
@@ -227,14 +229,33 @@ pub(crate) fn size(points: &Points) -> (u64, u64) {
     (points.rows() as u64, (fields + keys + points.rows() * 8) as u64)
 }
 
-/// Applies the lossy codecs of a table's columns.
-pub(crate) fn reduce(table: &TableSchema, points: &mut Points) {
-    let codecs = table.columns.iter().filter(|column| column.codec.is_lossy());
-    for column in codecs {
-        if let Some(at) = points.fields.iter().position(|field| field.id == column.id) {
+/// Makes values ready that were not stored before: looks whether shapes are what their columns hold, and
+/// applies lossy codecs.
+pub(crate) fn admit(table: &TableSchema, points: &mut Points) -> Result<()> {
+    for column in table.columns.iter().filter(|one| one.codec.is_lossy() || one.shape.is_some()) {
+        let Some(at) = points.fields.iter().position(|field| field.id == column.id) else {
+            continue;
+        };
+        if let Some(shape) = column.shape {
+            let texts = points.fields[at].values.as_string::<i32>();
+            let check = || {
+                let mut texts = texts.iter().flatten();
+                texts.try_for_each(|text| geometry::check(text, shape, column))
+            };
+            beside_the_network(check)?;
+        }
+        if column.codec.is_lossy() {
             model::lossy::reduce(points, at, column.codec);
         }
     }
+    Ok(())
+}
+
+/// Runs what takes long where other tasks of the thread go on elsewhere meanwhile.
+fn beside_the_network<T>(work: impl FnOnce() -> T) -> T {
+    let several = Handle::try_current()
+        .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if several { tokio::task::block_in_place(work) } else { work() }
 }
 
 impl Intake {

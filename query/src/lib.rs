@@ -15,6 +15,7 @@
 //! | `files`    | rows to files and from files; external tables                                |
 //! | `audit`    | who logged in, and who changed what                                          |
 //! | `dump`     | the catalog as the statements that make it                                   |
+//! | `key_pairs` | users who prove by an RSA key who they are                                  |
 //! | `logins`   | who fails to log in waits                                                    |
 //! | `measures` | what can be measured at any moment                                          |
 //! | `scopes`   | the tables that a statement names, and what WITH hides of them               |
@@ -31,6 +32,7 @@
 //! | `zones`    | a rule: texts become instants in the session's zone                         |
 //! | `change`   | DELETE, UPDATE, TRUNCATE                                                    |
 //! | `blocks`   | BEGIN to COMMIT, savepoints                                                 |
+//! | `correlated` | a rule: what a subquery compares with outer rows is a column               |
 //! | `cursors`  | PREPARE and EXECUTE, DECLARE, FETCH and CLOSE                               |
 //! | `copy`     | COPY, both ways                                                             |
 //! | `catalog`  | databases and tables as DataFusion sees them; system schemas                |
@@ -38,6 +40,7 @@
 //! | `last_rows` | a rule: read newest rows only, where no other matters                      |
 //! | `scan`     | the leaf of every plan                                                      |
 //! | `functions` | DataFusion's functions, the dangerous ones bounded; those of time series     |
+//! | `geometry` | shapes as texts, read and checked                                           |
 //! | `gap_fill` | rows for windows in which there was none                                     |
 //! | `as_of`    | joins by the nearest time                                                    |
 //! | `extensions` | physical nodes of our own logical ones                                     |
@@ -58,6 +61,7 @@ mod catalog;
 mod change;
 mod column_names;
 mod copy;
+mod correlated;
 mod cursors;
 mod database;
 mod ddl;
@@ -69,10 +73,12 @@ mod extensions;
 mod files;
 mod functions;
 mod gap_fill;
+mod geometry;
 mod ingest;
 mod insert;
 mod instants;
 mod interrupt;
+mod key_pairs;
 mod last_rows;
 mod logins;
 mod lossy_casts;
@@ -111,6 +117,7 @@ pub use datafusion::common::ScalarValue;
 pub use error::{Error, Result};
 pub use files::FilesConfig;
 pub use instants::{Zone, parse_instant, parse_wall};
+pub use key_pairs::{PublicKey, user_of};
 pub use measures::{Measure, MeasureKind};
 pub use output::{Notice, Output};
 pub use planning::Prepared;
@@ -122,4 +129,4 @@ pub use sql::{Savepoint, Statement, parse};
 pub use sugar::{spell_interval, uuid};
 pub use usage::{RouteUsage, UsageKeeper};
 pub use value_text::{TypedColumn, typed_column, typed_columns};
-pub use write::RowBatch;
+pub use write::{RowBatch, Written};

@@ -68,7 +68,10 @@ fn tells_apart(from: &DataType, to: &DataType) -> bool {
         (Int8 | Int16 | Int32 | Int64, Int64) | (Float32, Float64) => true,
         (Int8 | Int16, Int32) | (Int8, Int16) => true,
         (UInt8 | UInt16 | UInt32, Int64 | UInt64) | (UInt8 | UInt16, Int32) => true,
-        (from, Float64 | Utf8 | Decimal128(..)) => from.is_integer(),
+        // Beyond 2^53 a double stands for several whole numbers.
+        (Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32, Float64) => true,
+        (from, Utf8) => from.is_integer(),
+        (from, Decimal128(_, scale)) => from.is_integer() && *scale >= 0,
         _ => false,
     }
 }

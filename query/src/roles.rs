@@ -30,10 +30,11 @@ impl Session {
         tenant.ok_or_else(|| Error::new("3D000", "the tenant of this session was dropped"))
     }
 
-    async fn change_own_tenant(&self, change: TenantChange) -> Result<()> {
-        let command = Command::AlterTenant { tenant: self.identity().tenant, change };
-        self.database().meta().submit(&command).await?;
-        Ok(())
+    /// Makes all changes, or none.
+    async fn change_own_tenant(&self, changes: Vec<TenantChange>) -> Result<()> {
+        let tenant = self.identity().tenant;
+        let commands = changes.into_iter().map(|change| Command::AlterTenant { tenant, change });
+        self.submit_all(commands.collect()).await
     }
 
     pub(crate) async fn create_role(
@@ -46,7 +47,7 @@ impl Session {
         if if_not_exists && self.own_tenant().and_then(|tenant| role_named(&tenant, name)).is_ok() {
             return Ok(self.skip("role", name, "already exists", "CREATE ROLE"));
         }
-        self.change_own_tenant(TenantChange::AddRole(name.to_owned(), inherits)).await?;
+        self.change_own_tenant(vec![TenantChange::AddRole(name.to_owned(), inherits)]).await?;
         Ok(Output::Done("CREATE ROLE"))
     }
 
@@ -57,7 +58,7 @@ impl Session {
 
     pub(crate) async fn drop_role(&self, name: &str) -> Result<Output> {
         self.check(Need::Govern)?;
-        self.change_own_tenant(TenantChange::DropRole(name.to_owned())).await?;
+        self.change_own_tenant(vec![TenantChange::DropRole(name.to_owned())]).await?;
         Ok(Output::Done("DROP ROLE"))
     }
 
@@ -76,9 +77,7 @@ impl Session {
                 changes.push(TenantChange::Grant(role.clone(), change));
             }
         }
-        for change in changes {
-            self.change_own_tenant(change).await?;
-        }
+        self.change_own_tenant(changes).await?;
         Ok(Output::Done(if statement.revoke { "REVOKE" } else { "GRANT" }))
     }
 
@@ -109,17 +108,18 @@ impl Session {
         let tenant = self.own_tenant()?;
         let role = role_named(&tenant, &membership.role)?;
         let users = membership.users.iter().map(|name| self.user_id(name));
+        let mut changes = Vec::new();
         for user in users.collect::<Result<Vec<_>>>()? {
-            let change = if membership.revoke {
+            changes.push(if membership.revoke {
                 if tenant.members.get(&user) != Some(&role) {
                     continue;
                 }
                 TenantChange::RemoveMember(user)
             } else {
                 TenantChange::AddMember(user, role.clone())
-            };
-            self.change_own_tenant(change).await?;
+            });
         }
+        self.change_own_tenant(changes).await?;
         Ok(Output::Done(if membership.revoke { "REVOKE ROLE" } else { "GRANT ROLE" }))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use model::{TenantId, UserId};
@@ -37,7 +37,31 @@ pub(crate) struct Running {
     database: String,
     since: Instant,
     token: CancellationToken,
+    /// How far it is, where it copies rows.
+    copy: OnceLock<Arc<CopyProgress>>,
     all: Weak<AllRunning>,
+}
+
+/// How far a copy is.
+#[derive(Debug)]
+pub(crate) struct CopyProgress {
+    /// As PostgreSQL's pg_stat_progress_copy calls it.
+    pub(crate) command: &'static str,
+    pub(crate) kind: &'static str,
+    /// The bytes there are to copy; 0 where nobody knows.
+    pub(crate) bytes_total: u64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) rows: AtomicU64,
+}
+
+impl CopyProgress {
+    pub(crate) fn add_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_rows(&self, rows: u64) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Running {
@@ -155,10 +179,25 @@ impl Session {
             database: self.database_name(),
             since: Instant::now(),
             token: token.clone(),
+            copy: OnceLock::new(),
             all: Arc::downgrade(all),
         });
         all.statements.lock().insert(id, Arc::downgrade(&running));
         running
+    }
+
+    /// Begins to tell how far the copy is that this session runs; `bytes_total` is 0 where nobody knows.
+    pub(crate) fn begin_copy(
+        &self,
+        (command, kind): (&'static str, &'static str),
+        bytes_total: u64,
+    ) -> Arc<CopyProgress> {
+        let (bytes, rows) = (AtomicU64::new(0), AtomicU64::new(0));
+        let made = Arc::new(CopyProgress { command, kind, bytes_total, bytes, rows });
+        let running = self.running_now().upgrade();
+        let kept =
+            running.map(|running| Arc::clone(running.copy.get_or_init(|| Arc::clone(&made))));
+        kept.unwrap_or(made)
     }
 
     /// Lists the statements that run.
@@ -190,6 +229,14 @@ pub(crate) const COLUMNS: [&str; 8] = [
 ];
 
 impl Running {
+    /// Fails where somebody stopped it.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.token.is_cancelled() {
+            return Err(Error::new("57014", "canceling statement due to user request"));
+        }
+        Ok(())
+    }
+
     /// Tells of the statement, as people see it.
     fn told(&self, state: &str) -> Vec<String> {
         vec![
@@ -209,6 +256,12 @@ impl Running {
 fn visible(database: &Database, who: Identity) -> Vec<Arc<Running>> {
     let governs = check(&database.catalog(), who, Need::Govern).is_ok();
     database.running().of(who.tenant, (!governs).then_some(who.user))
+}
+
+/// Lists the copies a user may see: the numbers of their statements, and how far they are.
+pub(crate) fn copies(database: &Database, who: Identity) -> Vec<(u64, Arc<CopyProgress>)> {
+    let copy = |one: &Arc<Running>| Some((one.id, Arc::clone(one.copy.get()?)));
+    visible(database, who).iter().filter_map(copy).collect()
 }
 
 /// Lists the statements a user may see.

@@ -1,7 +1,7 @@
 //! One client's state: who it is, where it is, what it set; and the running of its statements.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use chrono::DateTime;
 use datafusion::arrow::array::{Array, ArrayRef};
@@ -45,6 +45,7 @@ pub struct Session {
     system: Arc<SystemCatalog>,
     pub(crate) temporary: Arc<TemporaryTables>,
     running: Arc<Mutex<CancellationToken>>,
+    running_now: Mutex<Weak<Running>>,
     notices: Mutex<Vec<Notice>>,
     pub(crate) block: Block,
     pub(crate) kept: Kept,
@@ -99,6 +100,7 @@ impl Session {
             system,
             temporary: Arc::default(),
             running: Arc::default(),
+            running_now: Mutex::default(),
             notices: Mutex::default(),
             block: Block::default(),
             kept: Kept::default(),
@@ -189,6 +191,7 @@ impl Session {
         let token = CancellationToken::new();
         *self.running.lock() = token.clone();
         let running = self.note_running(statement, &token);
+        *self.running_now.lock() = Arc::downgrade(&running);
         let timeout = self.settings.lock().statement_timeout();
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         // On the heap and without its type: it is deeper than front ends could hold.
@@ -226,6 +229,10 @@ impl Session {
             }
             Output::Fetched(rows) => {
                 Output::Fetched(guarded(rows, (token, running), (usage, admission), deadline))
+            }
+            Output::CopyIn(mut copy) => {
+                copy.keep_running(running);
+                Output::CopyIn(copy)
             }
             Output::CopyOut(mut copy) => {
                 copy.rows = guarded(copy.rows, (token, running), (usage, admission), deadline);
@@ -356,6 +363,11 @@ impl Session {
         let message = "SET LOCAL can only be used in transaction blocks";
         self.notice(Notice::warning("25P01", message));
         Ok(())
+    }
+
+    /// Returns the statement that runs.
+    pub(crate) fn running_now(&self) -> Weak<Running> {
+        Weak::clone(&self.running_now.lock())
     }
 
     pub(crate) fn database(&self) -> &Arc<Database> {

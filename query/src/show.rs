@@ -17,15 +17,18 @@ use crate::session::Session;
 use crate::sql::{Compacted, Show};
 
 /// What a database is told to do, as columns.
-pub(crate) const OPTIONS: [&str; 8] = [
+pub(crate) const OPTIONS: [&str; 11] = [
     "ttl",
     "shard",
     "vnode_duration",
     "replica",
     "precision",
     "max_memcache_size",
+    "memcache_partitions",
+    "wal_max_file_size",
     "wal_sync",
     "strict_write",
+    "max_cache_readers",
 ];
 
 /// Returns the values of [`OPTIONS`].
@@ -37,8 +40,11 @@ pub(crate) fn options_in_words(options: &DatabaseOptions) -> Vec<String> {
         options.replicas.to_string(),
         options.precision.sql().to_owned(),
         options.max_memcache_bytes.map(bytes_in_words).unwrap_or_default(),
+        options.memcache_partitions.unwrap_or(1).to_string(),
+        options.wal_max_file_bytes.map(bytes_in_words).unwrap_or_default(),
         "true".to_owned(),
         options.strict_write.to_string(),
+        options.max_cache_readers.map(|count| count.to_string()).unwrap_or_default(),
     ]
 }
 
@@ -216,10 +222,10 @@ impl Session {
 }
 
 fn describe_column(column: &model::Column) -> Vec<String> {
-    let (data_type, kind) = match column.kind {
-        ColumnKind::Time => ("TIMESTAMP", "TIME"),
-        ColumnKind::Tag => ("STRING", "TAG"),
-        ColumnKind::Field(value_type) => (value_type.sql(), "FIELD"),
+    let kind = match column.kind {
+        ColumnKind::Time => "TIME",
+        ColumnKind::Tag => "TAG",
+        ColumnKind::Field(_) => "FIELD",
     };
-    [&column.name, data_type, kind, &column.codec.to_string()].map(str::to_owned).to_vec()
+    [&column.name, &column.sql(), kind, &column.codec.to_string()].map(str::to_owned).to_vec()
 }

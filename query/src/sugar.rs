@@ -10,7 +10,7 @@
 //! | `ceiling`, `sign`, `variance`, `every` … | what DataFusion calls them                          |
 //! | `mod(a, b)`                               | `a % b`                                             |
 //! | `row_number() OVER w`                     | as BIGINT                                           |
-//! | `extract(second FROM t)`                  | with its fraction                                   |
+//! | `extract(second FROM t)`, `array_remove(a, x)`, `date_trunc('decade', t)` … | what `calls` says |
 //! | `x AT TIME ZONE z`                        | `timezone(z, x)`                                    |
 //! | `x SIMILAR TO 'p'`                        | `x ~ '^(?:q)$'`, q what p means                      |
 //! | `EXISTS (…)`, `x IN (…)` in a select list | whether a count is above 0                          |
@@ -27,6 +27,7 @@
 //! | `RIGHT JOIN b USING (k)`                  | its condition, and what stands for `k`              |
 //! | `a ASOF JOIN b MATCH_CONDITION (c) ON d`  | a left join that `as_of` recognizes                  |
 
+mod calls;
 mod casts;
 mod counted;
 mod distinct;
@@ -91,6 +92,7 @@ impl VisitorMut for Sugar {
             .and_then(|()| repair(query))
             .and_then(|()| as_of(query))
             .and_then(|()| fetch(query));
+        by_place(query);
         match rewritten {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
@@ -107,6 +109,10 @@ impl VisitorMut for Sugar {
     fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
         distinct::rebind(expr);
         operators::operator(expr);
+        calls::escaped(expr);
+        if let Some(found) = calls::substring(expr) {
+            *expr = found;
+        }
         if let Err(error) = casts::cast(expr).and_then(|()| row_values::compare(expr)) {
             return ControlFlow::Break(error);
         }
@@ -123,7 +129,10 @@ impl VisitorMut for Sugar {
             ast::Expr::Function(function) => {
                 named_arguments(function);
                 mark_json(function);
-                match respelt(function).or_else(|| remainder(function)) {
+                match respelt(function)
+                    .or_else(|| calls::respelt(function))
+                    .or_else(|| remainder(function))
+                {
                     Some(rewritten) => *expr = rewritten,
                     None => rename(function),
                 }
@@ -142,30 +151,22 @@ impl VisitorMut for Sugar {
             ast::Expr::Cast { expr: inner, data_type: ast::DataType::Interval { .. }, .. } => {
                 span(inner);
             }
-            ast::Expr::SimilarTo { negated, expr: inner, pattern, escape_char } => {
-                let escape = escape_char.as_ref().and_then(|escape| quoted(&escape.value));
-                let escape = escape.map_or(Some('\\'), |escape| escape.chars().next());
-                let Some(pattern) = literal_text(pattern) else {
-                    return ControlFlow::Continue(());
-                };
-                let text = ast::Value::SingleQuotedString(similar(pattern, escape));
-                *expr = ast::Expr::BinaryOp {
-                    left: inner.clone(),
-                    op: match negated {
-                        true => ast::BinaryOperator::PGRegexNotMatch,
-                        false => ast::BinaryOperator::PGRegexMatch,
-                    },
-                    right: Box::new(ast::Expr::Value(text.with_empty_span())),
-                };
+            ast::Expr::SimilarTo { .. } => {
+                if let Some(matched) = similar_to(expr) {
+                    *expr = matched;
+                }
+            }
+            // Texts are compared by their bytes.
+            ast::Expr::Collate { expr: inner, collation }
+                if ["C", "POSIX", "default", "ucs_basic"]
+                    .contains(&collation.to_string().trim_matches('"')) =>
+            {
+                *expr = inner.as_ref().clone();
             }
             ast::Expr::Extract { field, expr: inner, .. } => {
-                let scale = match field.to_string().to_ascii_lowercase().as_str() {
-                    "second" | "seconds" => "1e9",
-                    "millisecond" | "milliseconds" => "1e6",
-                    "microsecond" | "microseconds" => "1e3",
-                    _ => return ControlFlow::Continue(()),
-                };
-                *expr = fraction(inner.as_ref().clone(), scale);
+                if let Some(part) = calls::part(&field.to_string(), inner) {
+                    *expr = part;
+                }
             }
             _ => {}
         }
@@ -494,6 +495,24 @@ fn quoted(value: &ast::Value) -> Option<&str> {
     }
 }
 
+/// Writes SIMILAR TO a literal as a match of a regular expression.
+fn similar_to(expr: &ast::Expr) -> Option<ast::Expr> {
+    let ast::Expr::SimilarTo { negated, expr: inner, pattern, escape_char } = expr else {
+        return None;
+    };
+    let escape = escape_char.as_ref().and_then(|escape| quoted(&escape.value));
+    let escape = escape.map_or(Some('\\'), |escape| escape.chars().next());
+    let pattern = similar(literal_text(pattern)?, escape);
+    Some(ast::Expr::BinaryOp {
+        left: inner.clone(),
+        op: match negated {
+            true => ast::BinaryOperator::PGRegexNotMatch,
+            false => ast::BinaryOperator::PGRegexMatch,
+        },
+        right: Box::new(text(&pattern)),
+    })
+}
+
 /// Returns the regular expression that a pattern of SIMILAR TO means (SQL:2016, 8.6): `%` and `_` as in LIKE,
 /// `| * + ? { } ( ) [ ]` as in regular expressions, everything else itself.
 fn similar(pattern: &str, escape: Option<char>) -> String {
@@ -528,6 +547,30 @@ fn similar(pattern: &str, escape: Option<char>) -> String {
     }
     regex.push_str(")$");
     regex
+}
+
+/// Orders by the place of what the select list has: in PostgreSQL an expression of ORDER BY means columns of
+/// the tables, whatever the columns of the answer are called.
+fn by_place(query: &mut ast::Query) {
+    let ast::SetExpr::Select(select) = query.body.as_ref() else { return };
+    let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(all), .. }) = &mut query.order_by
+    else {
+        return;
+    };
+    // What a wildcard stands for is not known here.
+    let items = select.projection.iter().map_while(expression);
+    let items: Vec<String> = items.map(ToString::to_string).collect();
+    for one in all {
+        let is_name =
+            matches!(one.expr, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_));
+        if is_name || matches!(one.expr, ast::Expr::Value(_)) {
+            continue;
+        }
+        let written = one.expr.to_string();
+        if let Some(at) = items.iter().position(|item| *item == written) {
+            one.expr = number(at as u64 + 1);
+        }
+    }
 }
 
 /// Writes FETCH FIRST as LIMIT.

@@ -6,7 +6,7 @@ use datafusion::arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, Time
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast;
 use datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
-use model::ValueType;
+use model::{Shape, ValueType};
 
 use crate::error::{Error, Result};
 
@@ -17,6 +17,8 @@ pub(crate) enum ColumnType {
     Time,
     /// A value; true where it is held in a wider type than was asked for.
     Value(ValueType, bool),
+    /// A text that is such a shape.
+    Shape(Shape),
 }
 
 /// Reads the type of a column definition.
@@ -42,11 +44,31 @@ pub(crate) fn column_type(data_type: &ast::DataType) -> Result<ColumnType> {
             widened(ValueType::Str)
         }
         Sql::Timestamp(..) => Ok(ColumnType::Time),
+        Sql::Custom(name, arguments) if name.to_string().eq_ignore_ascii_case("geometry") => {
+            shape(arguments).map(ColumnType::Shape)
+        }
         other => {
-            let hint = "use BIGINT, BIGINT UNSIGNED, DOUBLE, BOOLEAN or STRING";
+            let hint = "use BIGINT, BIGINT UNSIGNED, DOUBLE, BOOLEAN, STRING or GEOMETRY";
             Err(Error::unsupported(format!("type {other}")).hint(hint))
         }
     }
+}
+
+/// Reads the shape and the reference system of `GEOMETRY(shape, 0)`: shapes lie in a plane.
+fn shape(arguments: &[String]) -> Result<Shape> {
+    let (name, system) = match arguments {
+        [name] => (name, "0"),
+        [name, system] => (name, system.as_str()),
+        _ => return Err(Error::syntax("GEOMETRY needs its shape: GEOMETRY(POINT, 0)")),
+    };
+    if system != "0" {
+        let message = format!("spatial reference system {system}");
+        return Err(Error::unsupported(message).hint("shapes lie in a plane: system 0"));
+    }
+    Shape::named(name).ok_or_else(|| {
+        let known = Shape::ALL.map(Shape::name).join(", ");
+        Error::new("22023", format!("no shape \"{name}\"")).hint(format!("there are {known}"))
+    })
 }
 
 /// Returns the name PostgreSQL's clients know a type by.

@@ -106,6 +106,7 @@ impl Session {
         names: &[Vec<String>],
         if_exists: bool,
     ) -> Result<Output> {
+        let mut commands = Vec::new();
         for parts in names {
             let (database, name) = self.split_table(parts)?;
             let database = self.user_database(&database)?.id;
@@ -116,8 +117,7 @@ impl Session {
                 }
                 Some(view) => {
                     self.check(Need::Define(Object::database(database)))?;
-                    let command = Command::DropView { view: view.id };
-                    self.database().meta().submit(&command).await?;
+                    commands.push(Command::DropView { view: view.id });
                 }
                 None if if_exists => {
                     drop(self.skip("view", &parts.join("."), "does not exist", "DROP VIEW"));
@@ -128,6 +128,7 @@ impl Session {
                 }
             }
         }
+        self.submit_all(commands).await?;
         Ok(Output::Done("DROP VIEW"))
     }
 
@@ -254,6 +255,7 @@ fn new_columns(schema: &Schema, tags: &[String]) -> Result<Vec<NewColumn>> {
             kind: kind(field)?,
             not_null: false,
             codec: Codec::Default,
+            shape: None,
         })
     };
     let mut columns = fields.map(column).collect::<Result<Vec<_>>>()?;

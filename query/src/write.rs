@@ -1,5 +1,7 @@
 //! Rows that front ends decoded themselves: the table and its columns grow as the rows need.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef};
@@ -11,10 +13,12 @@ use model::{Codec, Column, ColumnKind, Points, SeriesKey, TableSchema, ValueType
 
 use crate::access::{Need, Object};
 use crate::error::{Error, Result};
-use crate::ingest::{Target, count, null_value, reduce, size};
+use crate::ingest::{Target, admit, count, null_value, size};
 use crate::session::Session;
 use crate::usage::Counted;
 
+/// Into how many parts rows are taken apart, at most, to find those that are refused.
+const PARTS_MAX: usize = 2_000;
 /// How often the table is looked at again when others change it meanwhile.
 const ATTEMPTS: usize = 8;
 
@@ -33,13 +37,82 @@ pub struct RowBatch {
     pub fields: Vec<(String, ArrayRef)>,
 }
 
+impl RowBatch {
+    /// Returns some of the rows, and the series they are of.
+    fn part(&self, rows: Range<usize>) -> Self {
+        let mut numbers: HashMap<u32, u32> = HashMap::new();
+        let mut series = Vec::new();
+        let number = |old: &u32| {
+            *numbers.entry(*old).or_insert_with(|| {
+                series.push(self.series[*old as usize].clone());
+                series.len() as u32 - 1
+            })
+        };
+        let row_series = self.row_series[rows.clone()].iter().map(number).collect();
+        let slice = |(name, values): &(String, ArrayRef)| {
+            (name.clone(), values.slice(rows.start, rows.len()))
+        };
+        Self {
+            table: self.table.clone(),
+            row_series,
+            times: self.times[rows.clone()].to_vec(),
+            fields: self.fields.iter().map(slice).collect(),
+            series,
+        }
+    }
+}
+
+/// What became of rows that were written as far as they could be.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// How many are stored.
+    pub kept: usize,
+    /// Rows that are not, and why.
+    pub refused: Vec<(Range<usize>, Error)>,
+}
+
+/// Returns whether an error is of some rows, so that others may be taken.
+fn is_of_rows(error: &Error) -> bool {
+    let is_of_rows = error.sqlstate.starts_with("22") || error.sqlstate.starts_with("42");
+    is_of_rows && error.sqlstate != "42501"
+}
+
 impl Session {
+    /// Stores those rows that can be: where some are refused the others are written without them, in halves of
+    /// halves. What fails for another reason than the rows' own ends it.
+    pub async fn write_rows(&self, batch: &RowBatch) -> Written {
+        let mut written = Written::default();
+        let mut left: Vec<Range<usize>> = std::iter::once(0..batch.times.len()).collect();
+        let mut attempts = 0;
+        while let Some(rows) = left.pop() {
+            attempts += 1;
+            let whole = rows.len() == batch.times.len();
+            let stored = match whole {
+                true => self.write(batch).await,
+                false => self.write(&batch.part(rows.clone())).await,
+            };
+            match stored {
+                Ok(()) => written.kept += rows.len(),
+                Err(error) if is_of_rows(&error) && rows.len() > 1 && attempts < PARTS_MAX => {
+                    let middle = rows.start + rows.len() / 2;
+                    left.extend([middle..rows.end, rows.start..middle]);
+                }
+                Err(error) if is_of_rows(&error) => written.refused.push((rows, error)),
+                Err(error) => {
+                    let failed = std::iter::once(rows).chain(left.drain(..));
+                    written.refused.extend(failed.map(|rows| (rows, error.clone())));
+                }
+            }
+        }
+        written
+    }
+
     /// Stores rows; every one is durable and visible when this returns. A table or column that is not
     /// there is made.
     ///
     /// # Errors
     /// 42804 for values of another type than their column's; what INSERT would say.
-    pub async fn write(&self, batch: RowBatch) -> Result<()> {
+    pub async fn write(&self, batch: &RowBatch) -> Result<()> {
         self.check_password()?;
         let database = self.user_database(&self.database_name())?;
         let catalog = self.database().catalog();
@@ -50,11 +123,11 @@ impl Session {
         usage.add(Counted::Writes, 1);
         let admission = self.admission();
         admission.take(RateGroup::CoordWrites, 1).await?;
-        let table = self.grown_table(&database, &batch).await?;
+        let table = self.grown_table(&database, batch).await?;
         let target = Target::whole(database, table);
         target.check_alive(&batch.times, self.now_ns())?;
         let mut points = points(&target.table, batch)?;
-        reduce(&target.table, &mut points);
+        admit(&target.table, &mut points)?;
         let rows = points.rows();
         for start in (0..rows).step_by(POINTS_ROWS_MAX) {
             let end = (start + POINTS_ROWS_MAX).min(rows);
@@ -99,13 +172,11 @@ impl Session {
                     columns: missing,
                 }],
             };
-            for command in commands {
-                match self.database().meta().submit(&command).await.map_err(Error::from) {
-                    Ok(_) => {}
-                    // Another writer was quicker: look again.
-                    Err(error) if ["42P07", "42701"].contains(&error.sqlstate) => break,
-                    Err(error) => return Err(error),
-                }
+            match self.submit_all(commands).await {
+                Ok(()) => {}
+                // Another writer was quicker: look again.
+                Err(error) if ["42P07", "42701"].contains(&error.sqlstate) => {}
+                Err(error) => return Err(error),
             }
         }
         Err(Error::new("55006", format!("table \"{}\" is being changed by others", batch.table)))
@@ -126,6 +197,7 @@ fn missing_columns(table: Option<&TableSchema>, batch: &RowBatch) -> Result<Vec<
                 kind: ColumnKind::Tag,
                 not_null: false,
                 codec: Codec::Default,
+                shape: None,
             }),
         }
     }
@@ -142,6 +214,7 @@ fn missing_columns(table: Option<&TableSchema>, batch: &RowBatch) -> Result<Vec<
                 kind: ColumnKind::Field(value_type),
                 not_null: false,
                 codec: Codec::Default,
+                shape: None,
             }),
         }
     }
@@ -177,7 +250,7 @@ fn value_type(data_type: &DataType) -> Result<ValueType> {
         .ok_or_else(|| Error::internal("a field of another type than fields have"))
 }
 
-fn points(table: &TableSchema, batch: RowBatch) -> Result<Points> {
+fn points(table: &TableSchema, batch: &RowBatch) -> Result<Points> {
     let mut dictionary = SeriesDictionary::default();
     let mut numbers = Vec::with_capacity(batch.series.len());
     let mut key = Vec::new();
@@ -201,17 +274,16 @@ fn points(table: &TableSchema, batch: RowBatch) -> Result<Points> {
         SeriesKey::encode_into(&mut key, table.id, values.into_iter());
         numbers.push(dictionary.number(&key));
     }
-    let fields = batch.fields.into_iter().map(|(name, values)| {
-        let column =
-            table.column(&name).ok_or_else(|| Error::internal("a column was just made"))?;
+    let fields = batch.fields.iter().map(|(name, values)| {
+        let column = table.column(name).ok_or_else(|| Error::internal("a column was just made"))?;
         let value_type = value_type(values.data_type())?;
-        Ok(PointsColumn { id: column.id, value_type, values })
+        Ok(PointsColumn { id: column.id, value_type, values: Arc::clone(values) })
     });
     Ok(Points {
         table: table.id,
         series: dictionary.into_keys(),
         row_series: batch.row_series.iter().map(|number| numbers[*number as usize]).collect(),
-        times: batch.times,
+        times: batch.times.clone(),
         fields: fields.collect::<Result<_>>()?,
     })
 }

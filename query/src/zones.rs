@@ -5,6 +5,7 @@
 //! PostgreSQL reads, so texts that are cast are read here. `x AT TIME ZONE z` is `timezone(z, x)`, as in
 //! PostgreSQL.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::DateTime;
@@ -164,6 +165,19 @@ pub(crate) fn instant_of() -> ScalarUDF {
     ScalarUDF::from(InstantOf { signature })
 }
 
+/// Returns a zone that is an offset as ISO 8601 writes it: here, as in POSIX, `+02` is two hours west.
+fn east(name: &str) -> Cow<'_, str> {
+    match name.split_at_checked(1) {
+        Some(("+", rest)) if rest.starts_with(|c: char| c.is_ascii_digit()) => {
+            format!("-{rest}").into()
+        }
+        Some(("-", rest)) if rest.starts_with(|c: char| c.is_ascii_digit()) => {
+            format!("+{rest}").into()
+        }
+        _ => name.into(),
+    }
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct InstantOf {
     signature: Signature,
@@ -284,7 +298,7 @@ impl ScalarUDFImpl for TimeZoneFunction {
         let moved = zones.iter().zip(times).map(|(name, ns)| {
             let (Some(name), Some(ns)) = (name, ns) else { return Ok(None) };
             if last.as_ref().is_none_or(|(known, _)| *known != name) {
-                let zone = Zone::named(name).ok_or_else(|| {
+                let zone = Zone::named(&east(name)).ok_or_else(|| {
                     Error::new("22023", format!("time zone \"{name}\" not recognized"))
                 })?;
                 last = Some((name, zone));

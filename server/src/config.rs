@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use meta::NodeRoles;
 use serde::Deserialize;
 
+use crate::memory;
+
 /// The default settings, as `cnosdb config` prints them; parsed to give the defaults, so that the two
 /// cannot differ.
 pub(crate) const DEFAULTS: &str = include_str!("default.toml");
@@ -67,6 +69,7 @@ pub(crate) struct Config {
     pub(crate) http: Http,
     pub(crate) opentsdb: Opentsdb,
     pub(crate) security: Security,
+    pub(crate) memory: Memory,
     pub(crate) storage: Storage,
     pub(crate) cluster: Cluster,
     pub(crate) query: Query,
@@ -117,6 +120,13 @@ pub(crate) struct Files {
     pub(crate) folder: String,
     pub(crate) urls: Vec<String>,
     pub(crate) endpoints: Vec<String>,
+}
+
+/// All memory that grows with load.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Memory {
+    pub(crate) bytes: u64,
 }
 
 /// Memory and disk of storage.
@@ -320,11 +330,7 @@ impl Config {
         if self.storage.wal_segment_bytes < 1 << 20 {
             return Err("storage.wal_segment_bytes must be at least 1 MiB".to_owned());
         }
-        if self.storage.flush_bytes == 0 || self.storage.flush_bytes > self.storage.memcache_bytes {
-            return Err(
-                "storage.flush_bytes must be between 1 and storage.memcache_bytes".to_owned()
-            );
-        }
+        memory::shares(self)?;
         if self.storage.wal_segments_max < 2 {
             return Err("storage.wal_segments_max must be at least 2".to_owned());
         }
@@ -395,7 +401,7 @@ mod tests {
         for text in [
             "[pg]\naddr = \"nowhere\"",
             "[pg]\nconnections_max = 0",
-            "[storage]\nflush_bytes = 0",
+            "[memory]\nbytes = 1",
             "[log]\nformat = \"xml\"",
             "[security]\ncertificate = \"a\"",
             "[cluster]\nroles = [\"cook\"]",

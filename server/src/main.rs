@@ -2,6 +2,7 @@
 
 mod config;
 mod membership;
+mod memory;
 mod node;
 mod tools;
 
@@ -57,7 +58,10 @@ fn main() -> ExitCode {
         CommandKind::Check { file } => config::check(&file),
         CommandKind::Inspect(arguments) => tools::inspect(&arguments),
         CommandKind::Repair(arguments) => tools::mend(&arguments),
-        CommandKind::Run(flags) => config::load(&flags).and_then(run),
+        CommandKind::Run(flags) => {
+            memory::share_arenas();
+            config::load(&flags).and_then(run)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,6 +19,7 @@ use tskv::wal::{WalConfig, WalWriter};
 
 use crate::config::Config;
 use crate::membership::Membership;
+use crate::memory::{self, Shares};
 
 /// The version of the data directory's layout.
 const FORMAT: &str = "1\n";
@@ -78,10 +79,11 @@ impl Node {
         let lock = claim(&*disk, &config.data_dir)?;
         let serves_clients = config.cluster.roles()?.query;
         let listeners = if serves_clients { Some(Listeners::open(&config).await?) } else { None };
+        let shares = memory::shares(&config)?;
         let membership = Membership::start(&config, &*disk).await?;
         let clock = Arc::new(SystemClock);
         let cluster = ClusterNode::open(
-            cluster_config(&config, membership.node()),
+            cluster_config(&config, &shares, membership.node()),
             membership.client(),
             (disk, Arc::<SystemClock>::clone(&clock)),
             membership.network(),
@@ -90,7 +92,7 @@ impl Node {
         let front = match listeners {
             Some(listeners) => {
                 let query = DatabaseConfig {
-                    memory_bytes: config.query.memory_bytes,
+                    memory_bytes: shares.queries,
                     spill_bytes: config.query.spill_bytes,
                     spill_dir: config.data_dir.join("spill"),
                     files: files_config(&config),
@@ -161,7 +163,8 @@ impl FrontEnds {
         let Listeners { pg: (listener, addr), http: (http_listener, http_addr), telnet } =
             listeners;
         let connections_max = config.http.connections_max;
-        let http = HttpConfig { connections_max, tls: http_tls };
+        let bodies_bytes_max = memory::shares(config)?.bodies;
+        let http = HttpConfig { connections_max, bodies_bytes_max, tls: http_tls };
         let http = HttpServer::start(http_listener, Arc::clone(&database), http);
         let pg = PgConfig { sessions_max: config.pg.connections_max, tls: pg_tls, mock_secret };
         let (telnet, telnet_addr) = telnet
@@ -259,14 +262,15 @@ fn files_config(config: &Config) -> FilesConfig {
     }
 }
 
-fn cluster_config(config: &Config, node: NodeId) -> ClusterConfig {
+fn cluster_config(config: &Config, shares: &Shares, node: NodeId) -> ClusterConfig {
     ClusterConfig {
         data_dir: config.data_dir.clone(),
         node,
         node_silence: Duration::from_secs(config.cluster.silence_seconds),
         rebuild_after: Duration::from_secs(config.cluster.rebuild_seconds),
-        memcache_bytes_max: config.storage.memcache_bytes,
-        flush_bytes: config.storage.flush_bytes,
+        memcache_bytes_max: shares.memcache,
+        flush_bytes: shares.flush,
+        series_cache_bytes: shares.series_cache,
         wal_segments_max: config.storage.wal_segments_max,
         wal: WalConfig {
             segment_bytes: config.storage.wal_segment_bytes,

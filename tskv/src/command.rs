@@ -179,6 +179,15 @@ fn take_matching(reader: &mut Reader<'_>) -> Decoded<Change> {
 }
 
 impl Change {
+    /// Returns the batches whose series come to be where they are not there.
+    pub(crate) fn written(&self) -> Vec<&Points> {
+        match self {
+            Self::Write(batches) => batches.iter().collect(),
+            Self::Move { written, .. } => vec![written],
+            Self::DeleteRows(_) | Self::DeleteMatching { .. } | Self::Checksum => Vec::new(),
+        }
+    }
+
     /// Returns the batches it names series by.
     pub(crate) fn batches(&self) -> Vec<&Points> {
         match self {

@@ -216,7 +216,7 @@ impl Vnode {
                     (version.tombstones.len() >= TOMBSTONES_MAX).then_some(first..last + 1)
                 };
                 let dropped = || self.holds_mostly_dropped(version).then_some(all);
-                level_due(&entries).or_else(deletes).or_else(dropped)
+                level_due(&entries, self.partitions).or_else(deletes).or_else(dropped)
             }
         }
     }
@@ -348,13 +348,14 @@ impl Vnode {
     }
 }
 
-/// Returns the neighbours that levels ask to merge. `files` are (level, bytes), oldest first.
-fn level_due(files: &[(u8, u64)]) -> Option<Range<usize>> {
+/// Returns the neighbours that levels ask to merge. `files` are (level, bytes), oldest first; a flush writes
+/// `partitions` of them.
+fn level_due(files: &[(u8, u64)], partitions: usize) -> Option<Range<usize>> {
     let mut due: Option<(u8, Range<usize>)> = None;
     let mut start = 0;
     for stretch in files.chunk_by(|a, b| a.0 == b.0) {
         let (level, _) = stretch[0];
-        let wanted = if level == 0 { FRESH_FILES } else { LEVEL_FILES };
+        let wanted = if level == 0 { FRESH_FILES * partitions } else { LEVEL_FILES };
         let bytes: u64 = stretch.iter().map(|(_, bytes)| bytes).sum();
         let lower = due.as_ref().is_none_or(|(other, _)| level < *other);
         if level < LEVEL_MAX && stretch.len() >= wanted && bytes <= BYTES_MAX && lower {
@@ -409,13 +410,15 @@ mod tests {
 
     #[test]
     fn fresh_files_are_merged_by_four_and_levels_by_eight() {
-        assert_eq!(level_due(&[(0, 1); 3]), None);
-        assert_eq!(level_due(&[(2, 9), (0, 1), (0, 1), (0, 1), (0, 1)]), Some(1..5));
-        assert_eq!(level_due(&[(1, 1); 8]), Some(0..8));
+        assert_eq!(level_due(&[(0, 1); 3], 1), None);
+        assert_eq!(level_due(&[(0, 1); 7], 2), None);
+        assert_eq!(level_due(&[(0, 1); 8], 2), Some(0..8));
+        assert_eq!(level_due(&[(2, 9), (0, 1), (0, 1), (0, 1), (0, 1)], 1), Some(1..5));
+        assert_eq!(level_due(&[(1, 1); 8], 1), Some(0..8));
         let both: Vec<_> = [[(1, 1); 8], [(0, 1); 8]].concat();
-        assert_eq!(level_due(&both), Some(8..16), "the lower level goes first");
-        assert_eq!(level_due(&[(0, BYTES_MAX); 4]), None);
-        assert_eq!(level_due(&[(LEVEL_MAX, 1); 9]), None);
+        assert_eq!(level_due(&both, 1), Some(8..16), "the lower level goes first");
+        assert_eq!(level_due(&[(0, BYTES_MAX); 4], 1), None);
+        assert_eq!(level_due(&[(LEVEL_MAX, 1); 9], 1), None);
     }
 
     #[test]
@@ -425,7 +428,7 @@ mod tests {
         for _ in 0..1_024 {
             files.push((0, 1));
             written += 1;
-            while let Some(range) = level_due(&files) {
+            while let Some(range) = level_due(&files, 1) {
                 let (level, bytes) = (files[range.start].0, range.len() as u64);
                 let bytes = files[range.clone()].iter().map(|(_, b)| b).sum::<u64>().max(bytes);
                 written += bytes;

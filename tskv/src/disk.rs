@@ -3,6 +3,7 @@
 //! Invariant: nothing counts as stored until `sync` of the file and, for a new or renamed name,
 //! `sync_dir` of its folder have returned.
 
+mod few_open;
 mod os;
 mod sim;
 
@@ -11,6 +12,7 @@ use std::io::Result;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use few_open::FewOpen;
 pub use os::OsDisk;
 pub use sim::{Fault, SimDisk, SimEvent, SimState};
 

@@ -2,10 +2,11 @@
 //! Invariant: the files are durable before the version edit that names them, and the edit before
 //! anybody reads the files.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::index::{Segment, write_segment};
 use crate::memcache::{Memcache, TableRows};
 use crate::reader::survivors;
@@ -20,6 +21,9 @@ use crate::vnode::{Progress, Vnode};
 /// Rows with more bytes of text are merged in parts: an Arrow array holds 2 GiB of it.
 const MERGE_TEXT_BYTES_MAX: usize = 1 << 30;
 
+/// Rows of each run that are looked at to find partitions of one size.
+const SAMPLES_OF_RUN: usize = 256;
+
 struct Frozen {
     memcache: Arc<Memcache>,
     version: Arc<Version>,
@@ -32,7 +36,7 @@ struct Frozen {
 /// What a flush adds to the version.
 #[derive(Default)]
 struct Added {
-    file: Option<VersionFile>,
+    files: Vec<VersionFile>,
     tombstones: Vec<(u64, Arc<Tombstone>)>,
     segment: Option<Arc<Segment>>,
 }
@@ -64,7 +68,7 @@ impl Vnode {
         summary.append(edit)?;
         let mut state = self.state.lock();
         let mut version = state.version.as_ref().clone();
-        version.files.extend(added.file);
+        version.files.extend(added.files);
         version.tombstones.extend(added.tombstones);
         state.version = Arc::new(version);
         if let Some(segment) = added.segment {
@@ -111,28 +115,8 @@ impl Vnode {
             edit.segments.push(number);
         }
         if frozen.memcache.has_rows() {
-            let entry =
-                FileEntry { number: self.file_number(), seen: frozen.progress.applied, level: 0 };
-            let path = file_path(&self.folder, entry.number);
-            let mut writer =
-                TsmWriter::create(Arc::clone(&self.disk), &path, Effort::Light, &self.schemas)?;
-            for (table, rows) in frozen.memcache.tables() {
-                for run in merged(rows) {
-                    writer.write_rows(table, run)?;
-                }
-            }
-            // Deletes may have left no row at all.
-            if writer.finish()? {
-                let file = Arc::new(TsmFile::open(&*self.disk, &path)?);
-                self.totals.flushed(file.bytes());
-                added.file = Some(VersionFile { entry, file });
-                edit.files.push(entry);
-            } else {
-                self.disk.remove(&path).map_err(|source| Error::Io {
-                    context: format!("remove {}", path.display()),
-                    source,
-                })?;
-            }
+            added.files = self.write_rows(&frozen.memcache, frozen.progress.applied)?;
+            edit.files.extend(added.files.iter().map(|one| one.entry));
         }
         let kept = self.kept_tombstones(frozen);
         if !kept.is_empty() {
@@ -142,6 +126,60 @@ impl Vnode {
             added.tombstones = kept.into_iter().map(|one| (number, Arc::new(one))).collect();
         }
         Ok(added)
+    }
+
+    /// Writes the rows of a memcache: one file, or one for each of its partitions, each by a thread.
+    fn write_rows(&self, memcache: &Memcache, seen: u64) -> Result<Vec<VersionFile>> {
+        let bounds = bounds(memcache, self.partitions);
+        let parts = bounds.iter().zip(bounds.iter().skip(1)).map(|(from, to)| {
+            let entry = FileEntry { number: self.file_number(), seen, level: 0 };
+            (entry, *from..*to)
+        });
+        let mut parts: Vec<_> = parts.collect();
+        let last = parts.pop();
+        std::thread::scope(|scope| {
+            let write = |(entry, series)| {
+                let work = move || self.write_partition(memcache, entry, series);
+                std::thread::Builder::new().name("flush".to_owned()).spawn_scoped(scope, work)
+            };
+            let begun = parts.into_iter().map(write).collect::<std::io::Result<Vec<_>>>();
+            let begun = begun.map_err(|source| Error::Io {
+                context: "start a thread that flushes".to_owned(),
+                source,
+            })?;
+            let last = last.map(|(entry, series)| self.write_partition(memcache, entry, series));
+            let mut files = Vec::with_capacity(begun.len() + 1);
+            for thread in begun {
+                let written = thread.join();
+                files.extend(written.map_err(|_| Error::Stopped("a flush".to_owned()))??);
+            }
+            files.extend(last.transpose()?.flatten());
+            Ok(files)
+        })
+    }
+
+    /// Writes the rows of some series; `None` where deletes have left none.
+    fn write_partition(
+        &self,
+        memcache: &Memcache,
+        entry: FileEntry,
+        series: Range<u64>,
+    ) -> Result<Option<VersionFile>> {
+        let path = file_path(&self.folder, entry.number);
+        let mut writer =
+            TsmWriter::create(Arc::clone(&self.disk), &path, Effort::Light, &self.schemas)?;
+        for (table, rows) in memcache.tables() {
+            for run in merged(rows, &series) {
+                writer.write_rows(table, run)?;
+            }
+        }
+        if writer.finish()? {
+            let file = Arc::new(TsmFile::open(&*self.disk, &path)?);
+            self.totals.flushed(file.bytes());
+            return Ok(Some(VersionFile { entry, file }));
+        }
+        self.disk.remove(&path).context("remove", &path)?;
+        Ok(None)
     }
 
     /// Returns the tombstones that mask rows of files, united by table.
@@ -159,20 +197,53 @@ impl Vnode {
     }
 }
 
-/// Merges the rows of a table that were not deleted meanwhile, in as many parts as text needs.
-fn merged(rows: &TableRows) -> Vec<Run> {
+/// Returns the series that partitions begin with, and one beyond all: of about as many rows each.
+fn bounds(memcache: &Memcache, partitions: usize) -> Vec<u64> {
+    let mut bounds = vec![0];
+    if partitions > 1 {
+        let runs = memcache.tables().flat_map(|(_, rows)| &rows.runs);
+        let some = runs.flat_map(|(_, run)| {
+            run.series.iter().step_by(run.rows() / SAMPLES_OF_RUN + 1).copied()
+        });
+        let mut some: Vec<u32> = some.collect();
+        some.sort_unstable();
+        let starts = (1..partitions).map(|number| some[number * some.len() / partitions]);
+        bounds.extend(starts.map(u64::from));
+        bounds.dedup();
+    }
+    bounds.push(u64::from(u32::MAX) + 1);
+    bounds
+}
+
+/// Merges the rows of some series of a table that were not deleted meanwhile, in as many parts as text
+/// needs.
+fn merged(rows: &TableRows, series: &Range<u64>) -> Vec<Run> {
     let mut left: Vec<Arc<Run>> = Vec::with_capacity(rows.runs.len());
     for (order, run) in &rows.runs {
         let masks = rows.masks(*order);
-        left.push(match survivors(run, &masks) {
+        let run = of_series(run, series);
+        if run.rows() == 0 {
+            continue;
+        }
+        left.push(match survivors(&run, &masks) {
             Some(survivors) => Arc::new(survivors),
-            None => Arc::clone(run),
+            None => run,
         });
+    }
+    if left.is_empty() {
+        return Vec::new();
     }
     let mut runs = Vec::new();
     let left: Vec<&Run> = left.iter().map(AsRef::as_ref).collect();
     merge_in_parts(&left, &mut runs);
     runs
+}
+
+/// Returns the rows of some series.
+fn of_series(run: &Arc<Run>, series: &Range<u64>) -> Arc<Run> {
+    let before = |bound: u64| run.series.partition_point(|one| u64::from(*one) < bound);
+    let (start, end) = (before(series.start), before(series.end));
+    if end - start == run.rows() { Arc::clone(run) } else { Arc::new(run.slice(start, end)) }
 }
 
 fn merge_in_parts(runs: &[&Run], out: &mut Vec<Run>) {

@@ -6,6 +6,7 @@
 //! Invariant: replay and live apply are the same function, and a flush records the applied index
 //! with the rows, so that nothing is applied twice and nothing is skipped.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 use crate::checksum::PinnedRows;
 use crate::command::{Change, Command, Outcome};
 use crate::compaction::CompactionTotals;
-use crate::disk::Disk;
+use crate::disk::{Disk, FewOpen};
 use crate::error::{Context, Error, Result};
 use crate::image::{self, PinnedImage};
 use crate::index::{SeriesCache, SeriesIndex};
@@ -56,6 +57,10 @@ pub struct VnodeConfig {
     pub cache: Arc<SeriesCache>,
     /// What the catalog knows of tables.
     pub schemas: Schemas,
+    /// Files that a flush writes at once.
+    pub partitions: usize,
+    /// Files that are kept open; `None`: all.
+    pub readers_max: Option<usize>,
 }
 
 /// The storage of one replica.
@@ -66,6 +71,7 @@ pub struct Vnode {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) gauge: Arc<MemcacheGauge>,
     pub(crate) schemas: Schemas,
+    pub(crate) partitions: usize,
     pub(crate) cache: Arc<SeriesCache>,
     pub(crate) series: Arc<SeriesIndex>,
     pub(crate) state: Mutex<State>,
@@ -122,7 +128,11 @@ impl Vnode {
     /// # Errors
     /// Files the summary names that are missing or damaged: `Corrupt`, naming the file.
     pub fn open(config: VnodeConfig, id: VnodeId) -> Result<Self> {
-        let VnodeConfig { disk, folder, gauge, cache, schemas } = config;
+        let VnodeConfig { disk, folder, gauge, cache, schemas, partitions, readers_max } = config;
+        let disk: Arc<dyn Disk> = match readers_max {
+            Some(max) => Arc::new(FewOpen::new(disk, max)),
+            None => disk,
+        };
         for part in ["tsm", "index"] {
             let folder = folder.join(part);
             disk.make_folders(&folder).context("make", &folder)?;
@@ -148,6 +158,7 @@ impl Vnode {
             disk,
             gauge,
             schemas,
+            partitions: partitions.max(1),
             cache,
             series: Arc::new(series),
             state: Mutex::new(state),
@@ -294,6 +305,26 @@ impl Vnode {
     pub fn memcache_bytes(&self) -> usize {
         let state = self.state.lock();
         state.mutable.bytes() + state.frozen.as_ref().map_or(0, |frozen| frozen.bytes())
+    }
+
+    /// Returns the number of series.
+    pub fn series(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Returns how many series the rows of a command would make. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Bytes that are no command; a damaged segment of the index, what the disk says.
+    pub fn new_series(&self, command: &Bytes) -> Result<usize> {
+        let command = Command::decode(command).map_err(Error::Command)?;
+        let mut fresh = HashSet::new();
+        for points in command.change.written() {
+            let found = self.series.find(&points.series)?;
+            let keys = points.series.iter().zip(found);
+            fresh.extend(keys.filter(|(_, id)| id.is_none()).map(|(key, _)| key));
+        }
+        Ok(fresh.len())
     }
 
     /// Returns what the vnode holds.

@@ -482,6 +482,11 @@ impl VnodeLog {
         self.wal.logs.lock().of(self.vnode).purged.clone()
     }
 
+    /// Returns the bytes of the entries that are not purged.
+    pub fn bytes(&self) -> u64 {
+        self.wal.logs.lock().of(self.vnode).bytes()
+    }
+
     /// Returns the index of the last entry, if there is an entry.
     pub fn last_index(&self) -> Option<u64> {
         self.wal.logs.lock().of(self.vnode).last_index()

@@ -50,6 +50,7 @@ impl TestNode {
             node: NodeId(1),
             memcache_bytes_max: 1 << 20,
             flush_bytes: 1 << 18,
+            series_cache_bytes: 1 << 20,
             wal_segments_max: 4,
             wal: WalConfig { segment_bytes: 1 << 16, ..WalConfig::default() },
             node_silence: Duration::from_secs(5),

@@ -147,6 +147,8 @@ impl Node {
             gauge: Arc::new(MemcacheGauge::default()),
             cache: Arc::new(SeriesCache::default()),
             schemas: Schemas::unknown(),
+            partitions: 1,
+            readers_max: None,
         };
         let vnode = Vnode::open(config_of_vnode, VnodeId(member)).map_err(stopped)?;
         vnode.check_covers(log.purged().map_or(0, |(upto, _)| upto)).map_err(stopped)?;

@@ -118,6 +118,9 @@ pub(crate) fn default_options() -> DatabaseOptions {
         precision: Precision::Ns,
         strict_write: false,
         max_memcache_bytes: None,
+        memcache_partitions: None,
+        wal_max_file_bytes: None,
+        max_cache_readers: None,
     }
 }
 
@@ -168,6 +171,7 @@ fn alter_database(
         DatabaseChange::Replicas(replicas) => options.replicas = *replicas,
         DatabaseChange::StrictWrite(strict) => options.strict_write = *strict,
         DatabaseChange::MaxMemcache(bytes) => options.max_memcache_bytes = Some(*bytes),
+        DatabaseChange::WalMaxFile(bytes) => options.wal_max_file_bytes = Some(*bytes),
     }
     check_options(options)?;
     let before = database_of(catalog, id)?.options;

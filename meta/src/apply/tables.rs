@@ -1,7 +1,9 @@
 //! What concerns tables and their columns.
 
 use model::schema::{COLUMNS_MAX, TAGS_MAX};
-use model::{Codec, Column, ColumnId, ColumnKind, DatabaseId, ErrorKind, TableId, TableSchema};
+use model::{
+    Codec, Column, ColumnId, ColumnKind, DatabaseId, ErrorKind, TableId, TableSchema, ValueType,
+};
 
 use crate::catalog::{Catalog, Entity};
 use crate::command::{AlterTable, NewColumn};
@@ -29,6 +31,7 @@ pub(super) fn create_table(
         kind: ColumnKind::Time,
         not_null: true,
         codec: Codec::Default,
+        shape: None,
     };
     let mut table = TableSchema {
         id: TableId(changes.counters.table),
@@ -55,6 +58,10 @@ fn add_column(table: &mut TableSchema, column: &NewColumn) -> Result<()> {
     }
     let limit = |message: String| Err(Error::refused(ErrorKind::LimitReached, message));
     check_codec(&column.name, column.kind, column.codec)?;
+    if column.shape.is_some() && column.kind != ColumnKind::Field(ValueType::Str) {
+        let message = format!("column \"{}\": only texts are shapes", column.name);
+        return Err(Error::refused(ErrorKind::InvalidInput, message));
+    }
     if table.columns.len() >= COLUMNS_MAX {
         return limit(format!("table \"{}\" has {COLUMNS_MAX} columns", table.name));
     }
@@ -67,6 +74,7 @@ fn add_column(table: &mut TableSchema, column: &NewColumn) -> Result<()> {
         kind: column.kind,
         not_null: column.not_null,
         codec: column.codec,
+        shape: column.shape,
     });
     table.next_column += 1;
     Ok(())

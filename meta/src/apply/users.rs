@@ -15,8 +15,8 @@ pub(super) fn create_user(catalog: &Catalog, user: NewUser, changes: &mut Change
     }
     changes.counters.user += 1;
     let id = UserId(changes.counters.user);
-    let NewUser { name, verifier, admin, comment, must_change_password } = user;
-    let user = User { id, name, verifier, admin, comment, must_change_password };
+    let NewUser { name, verifier, admin, comment, must_change_password, rsa_public_key } = user;
+    let user = User { id, name, verifier, admin, comment, must_change_password, rsa_public_key };
     changes.put(Entity::User(user));
     Ok(())
 }
@@ -50,6 +50,7 @@ pub(super) fn alter_user(
         UserChange::Admin(admin) => user.admin = admin,
         UserChange::Comment(comment) => user.comment = comment,
         UserChange::MustChangePassword(must) => user.must_change_password = must,
+        UserChange::RsaPublicKey(key) => user.rsa_public_key = key,
     }
     changes.put(Entity::User(user));
     Ok(())

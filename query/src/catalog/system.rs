@@ -2,10 +2,13 @@
 //! `datafusion-pg-catalog`; databases, roles and some functions are ours.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{ArrayRef, BooleanArray, Int32Array, StringArray, new_null_array};
+use datafusion::arrow::array::{
+    ArrayRef, BooleanArray, Int32Array, Int64Array, StringArray, new_null_array,
+};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
@@ -30,7 +33,7 @@ use super::PG_CATALOG;
 use crate::access::Identity;
 use crate::database::Database;
 use crate::error::Error;
-use crate::running;
+use crate::running::{self, CopyProgress};
 use crate::settings::Settings;
 use crate::views::view_schema;
 
@@ -171,6 +174,35 @@ impl SystemCatalog {
         ])
     }
 
+    /// How far the copies are that run, as far as who is here may see them.
+    fn pg_stat_progress_copy(&self) -> Result<RecordBatch> {
+        let identity = Identity { user: self.user, tenant: self.objects.tenant };
+        let copies = running::copies(&self.objects.database, identity);
+        let text = |of: fn(&CopyProgress) -> &'static str| {
+            let texts = copies.iter().map(|(_, copy)| of(copy));
+            Arc::new(StringArray::from_iter_values(texts)) as ArrayRef
+        };
+        let count = |of: fn(&CopyProgress) -> u64| {
+            let counts = copies.iter().map(|(_, copy)| i64::try_from(of(copy)).ok());
+            Arc::new(Int64Array::from_iter(counts)) as ArrayRef
+        };
+        let tenant = copies.iter().map(|_| self.objects.name.as_str());
+        batch(vec![
+            (
+                "pid",
+                Arc::new(Int32Array::from_iter(
+                    copies.iter().map(|(id, _)| i32::try_from(*id).ok()),
+                )),
+            ),
+            ("datname", Arc::new(StringArray::from_iter_values(tenant))),
+            ("command", text(|copy| copy.command)),
+            ("type", text(|copy| copy.kind)),
+            ("bytes_processed", count(|copy| copy.bytes.load(Ordering::Relaxed))),
+            ("bytes_total", count(|copy| copy.bytes_total)),
+            ("tuples_processed", count(|copy| copy.rows.load(Ordering::Relaxed))),
+        ])
+    }
+
     fn pg_roles(&self) -> Result<RecordBatch> {
         let catalog = self.objects.database.catalog();
         let tenant = catalog.tenant_by_id(self.objects.tenant);
@@ -225,6 +257,7 @@ impl SchemaProvider for SystemCatalog {
             "pg_database" => self.pg_database()?,
             "pg_roles" => self.pg_roles()?,
             "pg_stat_activity" => self.pg_stat_activity()?,
+            "pg_stat_progress_copy" => self.pg_stat_progress_copy()?,
             _ => {
                 return self
                     .inner
@@ -238,7 +271,8 @@ impl SchemaProvider for SystemCatalog {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        name == "pg_stat_activity" || self.inner.table_exist(name)
+        ["pg_stat_activity", "pg_stat_progress_copy"].contains(&name)
+            || self.inner.table_exist(name)
     }
 }
 

@@ -198,6 +198,7 @@ impl ClusterSchema {
             let options = serde_json::json!({
                 "comment": user.comment,
                 "hash_password": user.verifier.as_ref().map(|_| "*****"),
+                "rsa_public_key": user.rsa_public_key,
                 "must_change_password": user.must_change_password,
                 "granted_admin": user.admin,
             });

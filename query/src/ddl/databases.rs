@@ -80,13 +80,20 @@ impl Session {
             }
             AlterDatabaseOption::StrictWrite(strict) => DatabaseChange::StrictWrite(strict),
             AlterDatabaseOption::MaxMemcacheSize(bytes) => DatabaseChange::MaxMemcache(bytes),
+            AlterDatabaseOption::WalMaxFileSize(bytes) => DatabaseChange::WalMaxFile(bytes),
             AlterDatabaseOption::WalSync => return Ok(Output::Done("ALTER DATABASE")),
-            AlterDatabaseOption::Precision(_) => {
-                return Err(Error::new("0A000", "PRECISION is fixed when a database is created"));
+            AlterDatabaseOption::Precision(_) => return Err(fixed("PRECISION")),
+            AlterDatabaseOption::MemcachePartitions(_) => {
+                return Err(fixed("MEMCACHE_PARTITIONS"));
             }
+            AlterDatabaseOption::MaxCacheReaders(_) => return Err(fixed("MAX_CACHE_READERS")),
         };
         self.submit(Command::AlterDatabase { database, change }, "ALTER DATABASE").await
     }
+}
+
+fn fixed(option: &str) -> Error {
+    Error::new("0A000", format!("{option} is fixed when a database is created"))
 }
 
 fn check_replicas(replicas: u32, catalog: &Catalog) -> Result<()> {
@@ -110,6 +117,9 @@ fn options_of(options: &[AlterDatabaseOption]) -> Result<DatabaseOptions> {
         precision: Precision::Ns,
         strict_write: false,
         max_memcache_bytes: None,
+        memcache_partitions: None,
+        wal_max_file_bytes: None,
+        max_cache_readers: None,
     };
     for (at, option) in options.iter().enumerate() {
         let same = |other: &AlterDatabaseOption| {
@@ -126,6 +136,11 @@ fn options_of(options: &[AlterDatabaseOption]) -> Result<DatabaseOptions> {
             AlterDatabaseOption::Precision(precision) => read.precision = precision,
             AlterDatabaseOption::StrictWrite(strict) => read.strict_write = strict,
             AlterDatabaseOption::MaxMemcacheSize(bytes) => read.max_memcache_bytes = Some(bytes),
+            AlterDatabaseOption::MemcachePartitions(count) => {
+                read.memcache_partitions = Some(count)
+            }
+            AlterDatabaseOption::WalMaxFileSize(bytes) => read.wal_max_file_bytes = Some(bytes),
+            AlterDatabaseOption::MaxCacheReaders(count) => read.max_cache_readers = Some(count),
             AlterDatabaseOption::WalSync => {}
         }
     }

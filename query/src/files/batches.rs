@@ -46,7 +46,10 @@ impl Import {
             let points = target.new_points(&arrays, self.session.now_ns())?;
             store(self.session.database(), &target, points).await?;
             rows += batch.num_rows() as u64;
+            self.progress.add_rows(batch.num_rows() as u64);
         }
+        // Its readers take parts of it in any order.
+        self.progress.add_bytes(file.size);
         Ok(rows)
     }
 

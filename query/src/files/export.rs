@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::planning::AbortOnDrop;
 use crate::rows::RowWriter;
+use crate::running::CopyProgress;
 use crate::session::Session;
 use crate::sql::{CopyInto, FileOptions, Statement};
 
@@ -46,6 +47,7 @@ struct Target {
     form: FileForm,
     /// What the names of files begin with; `None` where the location is the one file.
     run: Option<String>,
+    progress: Arc<CopyProgress>,
 }
 
 impl Session {
@@ -71,7 +73,8 @@ impl Session {
             let at = chrono::DateTime::from_timestamp_nanos(self.now_ns());
             format!("{}-", at.format("%Y%m%dT%H%M%S%9f"))
         });
-        let target = Target { location, form, run };
+        let progress = self.begin_copy(("COPY TO", "FILE"), 0);
+        let target = Target { location, form, run, progress };
         let (sent, count) = target.write(rows).await?;
         let mut made = Vec::with_capacity(sent.len());
         for one in sent {
@@ -128,7 +131,9 @@ impl Target {
                 Some(file) => file,
                 None => self.begin(sent.len(), &schema)?,
             };
+            self.progress.add_rows(batch.num_rows() as u64);
             let ready = file.rows.put(batch)?;
+            self.progress.add_bytes(ready.len() as u64);
             file.put(ready).await;
             if file.sending.is_finished() {
                 // It ends before the rows only where it failed.

@@ -110,12 +110,11 @@ impl Session {
         Some((Arc::clone(database), Arc::clone(view)))
     }
 
-    /// Drops an external table. Returns whether there was one.
-    pub(crate) async fn drop_external(&self, name: &[String]) -> Result<bool> {
-        let Some((database, view)) = self.external(name) else { return Ok(false) };
+    /// Returns what drops an external table, if there is one.
+    pub(crate) fn drop_external(&self, name: &[String]) -> Result<Option<Command>> {
+        let Some((database, view)) = self.external(name) else { return Ok(None) };
         self.check(Need::Define(Object::database(database.id)))?;
-        self.database().meta().submit(&Command::DropView { view: view.id }).await?;
-        Ok(true)
+        Ok(Some(Command::DropView { view: view.id }))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::copy::{CopyFormat, CopyIn, ROW_BYTES_MAX, header_names};
 use crate::error::{Error, Result};
 use crate::ingest::{Cell, Intake, RowsBuilder, Target, store};
 use crate::output::Output;
+use crate::running::CopyProgress;
 use crate::session::Session;
 use crate::sql::CopyInto;
 
@@ -35,6 +36,7 @@ pub(super) struct Import {
     pub(super) table: Arc<model::TableSchema>,
     /// The columns that are named; none where the files say them.
     pub(super) columns: Vec<String>,
+    pub(super) progress: Arc<CopyProgress>,
 }
 
 impl Session {
@@ -60,7 +62,9 @@ impl Session {
         self.note_write();
         let columns = columns.to_vec();
         let session = Arc::clone(self);
-        let import = Import { session, location, form, database, table, columns };
+        let bytes_total = files.iter().map(|file| file.size).sum();
+        let progress = self.begin_copy(("COPY FROM", "FILE"), bytes_total);
+        let import = Import { session, location, form, database, table, columns, progress };
         let mut rows = 0;
         for file in &files {
             rows += import.file(file).await.map_err(|mut error| {
@@ -98,7 +102,13 @@ impl Import {
     /// Returns the bytes of a file, unpacked.
     async fn bytes(&self, file: &ObjectMeta) -> Result<Bytestream> {
         let got = self.location.store.get(&file.location).await.map_err(failed)?;
-        let bytes = got.into_stream().map(|piece| Ok(piece?)).boxed();
+        let progress = Arc::clone(&self.progress);
+        let bytes = got.into_stream().map(move |piece| {
+            let piece = piece?;
+            progress.add_bytes(piece.len() as u64);
+            Ok(piece)
+        });
+        let bytes = bytes.boxed();
         let compression = self.form.compression(file.location.as_ref());
         Ok(compression.convert_stream(bytes)?)
     }
@@ -132,6 +142,7 @@ impl Import {
             CopyFormat::Csv { delimiter, null: String::new(), header, quote: b'"', escape: b'"' };
         let database = Arc::clone(self.session.database());
         let mut rows = CopyIn::new(database, target, format);
+        rows.count_in(Arc::clone(&self.progress));
         rows.push(&begin).await?;
         while let Some(piece) = bytes.next().await {
             rows.push(&piece?).await?;
@@ -171,6 +182,7 @@ impl Import {
                     return Err(error);
                 }
                 rows += 1;
+                self.progress.add_rows(1);
                 if builder.bytes() >= COMMIT_BYTES {
                     self.store(&mut builder).await?;
                 }

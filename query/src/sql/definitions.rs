@@ -173,6 +173,8 @@ pub struct UserOptions {
     pub comment: Option<String>,
     pub admin: Option<bool>,
     pub must_change_password: Option<bool>,
+    /// A public key in PEM; an empty text takes it away.
+    pub rsa_public_key: Option<String>,
 }
 
 impl std::fmt::Debug for UserOptions {
@@ -184,6 +186,7 @@ impl std::fmt::Debug for UserOptions {
             .field("comment", &self.comment)
             .field("admin", &self.admin)
             .field("must_change_password", &self.must_change_password)
+            .field("rsa_public_key", &self.rsa_public_key)
             .finish()
     }
 }
@@ -198,6 +201,9 @@ pub enum AlterDatabaseOption {
     Precision(meta::Precision),
     StrictWrite(bool),
     MaxMemcacheSize(u64),
+    MemcachePartitions(u32),
+    WalMaxFileSize(u64),
+    MaxCacheReaders(u32),
     /// Writes are always synced: it may be said, not changed.
     WalSync,
 }
@@ -209,6 +215,7 @@ pub struct ColumnDefinition {
     pub kind: NewColumnKind,
     pub not_null: bool,
     pub codec: model::Codec,
+    pub shape: Option<model::Shape>,
 }
 
 /// What a new column is for.

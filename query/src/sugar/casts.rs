@@ -5,7 +5,7 @@
 //! | `'{1,2}'::bigint[]`      | `ARRAY[1::bigint, 2::bigint]`                                |
 //! | `'\x00ff'::bytea`        | `decode('00ff', 'hex')`                                      |
 //! | `12.50::numeric(9, 2)`   | `'12.50'::numeric(9, 2)`: by way of no double                |
-//! | `1e-3::numeric`          | `'0.001'::numeric`                                           |
+//! | `1e-3::numeric`          | `'0.001'::numeric(4, 3)`                                     |
 //! | `x::varchar(2)`, `x::char(2)` | `left(x::text, 2)`                                           |
 //! | `'…'::uuid`              | the text, once it is known to be one                         |
 //! | `x::json`                | x, once it is known to be JSON                               |
@@ -68,8 +68,13 @@ pub(super) fn cast(expr: &mut Expr) -> Result<()> {
                 None => Ok(()),
             };
         }
-        DataType::Numeric(_) | DataType::Decimal(_) | DataType::Dec(_) => {
-            return exact(inner);
+        DataType::Numeric(digits) | DataType::Decimal(digits) | DataType::Dec(digits) => {
+            exact(inner)?;
+            if let (ast::ExactNumberInfo::None, Some((all, behind))) = (&*digits, digits_of(inner))
+            {
+                *digits = ast::ExactNumberInfo::PrecisionAndScale(all, behind);
+            }
+            return Ok(());
         }
         DataType::Regclass => match literal_text(inner) {
             Some(name) => text(name),
@@ -186,6 +191,16 @@ fn without_exponent(literal: &str) -> Option<String> {
     } else {
         format!("{sign}{}.{}", &digits[..point as usize], &digits[point as usize..])
     })
+}
+
+/// Returns how many digits a number in quotes has, and how many of them behind the point.
+fn digits_of(literal: &Expr) -> Option<(u64, i64)> {
+    let digits = literal_text(literal)?.trim().trim_start_matches(['+', '-']);
+    let (whole, behind) = digits.split_once('.').unwrap_or((digits, ""));
+    let is_number =
+        !digits.is_empty() && whole.bytes().chain(behind.bytes()).all(|byte| byte.is_ascii_digit());
+    let all = (whole.len() + behind.len()).max(1);
+    (is_number && all <= 38).then_some((all as u64, behind.len() as i64))
 }
 
 fn plain_number(expr: &Expr, sign: &str) -> Option<String> {

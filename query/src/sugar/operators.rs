@@ -29,6 +29,14 @@ pub(super) fn operator(expr: &mut Expr) {
                 Some(Expr::Nested(Box::new(negative)))
             }
             UnaryOperator::PGAbs => Some(function("abs", vec![operand(inner)])),
+            UnaryOperator::BitwiseNot => {
+                let ones =
+                    Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(super::number(1)) };
+                let not = binary(inner.as_ref().clone(), BinaryOperator::PGBitwiseXor, ones);
+                Some(Expr::Nested(Box::new(not)))
+            }
+            // A sign binds tighter than a power.
+            UnaryOperator::Minus => with_sign(inner),
             _ => None,
         },
         Expr::AtTimeZone { timestamp, time_zone } => {
@@ -49,6 +57,7 @@ fn between(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Expr> {
         BinaryOperator::LongArrow => function(json::GET_TEXT, both()),
         BinaryOperator::HashArrow => function(json::AT_PATH, both()),
         BinaryOperator::HashLongArrow => function(json::AT_PATH_TEXT, both()),
+        BinaryOperator::PGOverlap => function("array_has_any", both()),
         BinaryOperator::Overlaps => {
             let (Expr::Tuple(first), Expr::Tuple(second)) = (left, right) else { return None };
             let [a, b] = first.as_slice() else { return None };
@@ -57,6 +66,14 @@ fn between(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Expr> {
         }
         _ => return None,
     })
+}
+
+/// Puts a minus before the first base of a power.
+fn with_sign(power: &Expr) -> Option<Expr> {
+    let Expr::BinaryOp { left, op: op @ BinaryOperator::PGExp, right } = power else { return None };
+    let negative = || Expr::UnaryOp { op: UnaryOperator::Minus, expr: left.clone() };
+    let base = with_sign(left).unwrap_or_else(negative);
+    Some(binary(base, op.clone(), right.as_ref().clone()))
 }
 
 /// Returns whether an interval is written out.

@@ -128,6 +128,14 @@ fn add_seconds(expr: &mut ast::Expr) {
     if let ast::Expr::Cast { expr, .. } = expr {
         return add_seconds(expr);
     }
+    if let ast::Expr::TypedString(typed) = expr {
+        let mut literal = ast::Expr::Value(typed.value.clone());
+        add_seconds(&mut literal);
+        if let ast::Expr::Value(value) = literal {
+            typed.value = value;
+        }
+        return;
+    }
     let is_to_the_minute =
         |text: &&str| text.len() == 16 && text.bytes().filter(|byte| *byte == b':').count() == 1;
     if let Some(minutes) = literal_text(expr).filter(is_to_the_minute) {

@@ -140,8 +140,12 @@ fn text_of(data_type: &Type, bytes: &[u8]) -> String {
         Type::INT2 => i16::from_be_bytes(array(bytes)).to_string(),
         Type::INT4 | Type::OID => i32::from_be_bytes(array(bytes)).to_string(),
         Type::INT8 => i64::from_be_bytes(array(bytes)).to_string(),
-        Type::FLOAT4 => float(f64::from(f32::from_be_bytes(array(bytes)))),
-        Type::FLOAT8 => float(f64::from_be_bytes(array(bytes))),
+        Type::FLOAT4 => short_float(f32::from_be_bytes(array(bytes))),
+        Type::BYTEA => {
+            let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+            format!("\\x{}", digits.collect::<String>())
+        }
+        Type::FLOAT8 => float(f64::from_be_bytes(array(bytes)), 1e15),
         Type::TIMESTAMPTZ => format!("{}+00", time(bytes)),
         Type::TIMESTAMP => time(bytes),
         Type::DATE => {
@@ -155,17 +159,23 @@ fn text_of(data_type: &Type, bytes: &[u8]) -> String {
     }
 }
 
-fn float(value: f64) -> String {
+/// Writes a number as PostgreSQL does; from `long` on with an exponent.
+fn float(value: f64, long: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
     }
-    if value != 0.0 && (value.abs() >= 1e15 || value.abs() < 1e-4) {
+    if value != 0.0 && (value.abs() >= long || value.abs() < 1e-4) {
         let text = format!("{value:e}");
         let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |rest| ('-', rest));
         return format!("{mantissa}e{sign}{digits:0>2}");
     }
     format!("{value}")
+}
+
+/// Writes the shortest digits that tell a single-precision number from its neighbours.
+fn short_float(value: f32) -> String {
+    float(value.to_string().parse().unwrap_or(f64::NAN), 1e6)
 }
 
 fn date(days: i64) -> String {
@@ -259,18 +269,33 @@ fn list(data_type: &Type, bytes: &[u8]) -> String {
     if word(0) == 0 {
         return "{}".to_owned();
     }
-    let (count, mut at, mut items) = (word(12), 20, Vec::new());
-    for _ in 0..count {
+    let dimensions = word(0) as usize;
+    let lengths: Vec<usize> = (0..dimensions).map(|at| word(12 + at * 8) as usize).collect();
+    let mut at = 12 + dimensions * 8;
+    let mut items = Vec::new();
+    for _ in 0..lengths.iter().product() {
         let len = word(at);
         at += 4;
         if len < 0 {
             items.push("NULL".to_owned());
         } else {
-            items.push(text_of(inner, &bytes[at..at + len as usize]));
+            items.push(quoted(&text_of(inner, &bytes[at..at + len as usize])));
             at += len as usize;
         }
     }
-    format!("{{{}}}", items.join(","))
+    for length in lengths.iter().rev() {
+        items = items.chunks(*length).map(|part| format!("{{{}}}", part.join(","))).collect();
+    }
+    items.concat()
+}
+
+/// Quotes an element where array_out does.
+fn quoted(text: &str) -> String {
+    let is_special = |c: char| matches!(c, '{' | '}' | ',' | '"' | '\\') || c.is_ascii_whitespace();
+    if text.is_empty() || text.eq_ignore_ascii_case("null") || text.contains(is_special) {
+        return format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    }
+    text.to_owned()
 }
 
 #[async_trait]

@@ -265,3 +265,126 @@ fn a_tenant_that_has_used_up_what_it_may_ask_for_is_refused() {
     let out_of_memory = refused.status == 503 || refused.body.contains("take 65536 bytes at most");
     assert!(out_of_memory, "{} {:.300}", refused.status, refused.body);
 }
+
+#[test]
+fn a_tenant_has_no_more_series_than_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    sql(&server, "CREATE TENANT small WITH object_config max_series = 3");
+    let ask = |text: &str| send(&server, "POST /api/v1/sql?tenant=small", text);
+    let write = |lines: &str| send(&server, "POST /api/v1/write?tenant=small&db=public", lines);
+    assert_eq!(write("m,host=a f=1 1\nm,host=b f=1 1").status, 200);
+    let refused = write("m,host=c f=1 1\nm,host=d f=1 1");
+    assert_eq!(refused.status, 429, "{}", refused.body);
+    assert!(refused.body.contains("may have 3 series on a node"), "{}", refused.body);
+    assert_eq!(write("m,host=c f=1 1").status, 200);
+    // Those that are there take rows; a move to a series of its own counts too.
+    assert_eq!(write("m,host=a f=2 2").status, 200);
+    assert_eq!(ask("INSERT INTO m (time, host, f) VALUES (3, 'e', 1)").status, 429);
+    assert_eq!(ask("UPDATE m SET host = 'z' WHERE host = 'b'").status, 429);
+    assert!(ask("SELECT count(*) FROM m").body.contains('4'));
+    // Others are not meant, and the limit can be raised.
+    assert_eq!(send(&server, "POST /api/v1/write?db=public", "m,host=q f=1 1").status, 200);
+    sql(&server, "ALTER TENANT small SET object_config max_series = 4");
+    assert_eq!(write("m,host=d f=1 1").status, 200);
+    assert_eq!(write("m,host=e f=1 1").status, 429);
+}
+
+#[test]
+fn the_catalog_is_told_as_the_statements_that_make_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    sql(&server, "CREATE DATABASE \"Odd; name\" WITH TTL '30d' WAL_MAX_FILE_SIZE '2MiB'");
+    sql(&server, "CREATE TENANT other");
+    let all = send(&server, "GET /api/v1/dump/sql/ddl", "");
+    assert_eq!(all.status, 200);
+    for part in ["CREATE TENANT IF NOT EXISTS \"other\"", "\"Odd; name\"", "'2097152'"] {
+        assert!(all.body.contains(part), "{part}: {}", all.body);
+    }
+    let of_one = send(&server, "GET /api/v1/dump/sql/ddl?tenant=other", "");
+    assert!(of_one.body.contains("\"other\"") && !of_one.body.contains("Odd"), "{}", of_one.body);
+    assert_eq!(send(&server, "GET /api/v1/dump/sql/ddl?tenant=nobody", "").status, 404);
+}
+
+/// Runs openssl, which answers on its standard output.
+fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let piped = std::process::Stdio::piped;
+    let mut running = std::process::Command::new("openssl")
+        .args(arguments)
+        .stdin(piped())
+        .stdout(piped())
+        .stderr(piped())
+        .spawn()
+        .unwrap();
+    running.stdin.take().unwrap().write_all(input).unwrap();
+    let done = running.wait_with_output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    done.stdout
+}
+
+/// Makes a JSON Web Token of a user, signed by a key.
+fn token(key: &str, claims: &str) -> String {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+    let signed =
+        format!("{}.{}", BASE64.encode(r#"{"alg":"RS256","typ":"JWT"}"#), BASE64.encode(claims));
+    let signature = openssl(&["dgst", "-sha256", "-sign", key], signed.as_bytes());
+    format!("{signed}.{}", BASE64.encode(signature))
+}
+
+#[test]
+fn a_user_logs_in_by_its_key_and_nobody_else_does() {
+    use base64::Engine;
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start_with(folder.path(), &[("CNOSDB_ROOT_PASSWORD", "secret")]);
+    let root = "Authorization: Basic cm9vdDpzZWNyZXQ=";
+    let ask = |header: &str, text: &str| {
+        http(server.http_port, "POST /api/v1/sql", &[header], text.as_bytes()).unwrap()
+    };
+    let key = |name: &str| {
+        let path = folder.path().join(name).to_str().unwrap().to_owned();
+        openssl(&["genrsa", "-out", &path, "2048"], b"");
+        path
+    };
+    let (own, other) = (key("own.pem"), key("other.pem"));
+    let public = String::from_utf8(openssl(&["rsa", "-in", &own, "-pubout"], b"")).unwrap();
+    let made = ask(root, &format!("CREATE USER robot WITH rsa_public_key = '{public}'"));
+    assert_eq!(made.status, 200, "{}", made.body);
+    assert_eq!(ask(root, "ALTER TENANT cnosdb ADD USER robot AS member").status, 200);
+    let status = |header: &str| ask(header, "SELECT 1").status;
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let bearer = |key: &str, user: &str, until: u64| {
+        let claims = format!("{{\"sub\":\"{user}\",\"exp\":{until}}}");
+        format!("Authorization: Bearer {}", token(key, &claims))
+    };
+    let good = bearer(&own, "robot", now + 60);
+    let answer = ask(&good, "SELECT current_user");
+    assert!(answer.status == 200 && answer.body.contains("robot"), "{}", answer.body);
+    assert_eq!(status(&bearer(&own, "robot", now - 60)), 401);
+    assert_eq!(status(&bearer(&own, "robot", now + 1_000_000)), 401);
+    assert_eq!(status(&bearer(&own, "root", now + 60)), 401);
+    assert_eq!(status(&bearer(&other, "robot", now + 60)), 401);
+    let none = format!("{{\"sub\":\"robot\",\"exp\":{}}}", now + 60);
+    let base64 = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let unsigned =
+        format!("{}.{}.", base64.encode(r#"{"alg":"none"}"#), base64.encode(none.as_bytes()));
+    assert_eq!(status(&format!("Authorization: Bearer {unsigned}")), 401);
+    // As users of the original do: the key itself, in base64.
+    let standard = base64::engine::general_purpose::STANDARD;
+    let private = |path: &str| standard.encode(std::fs::read(path).unwrap());
+    let by_key = |path: &str| {
+        let headers = [
+            format!("Authorization: Basic {}", standard.encode("robot:")),
+            format!("X-CnosDB-PrivateKey: {}", private(path)),
+        ];
+        let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+        http(server.http_port, "POST /api/v1/sql", &headers, b"SELECT 1").unwrap().status
+    };
+    assert_eq!(by_key(&own), 200);
+    assert_eq!(by_key(&other), 401);
+    // A key that is none is refused, and one that is taken away proves nothing.
+    assert_eq!(ask(root, "ALTER USER robot SET rsa_public_key = 'rubbish'").status, 422);
+    assert_eq!(ask(root, "ALTER USER robot SET rsa_public_key = ''").status, 200);
+    assert_eq!(status(&good), 401);
+}

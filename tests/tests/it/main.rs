@@ -16,6 +16,7 @@ mod hostile;
 mod http;
 mod kill9;
 mod linear;
+mod memory;
 mod nodes;
 mod power_cut;
 mod prometheus;

@@ -12,8 +12,10 @@ use twox_hash::XxHash3_128;
 
 /// Parts with a lock of their own.
 const SHARDS: usize = 16;
-/// Keys of a generation of a shard: two generations of all are 2 Mi keys, some 100 MiB.
-const GENERATION_KEYS: usize = 64 << 10;
+/// Bytes of memory where nobody says otherwise.
+const BYTES: usize = 100 << 20;
+/// The least keys of a generation of a shard.
+const GENERATION_KEYS_MIN: usize = 1 << 10;
 
 /// Bytes of a slot of a map: mark, id, and the byte of control that hashbrown keeps for it.
 const SLOT_BYTES: usize = size_of::<(Mark, u32)>() + 1;
@@ -30,6 +32,8 @@ pub(super) struct Salt(u64);
 #[derive(Debug)]
 pub struct SeriesCache {
     shards: Vec<Mutex<Generations>>,
+    /// Keys of a generation of a shard.
+    generation_keys: usize,
 }
 
 /// What the cache holds, and how often it knew what it was asked.
@@ -56,7 +60,7 @@ struct Generations {
 
 impl Default for SeriesCache {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        Self::new(BYTES)
     }
 }
 
@@ -68,13 +72,23 @@ impl Salt {
 }
 
 impl SeriesCache {
+    /// Makes a cache that takes about so many bytes of memory at most.
+    pub fn new(bytes: usize) -> Self {
+        // Two generations, and maps that are up to twice as large as what is in them.
+        let keys = bytes / (4 * SLOT_BYTES * SHARDS);
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            generation_keys: keys.max(GENERATION_KEYS_MIN),
+        }
+    }
+
     /// Returns a salt that no other index has.
     pub(super) fn salt(&self) -> Salt {
         Salt(rand::random())
     }
 
     pub(super) fn get(&self, mark: Mark) -> Option<u32> {
-        self.shard(mark).lock().get(mark)
+        self.shard(mark).lock().get(mark, self.generation_keys)
     }
 
     /// Returns what the cache holds and has done.
@@ -91,7 +105,7 @@ impl SeriesCache {
     }
 
     pub(super) fn put(&self, mark: Mark, id: u32) {
-        self.shard(mark).lock().put(mark, id);
+        self.shard(mark).lock().put(mark, id, self.generation_keys);
     }
 
     #[cfg(test)]
@@ -105,19 +119,19 @@ impl SeriesCache {
 }
 
 impl Generations {
-    fn get(&mut self, mark: Mark) -> Option<u32> {
+    fn get(&mut self, mark: Mark, keys_max: usize) -> Option<u32> {
         let known = self.young.get(&mark).copied();
         let known = known.or_else(|| {
             let id = self.old.get(&mark).copied()?;
-            self.put(mark, id);
+            self.put(mark, id, keys_max);
             Some(id)
         });
         *(if known.is_some() { &mut self.hits } else { &mut self.misses }) += 1;
         known
     }
 
-    fn put(&mut self, mark: Mark, id: u32) {
-        if self.young.len() >= GENERATION_KEYS {
+    fn put(&mut self, mark: Mark, id: u32, keys_max: usize) {
+        if self.young.len() >= keys_max {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(mark, id);
@@ -130,9 +144,10 @@ mod tests {
 
     #[test]
     fn what_was_met_lately_is_known_and_memory_is_bounded() {
-        let cache = SeriesCache::default();
+        let bytes = 8 << 20;
+        let cache = SeriesCache::new(bytes);
         let (salt, other) = (cache.salt(), cache.salt());
-        let all = 4 * SHARDS * GENERATION_KEYS;
+        let all = 4 * SHARDS * cache.generation_keys;
         for n in 0..all {
             cache.put(salt.mark(&n.to_le_bytes()), n as u32);
         }
@@ -140,7 +155,8 @@ mod tests {
         assert_eq!(cache.get(salt.mark(&last.to_le_bytes())), Some(last as u32));
         assert_eq!(cache.get(other.mark(&last.to_le_bytes())), None);
         let totals = cache.totals();
-        assert!(totals.keys <= 2 * SHARDS * GENERATION_KEYS, "{totals:?}");
+        assert!(totals.keys <= 2 * SHARDS * cache.generation_keys, "{totals:?}");
+        assert!(totals.bytes <= bytes, "{totals:?}");
         assert_eq!((totals.hits, totals.misses), (1, 1));
     }
 }

@@ -14,6 +14,8 @@ use super::segments::Position;
 /// An entry: its payload while it is wanted in memory, its position once it is written.
 #[derive(Debug)]
 pub(super) struct Entry {
+    /// Of its payload.
+    bytes: usize,
     payload: Mutex<Option<Bytes>>,
     position: OnceLock<Position>,
 }
@@ -27,6 +29,8 @@ pub(super) struct VnodeRecords {
     pub(super) purged: Option<(u64, Bytes)>,
     first: u64,
     entries: VecDeque<Arc<Entry>>,
+    /// Of the payloads of all entries.
+    bytes: u64,
     /// Oldest segment that vote, commit or purge point may be read from.
     state_segment: Option<u64>,
 }
@@ -58,8 +62,11 @@ impl VnodeRecords {
 
     /// Adds an entry whose place is not known yet.
     pub(super) fn push(&mut self, index: u64, payload: Bytes) -> Arc<Entry> {
-        let entry =
-            Arc::new(Entry { payload: Mutex::new(Some(payload)), position: OnceLock::new() });
+        let entry = Arc::new(Entry {
+            bytes: payload.len(),
+            payload: Mutex::new(Some(payload)),
+            position: OnceLock::new(),
+        });
         // At start the record that purged what is missing may come behind what follows it; not here.
         if let Some((upto, _)) = &self.purged
             && self.entries.is_empty()
@@ -82,6 +89,7 @@ impl VnodeRecords {
         }
         let next = self.first + self.entries.len() as u64;
         assert!(index == next, "log has a hole: entry {index} where {next} is next");
+        self.bytes += entry.bytes as u64;
         self.entries.push_back(entry);
     }
 
@@ -98,17 +106,25 @@ impl VnodeRecords {
 
     pub(super) fn truncate(&mut self, from: u64) {
         let keep = from.saturating_sub(self.first).min(self.entries.len() as u64);
+        let dropped = self.entries.range(keep as usize..).map(|entry| entry.bytes as u64);
+        self.bytes -= dropped.sum::<u64>();
         self.entries.truncate(keep as usize);
     }
 
     pub(super) fn purge(&mut self, upto: u64, log_id: Bytes) {
         while !self.entries.is_empty() && self.first <= upto {
-            self.entries.pop_front();
+            let dropped = self.entries.pop_front();
+            self.bytes -= dropped.map_or(0, |entry| entry.bytes as u64);
             self.first += 1;
         }
         if self.purged.as_ref().is_none_or(|(before, _)| *before < upto) {
             self.purged = Some((upto, log_id));
         }
+    }
+
+    /// Returns the bytes of all entries.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(super) fn range(&self, start: u64, end: u64) -> Vec<Arc<Entry>> {
@@ -211,13 +227,14 @@ impl Logs {
         }
         let log = self.of(vnode);
         match record {
-            Record::Entry { index, .. } => {
+            Record::Entry { index, payload, .. } => {
                 log.truncate(index);
                 let next = log.first + log.entries.len() as u64;
                 if !log.entries.is_empty() && next != index {
                     return Err(format!("vnode {vnode}: entry {index} where {next} is next"));
                 }
-                let entry = Entry { payload: Mutex::new(None), position: OnceLock::from(position) };
+                let (bytes, position) = (payload.len(), OnceLock::from(position));
+                let entry = Entry { bytes, payload: Mutex::new(None), position };
                 log.push_entry(index, Arc::new(entry));
             }
             Record::Vote { vote, .. } => log.vote = Some(vote),

@@ -50,8 +50,13 @@ pub(crate) struct TestVnode {
 }
 
 impl TestVnode {
-    /// Opens or recovers what is on `disk`.
+    /// Opens or recovers what is on `disk`. Flushes write one file: threads would make runs unlike.
     pub(crate) fn open(disk: &SimDisk) -> Result<Self, Error> {
+        Self::open_partitioned(disk, 1)
+    }
+
+    /// As [`TestVnode::open`], with flushes that write several files at once.
+    pub(crate) fn open_partitioned(disk: &SimDisk, partitions: usize) -> Result<Self, Error> {
         let disk = Arc::new(disk.clone());
         let config =
             WalConfig { segment_bytes: 2_048, writer: WalWriter::Caller, on_failure: |_| {} };
@@ -59,7 +64,9 @@ impl TestVnode {
         let gauge = Arc::new(MemcacheGauge::default());
         let folder = Path::new("vnode").to_path_buf();
         let cache = Arc::new(SeriesCache::default());
-        let config = VnodeConfig { disk, folder, gauge, cache, schemas: Schemas::unknown() };
+        let schemas = Schemas::unknown();
+        let readers_max = Some(2);
+        let config = VnodeConfig { disk, folder, gauge, cache, schemas, partitions, readers_max };
         let vnode = Vnode::open(config, VNODE)?;
         let log = wal.log(VNODE);
         let applied = vnode.progress().map_or(0, |progress| progress.applied);

@@ -23,7 +23,7 @@ fn last(rows: &Rows, times: TimeRange) -> Rows {
 fn check(seed: u64, steps: usize) -> usize {
     let mut random = StdRng::seed_from_u64(seed);
     let disk = SimDisk::default();
-    let mut store = TestVnode::open(&disk).unwrap();
+    let mut store = TestVnode::open_partitioned(&disk, 3).unwrap();
     let mut rows = Rows::new();
     let mut sent: Vec<(WriteId, TestWrite)> = Vec::new();
     let mut counted = 0;
@@ -32,7 +32,7 @@ fn check(seed: u64, steps: usize) -> usize {
             0 | 20 => store.flush().unwrap(),
             1 => {
                 drop(store);
-                store = TestVnode::open(&disk).unwrap();
+                store = TestVnode::open_partitioned(&disk, 3).unwrap();
             }
             2 | 3 if !sent.is_empty() => {
                 let (id, write) = &sent[random.random_range(0..sent.len())];
@@ -102,7 +102,7 @@ fn upserts_deletes_retries_flushes_compactions_and_restarts_equal_a_plain_map() 
 fn long_series_over_many_row_groups_equal_a_plain_map() {
     let mut random = StdRng::seed_from_u64(1);
     let disk = SimDisk::default();
-    let mut store = TestVnode::open(&disk).unwrap();
+    let mut store = TestVnode::open_partitioned(&disk, 3).unwrap();
     let mut rows = Rows::new();
     // Six flushes whose times overlap by half; two series of about 70,000 rows each.
     for flush in 0..6_i64 {
@@ -132,7 +132,7 @@ fn long_series_over_many_row_groups_equal_a_plain_map() {
     store.compact(CompactionWish::Due).unwrap();
     assert!(store.rows().unwrap() == rows, "after one compaction");
     store.compact(CompactionWish::Whole).unwrap();
-    let store = TestVnode::open(&disk).unwrap();
+    let store = TestVnode::open_partitioned(&disk, 3).unwrap();
     assert!(store.rows().unwrap() == rows, "as one run, after a restart");
     assert!(store.last_rows(TimeRange::ALL).unwrap() == last(&rows, TimeRange::ALL));
     let earlier = TimeRange { min: i64::MIN, max: 30_000 };

@@ -3,9 +3,9 @@
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use meta::{Precision, SystemRole};
-use model::Codec;
 use model::size::parse_bytes;
 use model::time::{Span, parse_span};
+use model::{Codec, ValueType};
 
 use super::{
     Failure, Parsed, count, expect, external, name, object_name, skip, take, take_all, temporary,
@@ -20,13 +20,7 @@ use crate::sql::{Statement, TableAs};
 use crate::types::{ColumnType, column_type};
 
 /// Options whose machinery does not exist yet: named, so that nobody believes they work.
-const OPTIONS_LATER: [&str; 5] = [
-    "MEMCACHE_PARTITIONS",
-    "WAL_MAX_FILE_SIZE",
-    "MAX_CACHE_READERS",
-    "COOLING_DURATION",
-    "PLACEMENT_POLICY",
-];
+const OPTIONS_LATER: [&str; 2] = ["COOLING_DURATION", "PLACEMENT_POLICY"];
 
 pub(super) fn if_not_exists(p: &mut Parser<'_>) -> bool {
     take_all(p, &["IF", "NOT", "EXISTS"])
@@ -111,6 +105,7 @@ fn user_options(p: &mut Parser<'_>) -> Parsed<UserOptions> {
             }
             "PASSWORD" => options.password = Some(p.parse_literal_string()?),
             "HASH_PASSWORD" => options.verifier = Some(p.parse_literal_string()?),
+            "RSA_PUBLIC_KEY" => options.rsa_public_key = Some(p.parse_literal_string()?),
             "MUST_CHANGE_PASSWORD" => options.must_change_password = Some(boolean(p)?),
             "ENCRYPTED" | "LOGIN" => {}
             "COMMENT" => options.comment = Some(p.parse_literal_string()?),
@@ -148,7 +143,7 @@ fn database_options(p: &mut Parser<'_>) -> Parsed<Vec<AlterDatabaseOption>> {
 }
 
 fn database_option(p: &mut Parser<'_>) -> Parsed<AlterDatabaseOption> {
-    const KNOWN: [&str; 7] = [
+    const KNOWN: [&str; 10] = [
         "TTL",
         "SHARD",
         "VNODE_DURATION",
@@ -156,6 +151,9 @@ fn database_option(p: &mut Parser<'_>) -> Parsed<AlterDatabaseOption> {
         "PRECISION",
         "STRICT_WRITE",
         "MAX_MEMCACHE_SIZE",
+        "MEMCACHE_PARTITIONS",
+        "WAL_MAX_FILE_SIZE",
+        "MAX_CACHE_READERS",
     ];
     let found = p.next_token();
     let option = found.token.to_string().to_ascii_uppercase();
@@ -180,17 +178,14 @@ fn database_option(p: &mut Parser<'_>) -> Parsed<AlterDatabaseOption> {
             Ok(AlterDatabaseOption::Precision(precision))
         }
         "STRICT_WRITE" => Ok(AlterDatabaseOption::StrictWrite(boolean(p)?)),
-        "MAX_MEMCACHE_SIZE" => {
-            let found = p.next_token();
-            let text = match &found.token {
-                Token::SingleQuotedString(text) | Token::Number(text, _) => text.clone(),
-                _ => return Err(p.expected::<()>("a size as in '128MiB'", found).into()),
-            };
-            let bytes = parse_bytes(&text).map_err(invalid)?;
-            if bytes < MEMCACHE_BYTES_MIN {
-                return Err(invalid(format!("MAX_MEMCACHE_SIZE \"{text}\" is below 1 MiB")));
-            }
-            Ok(AlterDatabaseOption::MaxMemcacheSize(bytes))
+        "MAX_MEMCACHE_SIZE" => Ok(AlterDatabaseOption::MaxMemcacheSize(bytes(p, &option)?)),
+        "WAL_MAX_FILE_SIZE" => Ok(AlterDatabaseOption::WalMaxFileSize(bytes(p, &option)?)),
+        "MEMCACHE_PARTITIONS" => match count(p, "MEMCACHE_PARTITIONS")? {
+            count @ 1..=PARTITIONS_MAX => Ok(AlterDatabaseOption::MemcachePartitions(count)),
+            _ => Err(invalid(format!("MEMCACHE_PARTITIONS is above {PARTITIONS_MAX}"))),
+        },
+        "MAX_CACHE_READERS" => {
+            Ok(AlterDatabaseOption::MaxCacheReaders(count(p, "MAX_CACHE_READERS")?))
         }
         "WAL_SYNC" => {
             if boolean(p)? {
@@ -213,8 +208,24 @@ fn database_option(p: &mut Parser<'_>) -> Parsed<AlterDatabaseOption> {
     }
 }
 
-/// Memory of a vnode below this would make a file of every few rows.
-const MEMCACHE_BYTES_MIN: u64 = 1 << 20;
+/// Memory or log of a vnode below this would make a file of every few rows.
+const FLUSH_BYTES_MIN: u64 = 1 << 20;
+/// A flush writes so many files at most, each by a thread.
+const PARTITIONS_MAX: u32 = 64;
+
+/// Reads a size from which on vnodes are flushed.
+fn bytes(p: &mut Parser<'_>, option: &str) -> Parsed<u64> {
+    let found = p.next_token();
+    let text = match &found.token {
+        Token::SingleQuotedString(text) | Token::Number(text, _) => text.clone(),
+        _ => return Err(p.expected::<()>("a size as in '128MiB'", found).into()),
+    };
+    let bytes = parse_bytes(&text).map_err(|message| Error::new("22023", message))?;
+    if bytes < FLUSH_BYTES_MIN {
+        return Err(Error::new("22023", format!("{option} \"{text}\" is below 1 MiB")).into());
+    }
+    Ok(bytes)
+}
 
 fn span(p: &mut Parser<'_>) -> Parsed<Span> {
     let found = p.next_token();
@@ -290,24 +301,31 @@ pub(super) fn names(p: &mut Parser<'_>) -> Parsed<Vec<String>> {
 fn column(p: &mut Parser<'_>) -> Parsed<ColumnDefinition> {
     let name = name(p)?;
     let data_type = p.parse_data_type()?;
-    let kind = match column_type(&data_type)? {
+    let column_type = column_type(&data_type)?;
+    let shape = match column_type {
+        ColumnType::Shape(shape) => Some(shape),
+        ColumnType::Time | ColumnType::Value(..) => None,
+    };
+    let kind = match column_type {
         ColumnType::Time if name == "time" => NewColumnKind::Time,
         ColumnType::Time => {
             let hint = "store instants as BIGINT, or make the instant of the row its \"time\"";
             let message = format!("column \"{name}\": a table has one TIMESTAMP column, \"time\"");
             return Err(Error::new("42701", message).hint(hint).into());
         }
-        ColumnType::Value(..) if name == "time" => {
+        ColumnType::Value(..) | ColumnType::Shape(_) if name == "time" => {
             return Err(Error::new("42804", "column \"time\" must be a TIMESTAMP").into());
         }
         ColumnType::Value(value_type, widened) => NewColumnKind::Field(value_type, widened),
+        ColumnType::Shape(_) => NewColumnKind::Field(ValueType::Str, false),
     };
     let (not_null, codec) = column_constraints(p, kind)?;
-    Ok(ColumnDefinition { name, kind, not_null, codec })
+    Ok(ColumnDefinition { name, kind, not_null, codec, shape })
 }
 
 fn tag_column(name: String) -> ColumnDefinition {
-    ColumnDefinition { name, kind: NewColumnKind::Tag, not_null: false, codec: Codec::Default }
+    let (kind, codec) = (NewColumnKind::Tag, Codec::Default);
+    ColumnDefinition { name, kind, not_null: false, codec, shape: None }
 }
 
 /// Reads `(name)` or `(name(number))`.
@@ -361,7 +379,9 @@ fn apply_key(mut columns: Vec<ColumnDefinition>, key: &[String]) -> Parsed<Vec<C
             return Err(Error::new("42703", message).into());
         };
         match column.kind {
-            NewColumnKind::Field(model::ValueType::Str, _) => column.kind = NewColumnKind::Tag,
+            NewColumnKind::Field(ValueType::Str, _) if column.shape.is_none() => {
+                column.kind = NewColumnKind::Tag;
+            }
             NewColumnKind::Tag => {}
             _ => {
                 let message = format!("key column \"{name}\" must be a STRING, as tags are");

@@ -66,6 +66,10 @@ fn set_limit(limits: &mut ObjectLimits, name: &str, value: u64) -> Result<()> {
             limits.query_memory = Some(value);
             return Ok(());
         }
+        "max_series" => {
+            limits.series = Some(value);
+            return Ok(());
+        }
         "max_users_number" => &mut limits.users,
         "max_databases" => &mut limits.databases,
         "max_shard_number" => &mut limits.shards,
@@ -75,7 +79,7 @@ fn set_limit(limits: &mut ObjectLimits, name: &str, value: u64) -> Result<()> {
         other => {
             let hint = "limits are max_users_number, max_databases, max_shard_number, \
                         max_replicate_number, max_retention_time, max_running_statements, \
-                        max_query_memory";
+                        max_query_memory, max_series";
             return Err(Error::syntax(format!("unknown limit {other}")).hint(hint));
         }
     };
