@@ -81,8 +81,9 @@ impl Cluster {
         if fresh == 0 {
             return Ok(None);
         }
-        let held = self.series_of(tenant.id).await?;
+        // Before one counts: of two who write at once none passes unseen.
         let (reserved, proposed) = self.known_series.reserve(tenant.id, fresh);
+        let held = self.series_of(tenant.id).await?;
         let wanted = (held + proposed) as u64;
         if wanted <= max {
             return Ok(Some(reserved));

@@ -15,14 +15,29 @@ pub fn in_words(text: &str) -> Option<String> {
         Some(rest) => (rest.trim_end(), true),
         None => (text, false),
     };
+    let (text, marked) = match text.strip_prefix('@') {
+        Some(rest) => (rest, true),
+        None => (text, false),
+    };
     let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
     let clock = words.last().and_then(|last| clock_in_words(last));
-    if clock.is_none() && !ago {
+    let is_signed = words.iter().any(|word| word.starts_with('+'));
+    let years = words.first().and_then(|first| years_in_words(first));
+    if clock.is_none() && years.is_none() && !(ago || marked || is_signed) {
         return None;
+    }
+    if let Some(years) = years {
+        words.splice(..1, years);
+    } else if words.len() == 2 && clock.is_some() {
+        // A bare number before a time of day is of days.
+        words.insert(1, "days".to_owned());
     }
     if let Some(clock) = clock {
         words.pop();
         words.extend(clock);
+    }
+    for word in &mut words {
+        *word = word.trim_start_matches('+').to_owned();
     }
     if ago {
         for word in &mut words {
@@ -35,6 +50,19 @@ pub fn in_words(text: &str) -> Option<String> {
         }
     }
     Some(words.join(" "))
+}
+
+/// Reads `[-]years-months`.
+fn years_in_words(text: &str) -> Option<[String; 4]> {
+    let (sign, text) = match text.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", text.trim_start_matches('+')),
+    };
+    let (years, months) = text.split_once('-')?;
+    let whole = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let word = |part: &str| format!("{sign}{part}");
+    let words = || [word(years), "years".to_owned(), word(months), "months".to_owned()];
+    (whole(years) && whole(months)).then(words)
 }
 
 /// Reads `[-]h:mm[:ss[.f]]`.
@@ -93,6 +121,11 @@ mod tests {
             ("P1Y2M3DT4H5M6.5S", Some("1 years 2 months 3 days 4 hours 5 minutes 6.5 seconds")),
             ("PT90S", Some("90 seconds")),
             ("1 day 2 hours ago", Some("-1 day -2 hours")),
+            ("1-2", Some("1 years 2 months")),
+            ("-1-2 +3 days", Some("-1 years -2 months 3 days")),
+            ("3 4:05:06", Some("3 days 4 hours 05 minutes 06 seconds")),
+            ("@ 1 hour ago", Some("-1 hour")),
+            ("+2 days", Some("2 days")),
             ("1 day", None),
             ("P", None),
             ("12:30:15:20", None),
