@@ -9,6 +9,7 @@ database and the S3 server, each in a folder of its own, and prints what each st
 complete by a second run with each row once.
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -57,6 +58,7 @@ class Database:
 
 def main():
     binary, rows = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 10_000_000
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
