@@ -58,10 +58,12 @@ fn main() -> ExitCode {
         CommandKind::Check { file } => config::check(&file),
         CommandKind::Inspect(arguments) => tools::inspect(&arguments),
         CommandKind::Repair(arguments) => tools::mend(&arguments),
-        CommandKind::Run(flags) => {
-            memory::share_arenas();
-            config::load(&flags).and_then(run)
-        }
+        CommandKind::Run(flags) => config::load(&flags).and_then(|config| {
+            if config.memory.bytes != 0 {
+                memory::share_arenas();
+            }
+            run(config)
+        }),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
