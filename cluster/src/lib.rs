@@ -59,7 +59,7 @@ pub use compaction::VnodeFiles;
 pub use error::{Error, Result};
 pub use measures::{GroupTotals, StorageMemory};
 pub use members::ReplicaChecksum;
-pub use peers::GroupReport;
+pub use peers::{GroupReport, PinnedScan};
 use peers::{Peers, ROWS};
 pub use read::{Scan, ScanPart, Scans};
 pub use replica_set::{VnodeLogStore, VnodeMachine};

@@ -57,9 +57,9 @@ pub(crate) struct LockId {
     pub(crate) number: u64,
 }
 
-/// What is streamed: the rows of a pinned scan, or of one part of it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct ReadScan {
+/// A scan that a node pins for another, or one part of it: what is streamed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PinnedScan {
     pub(crate) scan: u64,
     pub(crate) part: usize,
     pub(crate) parts: usize,
@@ -159,7 +159,7 @@ impl Peers {
     pub(crate) async fn read(
         &self,
         node: NodeId,
-        read: &ReadScan,
+        read: &PinnedScan,
     ) -> std::result::Result<Answers, CallError> {
         self.0.stream(node, ROWS, encode(read, &[])).await
     }

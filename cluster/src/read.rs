@@ -6,13 +6,13 @@ use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
 use meta::{Bucket, ReplicaSet};
-use model::{DatabaseId, TimeRange};
+use model::{DatabaseId, NodeId, TimeRange};
 use tskv::{ExactCounts, ScanCounts, ScanRequest, VnodeScan};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
 use crate::leader::{Leader, Search};
-use crate::peers::{Request, Response, WireScan};
+use crate::peers::{PinnedScan, Request, Response, WireScan};
 use crate::remote_scan::RemoteScan;
 
 /// Replica sets whose scans are opened at once.
@@ -58,6 +58,15 @@ impl Scan {
             Self::There(scan) => {
                 scan.split(parts).into_iter().map(|scan| Self::There(Box::new(scan))).collect()
             }
+        }
+    }
+
+    /// Returns the node that reads, where it is another one, and what it knows the scan by. It is pinned
+    /// there as long as a clone of this scan lives.
+    pub fn elsewhere(&self) -> Option<(NodeId, PinnedScan)> {
+        match self {
+            Self::Here(_) => None,
+            Self::There(scan) => Some((scan.node(), scan.pinned())),
         }
     }
 

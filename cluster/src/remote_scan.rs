@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tskv::{ExactCounts, ScanCounts};
 
 use crate::error::{Error, Result};
-use crate::peers::{Peers, ReadScan, Request, ScanInfo, not_answered};
+use crate::peers::{Peers, PinnedScan, Request, ScanInfo, not_answered};
 use crate::wire_batch::{Decoder, Message};
 
 /// How long it may take to let go of a scan.
@@ -82,8 +82,18 @@ impl RemoteScan {
     }
 
     /// Returns the node that reads.
-    pub fn node(&self) -> NodeId {
+    pub(crate) fn node(&self) -> NodeId {
         self.pinned.node
+    }
+
+    /// Returns what that node knows the scan by. It is pinned as long as this is kept.
+    pub(crate) fn pinned(&self) -> PinnedScan {
+        PinnedScan {
+            scan: self.pinned.info.scan,
+            part: self.part,
+            parts: self.parts,
+            last_rows: self.last_rows,
+        }
     }
 
     pub(crate) fn split(&self, parts: usize) -> Vec<Self> {
@@ -120,13 +130,7 @@ impl RemoteScan {
 
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         if self.rows.is_none() {
-            let read = ReadScan {
-                scan: self.pinned.info.scan,
-                part: self.part,
-                parts: self.parts,
-                last_rows: self.last_rows,
-            };
-            let answers = self.pinned.peers.read(self.pinned.node, &read).await;
+            let answers = self.pinned.peers.read(self.pinned.node, &self.pinned()).await;
             let answers = answers.map_err(|error| not_answered(&error))?;
             let (decoder, ready) = (Decoder::default(), VecDeque::new());
             self.rows = Some(Mutex::new(Rows { answers, decoder, ready }));

@@ -20,7 +20,8 @@ use tskv::{ScanRequest, VnodeScan};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
-use crate::peers::{self, LockId, ReadScan, Request, Response, ScanInfo, WireScan, failed};
+use crate::peers::{self, LockId, PinnedScan, Request, Response, ScanInfo, WireScan, failed};
+use crate::read::Scan;
 use crate::vnodes::HostedVnode;
 use crate::wire_batch;
 
@@ -283,19 +284,31 @@ impl Cluster {
         })
     }
 
-    fn stream_scan(&self, read: &ReadScan) -> Result<Answers> {
+    /// Returns a scan that is pinned here for another node. It does not end with its lease.
+    ///
+    /// # Errors
+    /// One that nobody read for long.
+    pub fn pinned_scan(&self, pinned: &PinnedScan) -> Result<Scan> {
+        Ok(Scan::Here(Box::new(self.held_scan(pinned)?)))
+    }
+
+    fn held_scan(&self, pinned: &PinnedScan) -> Result<VnodeScan> {
         let scan = {
             let mut scans = self.held.scans.lock();
-            let held = scans.get_mut(&read.scan).ok_or_else(|| Error::Remote {
+            let held = scans.get_mut(&pinned.scan).ok_or_else(|| Error::Remote {
                 kind: ErrorKind::Unavailable,
                 message: "the scan is not open any more".to_owned(),
             })?;
             held.until = Instant::now() + SCAN_LEASE;
             held.scan.clone()
         };
-        let scan = scan.split(read.parts).into_iter().nth(read.part);
+        let scan = scan.split(pinned.parts).into_iter().nth(pinned.part);
         let scan = scan.ok_or_else(|| Error::internal("a part of a scan that has fewer"))?;
-        let mut scan = if read.last_rows { scan.only_last_rows() } else { scan };
+        Ok(if pinned.last_rows { scan.only_last_rows() } else { scan })
+    }
+
+    fn stream_scan(&self, pinned: &PinnedScan) -> Result<Answers> {
+        let mut scan = self.held_scan(pinned)?;
         let (sender, mut answers) = mpsc::channel(BATCHES_AHEAD);
         tokio::task::spawn_blocking(move || {
             let mut encoder = wire_batch::Encoder::default();

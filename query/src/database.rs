@@ -27,6 +27,7 @@ use crate::quotas::Quotas;
 use crate::running::AllRunning;
 use crate::scram::Verifier;
 use crate::session::{Entry, Session};
+use crate::stages::{StageNetwork, StageService, Stages};
 use crate::usage::Usage;
 
 /// The tenant and the database that everyone starts with.
@@ -65,21 +66,29 @@ pub struct Database {
     logins: Logins,
     audit: Audit,
     quotas: Quotas,
+    /// What part of queries other nodes do; `None` where there are none.
+    stages: Option<Stages>,
 }
 
 impl Database {
     /// Joins catalog and data. `threads` run the queries; they should be none that serve clients.
+    /// `network` leads to the nodes that do part of them, where there are others.
     ///
     /// # Errors
     /// A spill folder that cannot be used.
     pub fn new(
-        meta: MetaClient,
-        cluster: Arc<Cluster>,
+        (meta, cluster): (MetaClient, Arc<Cluster>),
         clock: Arc<dyn Clock>,
         config: &DatabaseConfig,
         threads: Handle,
+        network: Option<StageNetwork>,
     ) -> Result<Arc<Self>> {
-        let template = template(config)?;
+        let mut template = template(config)?;
+        let stages = |network| Stages::new(network, &template, Arc::downgrade(&cluster));
+        let stages = network.map(stages).transpose()?;
+        if let Some(stages) = &stages {
+            template = stages.in_template(template)?;
+        }
         let (running, usage) = (Arc::default(), Usage::default());
         Ok(Arc::new(Self {
             meta,
@@ -93,7 +102,18 @@ impl Database {
             logins: Logins::default(),
             audit: Audit::open(&config.audit)?,
             quotas: Quotas::default(),
+            stages,
         }))
+    }
+
+    /// Returns the service that takes stages of other nodes' queries, where there are others.
+    pub fn stage_service(&self) -> Option<StageService> {
+        Some(self.stages.as_ref()?.service(self.threads.clone()))
+    }
+
+    /// Returns whether other nodes may do part of a query.
+    pub(crate) fn has_stages(&self) -> bool {
+        self.stages.is_some()
     }
 
     /// Refuses who failed to log in too often to try again so soon.

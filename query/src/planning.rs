@@ -13,11 +13,11 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::{
     RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter,
 };
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan, execute_stream};
 use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, stream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -30,8 +30,10 @@ use crate::interrupt::interruptible;
 use crate::nesting;
 use crate::scopes::check_relations;
 use crate::session::{Session, caught};
+use crate::settings::STAGE_ROWS;
 use crate::show;
 use crate::sql::{Statement, cast_to, fold, parse_one};
+use crate::stages;
 use crate::sugar;
 use crate::types::{arrow_type, sql_type};
 
@@ -225,10 +227,7 @@ impl Session {
         params: Vec<ScalarValue>,
         interrupt: &CancellationToken,
     ) -> Result<SendableRecordBatchStream> {
-        let state = self.state()?;
-        let plan = self.physical_plan_in(&state, query, params).await?;
-        let plan = interruptible(plan, interrupt)?;
-        let rows = execute_stream(plan, state.task_ctx())?;
+        let rows = self.rows(query, params, interrupt).await?;
         let schema = renamed(&rows.schema(), &names(query));
         let relabel = Arc::clone(&schema);
         let rows = rows.map(move |batch| {
@@ -238,6 +237,48 @@ impl Session {
             Ok(RecordBatch::try_new_with_options(Arc::clone(&relabel), columns, &options)?)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+
+    /// Plans a query and begins to run it. Where a stage on another node fails before it gave a row (the
+    /// node may be lost), all rows are read from here instead: what is wrong then is told as it is.
+    async fn rows(
+        &self,
+        query: &DfStatement,
+        params: Vec<ScalarValue>,
+        interrupt: &CancellationToken,
+    ) -> Result<SendableRecordBatchStream> {
+        let mut state = self.state()?;
+        if let Some(rows_min) = self.stage_rows_min()? {
+            stages::allow(&mut state, rows_min)?;
+        }
+        let plan = self.physical_plan_in(&state, query, params.clone()).await?;
+        if !stages::has_stages(&plan)? {
+            return Ok(execute_stream(interruptible(plan, interrupt)?, state.task_ctx())?);
+        }
+        let plan = interruptible(stages::finished(plan, &mut state).await?, interrupt)?;
+        let mut rows = execute_stream(plan, state.task_ctx())?;
+        let schema = rows.schema();
+        match rows.next().await {
+            Some(Err(error)) => tracing::info!(%error, "a query is done once more, without stages"),
+            Some(Ok(first)) => {
+                let rows = stream::once(async { Ok(first) }).chain(rows);
+                return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)));
+            }
+            None => return Ok(Box::pin(EmptyRecordBatchStream::new(schema))),
+        }
+        let state = self.state()?;
+        let plan = self.physical_plan_in(&state, query, params).await?;
+        Ok(execute_stream(interruptible(plan, interrupt)?, state.task_ctx())?)
+    }
+
+    /// Returns from how many rows on other nodes those work on what they read; `None` where there are no
+    /// others.
+    fn stage_rows_min(&self) -> Result<Option<usize>> {
+        if !self.database().has_stages() {
+            return Ok(None);
+        }
+        let rows = self.settings.lock().get(STAGE_ROWS)?;
+        Ok(rows.parse().ok())
     }
 
     /// Returns the columns of a plan as they will be sent: coercion may change their types. NULLs of

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cluster::{ExactCounts, Scan, ScanColumn, ScanRequest};
+use cluster::{ExactCounts, PinnedScan, Scan, ScanColumn, ScanRequest, SeriesFilter};
 use datafusion::arrow::array::{ArrayRef, AsArray};
 use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::{DataType, SchemaRef, TimestampNanosecondType};
@@ -28,7 +28,8 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions,
 };
 
-use model::ValueType;
+use model::{ColumnId, NodeId, TableId, TimeRange, ValueType};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
@@ -53,10 +54,12 @@ pub(crate) struct ScanOptions<'a> {
     pub(crate) limit: Option<usize>,
     /// How many threads there are to read.
     pub(crate) partitions_wanted: usize,
+    /// From how many rows on other nodes work on what they read, rather than send it.
+    pub(crate) stage_rows_min: usize,
 }
 
 /// Reads a table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TskvScanExec {
     table: String,
     request: ScanRequest,
@@ -66,15 +69,137 @@ pub(crate) struct TskvScanExec {
     /// Whether only the newest row of each series is read.
     last_rows: bool,
     buckets: (usize, usize),
+    /// The node that reads, where the scan is a part of one that several nodes read.
+    node: Option<NodeId>,
     statistics: Arc<Statistics>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+}
+
+/// A scan on its way to the node that reads it, but for its schema.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SentScan {
+    table: String,
+    id: TableId,
+    columns: Vec<ScanColumn>,
+    times: TimeRange,
+    filter: SeriesFilter,
+    order: Vec<ColumnId>,
+    limit: Option<usize>,
+    last_rows: bool,
+    buckets: (usize, usize),
+    node: Option<NodeId>,
+    partitions: Vec<Vec<PinnedScan>>,
+    /// Columns the rows of each partition are in the order of.
+    orderings: Vec<Vec<String>>,
 }
 
 impl TskvScanExec {
     /// Returns what is read.
     pub(crate) fn request(&self) -> &ScanRequest {
         &self.request
+    }
+
+    /// Returns the node that reads, where the scan is a part of one that several nodes read.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.node
+    }
+
+    /// Returns about how many rows other nodes read.
+    pub(crate) fn rows_elsewhere(&self) -> usize {
+        let scans = self.partitions.iter().flatten();
+        scans.filter(|scan| scan.elsewhere().is_some()).map(Scan::rows_about).sum()
+    }
+
+    /// Divides the scan among the nodes that read, this one first, with as many partitions each.
+    pub(crate) fn by_node(&self, own: NodeId) -> Vec<Self> {
+        let mut nodes: Vec<(NodeId, Vec<Scan>)> = vec![(own, Vec::new())];
+        for scan in self.partitions.iter().flatten() {
+            let at = scan.elsewhere().map_or(own, |(node, _)| node);
+            match nodes.iter_mut().find(|(node, _)| *node == at) {
+                Some((_, scans)) => scans.push(scan.clone()),
+                None => nodes.push((at, vec![scan.clone()])),
+            }
+        }
+        // Where an order is told every partition is one scan, and so it is here.
+        let mut nodes: Vec<(NodeId, Vec<Vec<Scan>>)> =
+            nodes.into_iter().map(|(node, scans)| (node, partition(scans))).collect();
+        let most = nodes.iter().map(|(_, partitions)| partitions.len()).max().unwrap_or(1).max(1);
+        nodes.iter_mut().for_each(|(_, partitions)| partitions.resize_with(most, Vec::new));
+        let part = |(node, partitions)| Self {
+            node: Some(node),
+            partitions,
+            statistics: Arc::new(Statistics::new_unknown(&self.schema)),
+            properties: properties(&self.schema, most, self.orderings()),
+            metrics: ExecutionPlanMetricsSet::new(),
+            ..self.clone()
+        };
+        nodes.into_iter().map(part).collect()
+    }
+
+    fn orderings(&self) -> Vec<LexOrdering> {
+        self.properties.equivalence_properties().oeq_class().iter().cloned().collect()
+    }
+
+    /// Returns the scan as it is sent to the node that reads all of it; `None` where that is this one.
+    pub(crate) fn sent(&self) -> Option<SentScan> {
+        let pinned = |scan: &Scan| scan.elsewhere().map(|(_, pinned)| pinned);
+        let partitions = self.partitions.iter().map(|scans| scans.iter().map(pinned).collect());
+        let name = |sort: &PhysicalSortExpr| {
+            sort.expr.downcast_ref::<expressions::Column>().map(|column| column.name().to_owned())
+        };
+        let names = |ordering: &LexOrdering| ordering.iter().map(name).collect();
+        Some(SentScan {
+            table: self.table.clone(),
+            id: self.request.table,
+            columns: self.request.columns.clone(),
+            times: self.request.times,
+            filter: self.request.filter.clone(),
+            order: self.request.order.clone(),
+            limit: self.limit,
+            last_rows: self.last_rows,
+            buckets: self.buckets,
+            node: self.node,
+            partitions: partitions.collect::<Option<_>>()?,
+            orderings: self.orderings().iter().map(names).collect::<Option<_>>()?,
+        })
+    }
+
+    /// Makes the scan that another node sent; `find` gives what is pinned here.
+    pub(crate) fn received(
+        sent: SentScan,
+        schema: SchemaRef,
+        find: impl Fn(&PinnedScan) -> Result<Scan>,
+    ) -> Result<Self> {
+        let found = |scans: &Vec<PinnedScan>| scans.iter().map(&find).collect();
+        let partitions: Vec<Vec<Scan>> =
+            sent.partitions.iter().map(found).collect::<Result<_>>()?;
+        let mut orderings = Vec::new();
+        for ordering in &sent.orderings {
+            let columns: Vec<&str> = ordering.iter().map(String::as_str).collect();
+            orderings.extend(ascending(&schema, &columns)?);
+        }
+        let request = ScanRequest {
+            table: sent.id,
+            columns: sent.columns,
+            schema: Arc::clone(&schema),
+            times: sent.times,
+            filter: sent.filter,
+            order: sent.order,
+        };
+        Ok(Self {
+            table: sent.table,
+            request,
+            limit: sent.limit,
+            last_rows: sent.last_rows,
+            buckets: sent.buckets,
+            node: sent.node,
+            statistics: Arc::new(Statistics::new_unknown(&schema)),
+            properties: properties(&schema, partitions.len(), orderings),
+            partitions,
+            schema,
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
     }
 
     /// Makes the node.
@@ -84,34 +209,48 @@ impl TskvScanExec {
         scans: cluster::Scans,
         options: ScanOptions<'_>,
     ) -> Result<Self> {
-        let ScanOptions { tags, schema, limit, partitions_wanted } = options;
+        let ScanOptions { tags, schema, limit, partitions_wanted, stage_rows_min } = options;
         let buckets = (scans.buckets, scans.buckets_all);
         let parts = scans.parts.into_iter().map(|part| part.scan);
         let parts: Vec<Scan> = parts.filter(|scan| scan.counts().series > 0).collect();
         let statistics = statistics(&request, &schema, &parts);
         let partitions = partition(split(parts, partitions_wanted, limit));
-        let ordering = ordering(&schema, &partitions, tags)?;
-        let equivalences = EquivalenceProperties::new_with_orderings(Arc::clone(&schema), ordering);
-        let partitioning = Partitioning::UnknownPartitioning(partitions.len());
-        let properties = PlanProperties::new(
-            equivalences,
-            partitioning,
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Ok(Self {
+        let orderings = ordering(&schema, &partitions, tags)?;
+        let mut scan = Self {
             table: table.to_owned(),
             request,
-            schema,
-            partitions,
             limit,
             last_rows: false,
             buckets,
+            node: None,
             statistics,
-            properties: Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative)),
+            properties: properties(&schema, partitions.len(), Vec::new()),
+            partitions,
+            schema,
             metrics: ExecutionPlanMetricsSet::new(),
-        })
+        };
+        // Of a scan with one partition the planner makes one step; the first of two can be done elsewhere.
+        if scan.partitions.len() == 1
+            && partitions_wanted > 1
+            && scan.rows_elsewhere() >= stage_rows_min.max(1)
+        {
+            scan.partitions.push(Vec::new());
+        }
+        scan.properties = properties(&scan.schema, scan.partitions.len(), orderings);
+        Ok(scan)
     }
+}
+
+fn properties(
+    schema: &SchemaRef,
+    partitions: usize,
+    orderings: Vec<LexOrdering>,
+) -> Arc<PlanProperties> {
+    let equivalences = EquivalenceProperties::new_with_orderings(Arc::clone(schema), orderings);
+    let partitioning = Partitioning::UnknownPartitioning(partitions);
+    let (emission, bounds) = (EmissionType::Incremental, Boundedness::Bounded);
+    let properties = PlanProperties::new(equivalences, partitioning, emission, bounds);
+    Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative))
 }
 
 /// Splits scans by series, so that there are as many as threads to read them.
@@ -254,16 +393,11 @@ impl TskvScanExec {
         }
         let newest = |scan: &Scan| scan.clone().only_last_rows();
         Some(Self {
-            table: self.table.clone(),
-            request: self.request.clone(),
-            schema: Arc::clone(&self.schema),
             partitions: self.partitions.iter().map(|p| p.iter().map(newest).collect()).collect(),
-            limit: None,
             last_rows: true,
-            buckets: self.buckets,
             statistics: Arc::new(Statistics::new_unknown(&self.schema)),
-            properties: Arc::clone(&self.properties),
             metrics: ExecutionPlanMetricsSet::new(),
+            ..self.clone()
         })
     }
 }
@@ -294,6 +428,9 @@ impl DisplayAs for TskvScanExec {
             "TskvScanExec: table={}, buckets={} of {}, vnodes={vnodes}, series={series}",
             self.table, self.buckets.0, self.buckets.1
         )?;
+        if let Some(node) = self.node {
+            write!(f, ", node={node}")?;
+        }
         if let Some(limit) = self.limit {
             write!(f, ", limit={limit}")?;
         }

@@ -34,13 +34,15 @@ const FIXED: [(&str, &str); 11] = [
 pub(crate) const READ_ONLY: &str = "transaction_read_only";
 /// The same of blocks to come.
 pub(crate) const READ_ONLY_DEFAULT: &str = "default_transaction_read_only";
+/// From how many rows on other nodes work on what they read, rather than send it.
+pub(crate) const STAGE_ROWS: &str = "min_remote_stage_rows";
 /// The most letters of the name an application gives itself.
 const APPLICATION_NAME_MAX: usize = 63;
 
 /// The version of PostgreSQL whose protocol and dialect is spoken, then ours.
 pub(crate) const SERVER_VERSION: &str = concat!("15.0 (CnosDB ", env!("CARGO_PKG_VERSION"), ")");
 
-const KNOWN: [Known; 17] = [
+const KNOWN: [Known; 18] = [
     Known {
         name: "application_name",
         default: "",
@@ -77,6 +79,7 @@ const KNOWN: [Known; 17] = [
     },
     Known { name: "jit", default: "off", reported: None, check: any },
     Known { name: "lock_timeout", default: "0", reported: None, check: millis },
+    Known { name: STAGE_ROWS, default: "10000", reported: None, check: rows },
     Known { name: "row_security", default: "on", reported: None, check: any },
     Known { name: "search_path", default: "public", reported: None, check: any },
     Known { name: "statement_timeout", default: "3600000", reported: None, check: millis },
@@ -92,6 +95,11 @@ const KNOWN: [Known; 17] = [
 
 fn any(value: &str) -> std::result::Result<String, String> {
     Ok(value.to_owned())
+}
+
+fn rows(value: &str) -> std::result::Result<String, String> {
+    let rows: Option<u32> = value.parse().ok();
+    rows.map(|rows| rows.to_string()).ok_or_else(|| "a number of rows is expected".to_owned())
 }
 
 fn only(value: &str, allowed: &[&str]) -> std::result::Result<String, String> {

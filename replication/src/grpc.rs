@@ -16,7 +16,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 pub use client::GrpcTransport;
 pub use handshake::{SECRET_BYTES_MIN, Secret};
-pub use server::RpcServer;
+pub use server::{Mounts, RpcServer};
 
 /// Window of a stream and of a connection: what may be under way unread.
 const STREAM_WINDOW: u32 = 4 << 20;

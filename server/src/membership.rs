@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use meta::{Command, MetaClient, MetaNode, NewNode, NodeRoles, Reply};
 use model::NodeId;
-use replication::grpc::{GrpcTransport, RpcServer, SECRET_BYTES_MIN, Secret};
+use query::{Database, StageNetwork};
+use replication::grpc::{GrpcTransport, Mounts, RpcServer, SECRET_BYTES_MIN, Secret};
 use replication::transport::{NodeNetwork, Services, Transport};
 use ring::rand::SecureRandom;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,8 @@ pub(crate) struct Membership {
 /// The port for other nodes.
 struct Rpc {
     network: NodeNetwork,
+    transport: Arc<GrpcTransport>,
+    mounts: Mounts,
     server: parking_lot::Mutex<Option<RpcServer>>,
     addr: SocketAddr,
 }
@@ -78,10 +81,11 @@ impl Membership {
         check_reach(addr, config)?;
         let (listener, addr) = listen(addr).await?;
         let transport = Arc::new(GrpcTransport::new(secret.clone()));
-        let services = Services::default();
+        let (services, mounts) = (Services::default(), Mounts::default());
         secret.set_cluster(identity.cluster);
-        let server = RpcServer::start(listener, secret.clone(), services.clone());
-        let network = NodeNetwork { transport, services };
+        let offered = (services.clone(), mounts.clone());
+        let server = RpcServer::start(listener, secret.clone(), offered);
+        let network = NodeNetwork { transport: Arc::<GrpcTransport>::clone(&transport), services };
         let advertised = match config.cluster.advertised_addr.as_str() {
             "" => addr.to_string(),
             given => given.to_owned(),
@@ -117,7 +121,7 @@ impl Membership {
         register_with_patience(&meta.client(), &new(node), node).await?;
         meta.wait_until_ready(node).await.map_err(|error| error.to_string())?;
         let server = parking_lot::Mutex::new(Some(server));
-        Ok(Self { node, meta, rpc: Some(Rpc { network, server, addr }) })
+        Ok(Self { node, meta, rpc: Some(Rpc { network, transport, mounts, server, addr }) })
     }
 
     /// Returns the node's id.
@@ -135,6 +139,20 @@ impl Membership {
         self.rpc.as_ref().map(|rpc| rpc.network.clone())
     }
 
+    /// Returns how the stages of queries reach other nodes, where there may be some.
+    pub(crate) fn stage_network(&self) -> Option<StageNetwork> {
+        let transport = Arc::clone(&self.rpc.as_ref()?.transport);
+        let channel = move |node| transport.peer(node).map_err(|error| error.to_string());
+        Some(StageNetwork { node: self.node, channel: Arc::new(channel) })
+    }
+
+    /// Lets other nodes send stages of queries here.
+    pub(crate) fn mount_stages(&self, database: &Database) {
+        if let Some((rpc, service)) = self.rpc.as_ref().zip(database.stage_service()) {
+            rpc.mounts.mount(query::STAGE_SERVICE, service);
+        }
+    }
+
     /// Returns where other nodes connect.
     pub(crate) fn rpc_addr(&self) -> Option<SocketAddr> {
         self.rpc.as_ref().map(|rpc| rpc.addr)
@@ -144,6 +162,7 @@ impl Membership {
     pub(crate) async fn stop_serving(&self) {
         if let Some(rpc) = &self.rpc {
             rpc.network.services.withdraw_all();
+            rpc.mounts.withdraw_all();
             let server = rpc.server.lock().take();
             if let Some(server) = server {
                 server.close().await;

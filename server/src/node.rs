@@ -89,20 +89,26 @@ impl Node {
             membership.network(),
         );
         let cluster = cluster.await.map_err(|error| error.to_string())?;
+        // Where no clients are served, too: stages of other nodes' queries run here.
+        let database = Database::new(
+            (membership.client(), cluster.cluster()),
+            clock,
+            &DatabaseConfig {
+                memory_bytes: shares.queries,
+                spill_bytes: config.query.spill_bytes,
+                spill_dir: config.data_dir.join("spill"),
+                files: files_config(&config),
+                audit: config.data_dir.join("audit.log"),
+            },
+            queries,
+            membership.stage_network(),
+        );
+        let database = database.map_err(|error| error.to_string())?;
+        membership.mount_stages(&database);
         let front = match listeners {
             Some(listeners) => {
-                let query = DatabaseConfig {
-                    memory_bytes: shares.queries,
-                    spill_bytes: config.query.spill_bytes,
-                    spill_dir: config.data_dir.join("spill"),
-                    files: files_config(&config),
-                    audit: config.data_dir.join("audit.log"),
-                };
-                let (meta, rows) = (membership.client(), cluster.cluster());
-                let database = Database::new(meta, rows, clock, &query, queries);
-                let database = database.map_err(|error| error.to_string())?;
                 let usage = database.keep_usage().await.map_err(|error| error.to_string())?;
-                Some(FrontEnds::start(&config, (database, usage), listeners, tls)?)
+                Some(FrontEnds::start(&config, shares.bodies, (database, usage), listeners, tls)?)
             }
             None => None,
         };
@@ -153,6 +159,7 @@ impl Node {
 impl FrontEnds {
     fn start(
         config: &Config,
+        bodies_bytes_max: usize,
         (database, usage): (Arc<Database>, UsageKeeper),
         listeners: Listeners,
         (pg_tls, http_tls): (Option<pg::TlsAcceptor>, Option<pg::TlsAcceptor>),
@@ -163,7 +170,6 @@ impl FrontEnds {
         let Listeners { pg: (listener, addr), http: (http_listener, http_addr), telnet } =
             listeners;
         let connections_max = config.http.connections_max;
-        let bodies_bytes_max = memory::shares(config)?.bodies;
         let http = HttpConfig { connections_max, bodies_bytes_max, tls: http_tls };
         let http = HttpServer::start(http_listener, Arc::clone(&database), http);
         let pg = PgConfig { sessions_max: config.pg.connections_max, tls: pg_tls, mock_secret };

@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::files::ExternalTable;
 use crate::instants::Zone;
 use crate::scan::{ScanOptions, TskvScanExec};
+use crate::stages::stage_rows_min;
 use crate::views::ViewShape;
 
 /// A database, as a schema.
@@ -182,8 +183,13 @@ impl TableProvider for TskvTable {
         let scans = self.shared.cluster().scan(self.database.id, &request).await;
         let scans = scans.map_err(Error::from)?;
         let tags: Vec<String> = self.table.tags().map(|tag| tag.name.clone()).collect();
-        let partitions_wanted = state.config().target_partitions();
-        let options = ScanOptions { tags: &tags, schema: shown, limit, partitions_wanted };
+        let options = ScanOptions {
+            tags: &tags,
+            schema: shown,
+            limit,
+            partitions_wanted: state.config().target_partitions(),
+            stage_rows_min: stage_rows_min(state.config_options()),
+        };
         Ok(Arc::new(TskvScanExec::new(&self.table.name, request, scans, options)?))
     }
 }

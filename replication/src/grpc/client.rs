@@ -86,7 +86,12 @@ impl GrpcTransport {
             .connect_with_connector_lazy(connect)
     }
 
-    fn peer(&self, node: NodeId) -> Result<Channel, CallError> {
+    /// Returns the connection to a node, for services with messages of their own. It is made when it is
+    /// first used, and again when it breaks.
+    ///
+    /// # Errors
+    /// A node whose address is not known.
+    pub fn peer(&self, node: NodeId) -> Result<Channel, CallError> {
         let found = self.nodes.lock().get(&node).map(|peer| peer.channel.clone());
         let reason = || "its address is not known".to_owned();
         found.ok_or_else(|| CallError::Unreachable { node, reason: reason() })

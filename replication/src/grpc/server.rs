@@ -1,5 +1,6 @@
 //! The port that other nodes call.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, BoxStream, StreamExt};
+use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -21,6 +23,8 @@ use tonic::server::{Grpc, ServerStreamingService, UnaryService};
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
 
 use super::handshake::{self, Secret};
 use super::{BytesCodec, CONNECTION_WINDOW, STREAM_WINDOW};
@@ -36,6 +40,43 @@ const RESET_STREAMS_MAX: usize = 4_096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
+/// A service with messages of its own, made elsewhere.
+type GrpcService = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
+
+/// Services with messages of their own that a port serves beside the others, by their full names. They
+/// come up while the node starts.
+#[derive(Clone, Default)]
+pub struct Mounts {
+    by_name: Arc<RwLock<HashMap<&'static str, GrpcService>>>,
+}
+
+impl std::fmt::Debug for Mounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.by_name.read().keys()).finish()
+    }
+}
+
+impl Mounts {
+    /// Lets others ask a service from now on, `package.Service` as its requests' paths say.
+    pub fn mount<S>(&self, name: &'static str, service: S)
+    where
+        S: TowerService<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+        S: Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
+        self.by_name.write().insert(name, BoxCloneSyncService::new(service));
+    }
+
+    /// Ends all services.
+    pub fn withdraw_all(&self) {
+        self.by_name.write().clear();
+    }
+
+    fn find(&self, name: &str) -> Option<GrpcService> {
+        self.by_name.read().get(name).cloned()
+    }
+}
+
 /// A running port.
 #[derive(Debug)]
 pub struct RpcServer {
@@ -45,8 +86,12 @@ pub struct RpcServer {
 }
 
 impl RpcServer {
-    /// Serves what `services` offer, now and later, to whoever knows the secret.
-    pub fn start(listener: TcpListener, secret: Secret, services: Services) -> Self {
+    /// Serves what `services` and `mounts` offer, now and later, to whoever knows the secret.
+    pub fn start(
+        listener: TcpListener,
+        secret: Secret,
+        (services, mounts): (Services, Mounts),
+    ) -> Self {
         let stop = CancellationToken::new();
         let (proven, mut connections) = mpsc::channel(UNPROVEN_MAX);
         let accepting = tokio::spawn(accept_all(listener, secret, proven, stop.clone()));
@@ -60,7 +105,7 @@ impl RpcServer {
                 .http2_keepalive_interval(Some(KEEP_ALIVE))
                 .http2_keepalive_timeout(Some(KEEP_ALIVE));
             let served = server.serve_with_incoming_shutdown(
-                Dispatch(services),
+                Dispatch { services, mounts },
                 incoming.map(Ok::<_, Infallible>),
                 async move { stopped.cancelled().await },
             );
@@ -172,7 +217,10 @@ fn status(error: CallError) -> Status {
 
 /// Finds the service a request names.
 #[derive(Clone)]
-struct Dispatch(Services);
+struct Dispatch {
+    services: Services,
+    mounts: Mounts,
+}
 
 impl TowerService<http::Request<Body>> for Dispatch {
     type Response = http::Response<Body>;
@@ -184,10 +232,13 @@ impl TowerService<http::Request<Body>> for Dispatch {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let services = self.0.clone();
+        let (services, mounts) = (self.services.clone(), self.mounts.clone());
         async move {
             let path = request.uri().path().to_owned();
             let (name, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+            if let Some(mounted) = mounts.find(name) {
+                return mounted.oneshot(request).await;
+            }
             let asked = Asked { services, name: name.to_owned() };
             let mut grpc = Grpc::new(BytesCodec)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)

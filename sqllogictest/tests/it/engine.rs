@@ -64,6 +64,8 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let mut config = tokio_postgres::Config::new();
         let config = config.host("127.0.0.1").port(port).user("root").dbname(tenant);
+        // What few rows the cases have, nodes are to work on where they are.
+        let config = config.options("-c min_remote_stage_rows=1");
         let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(Self { client, protocol })

@@ -22,6 +22,7 @@ mod power_cut;
 mod prometheus;
 mod random_queries;
 mod secrets;
+mod stages;
 mod start;
 mod weather;
 mod writers;

@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use tests::Server;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use crate::nodes::Nodes;
 use crate::writers::connect;
 
 /// Three days, a point every ten seconds: more buckets than one, more pages than one.
@@ -277,28 +278,26 @@ async fn answer(client: &Client, query: &str) -> Result<Vec<Vec<Option<String>>>
     Ok(rows.collect())
 }
 
-#[tokio::test]
-async fn random_queries_answer_as_over_rows_in_memory() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
-    let client = connect(server.port).await.unwrap();
+/// Compares random queries on a table with so many shards with those on its rows in memory.
+async fn compare(client: &Client, shards: usize, queries: usize) {
     let columns = "f DOUBLE, i BIGINT, u BIGINT UNSIGNED, b BOOLEAN, s STRING, TAGS(host, region)";
     let setup = format!(
-        "CREATE DATABASE d WITH VNODE_DURATION '1d' SHARD 2; SET search_path = d; CREATE TABLE t ({columns});"
+        "CREATE DATABASE d WITH VNODE_DURATION '1d' SHARD {shards}; SET search_path = d; \
+         CREATE TABLE t ({columns});"
     );
     client.batch_execute(&setup).await.unwrap();
     client.batch_execute("CREATE TEMP TABLE m AS SELECT * FROM t").await.unwrap();
     let seed = number("CNOSDB_RANDOM_SEED", 1) as u64;
     let mut rows = Rows { random: StdRng::seed_from_u64(seed), model: BTreeMap::new() };
     let (mut answered, mut with_rows) = (0, 0);
-    for at in 0..number("CNOSDB_RANDOM_QUERIES", 400) {
+    for at in 0..queries {
         if at % QUERIES_BETWEEN_CHANGES == 0 {
-            rows.change(&client).await;
-            rows.copy(&client).await;
+            rows.change(client).await;
+            rows.copy(client).await;
         }
         let query = rows.query();
-        let ours = answer(&client, &query.replace("{t}", "t")).await;
-        let memory = answer(&client, &query.replace("{t}", "m")).await;
+        let ours = answer(client, &query.replace("{t}", "t")).await;
+        let memory = answer(client, &query.replace("{t}", "m")).await;
         if let (Ok(ours), Ok(memory)) = (&ours, &memory) {
             let differ = ours.iter().zip(memory).position(|(ours, memory)| ours != memory);
             let differ = differ.map(|at| (&ours[at], &memory[at]));
@@ -310,4 +309,20 @@ async fn random_queries_answer_as_over_rows_in_memory() {
     }
     println!("{answered} queries were answered, {with_rows} with several rows");
     assert!(with_rows > answered / 3, "hardly any query finds something");
+}
+
+#[tokio::test]
+async fn random_queries_answer_as_over_rows_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let client = connect(server.port).await.unwrap();
+    compare(&client, 2, number("CNOSDB_RANDOM_QUERIES", 400)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_queries_whose_stages_run_on_three_nodes_answer_as_over_rows_in_memory() {
+    let nodes = Nodes::start(3);
+    let client = nodes.client(0).await;
+    client.batch_execute("SET min_remote_stage_rows = 1").await.unwrap();
+    compare(&client, 3, number("CNOSDB_RANDOM_QUERIES", 400) / 2).await;
 }
