@@ -17,7 +17,7 @@ use tskv::CompactionWish;
 use crate::Cluster;
 use crate::error::{Error, Result};
 use crate::peers::{Request, Response, done, not_answered};
-use crate::vnodes::HostedVnode;
+use crate::vnodes::{HostedVnode, idle};
 
 /// A vnode whose compaction failed is left alone for so long.
 const FAILURE_PAUSE: Duration = Duration::from_secs(300);
@@ -94,9 +94,9 @@ impl Cluster {
     }
 
     /// Compacts what levels ask for, of all vnodes open; and idle vnodes to one run.
-    pub(crate) async fn compact_due(&self, idle: Duration) {
+    pub(crate) async fn compact_due(&self, cold_after: Duration) {
         for (member, hosted) in self.vnodes.open_now().await {
-            let cold = hosted.beside.idle() >= idle;
+            let cold = idle(&hosted) >= cold_after;
             let wish = if cold { CompactionWish::Cold } else { CompactionWish::Due };
             let vnode = &hosted.beside.vnode;
             if !self.compactions.may_try(vnode.id()) || !vnode.compaction_is_due(wish) {

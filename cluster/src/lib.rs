@@ -7,6 +7,8 @@
 //! | `peers`       | what nodes ask each other about rows                                    |
 //! | `service`     | what this node does for the rows of others                              |
 //! | `members`     | replica sets as the catalog wants them                                  |
+//! | `balance`     | what nodes hold and lead, evened out                                    |
+//! | `sleep`       | groups that nobody uses                                                 |
 //! | `remote_scan` | a scan on another node; `wire_batch` is its rows on their way           |
 //! | `replica_set` | a Raft group driving a vnode: the WAL as its log, the vnode its machine |
 //! | `vnodes`      | the replica sets of this node, opened on need                           |
@@ -21,6 +23,7 @@
 //!
 //! Invariant: it knows no SQL, and nothing above it knows where a row lies.
 
+mod balance;
 mod change;
 mod compaction;
 mod error;
@@ -35,6 +38,7 @@ mod replica_set;
 mod router;
 mod series_limit;
 mod service;
+mod sleep;
 mod upkeep;
 mod vnodes;
 mod wire_batch;
@@ -94,6 +98,10 @@ pub struct ClusterConfig {
     pub node_silence: Duration,
     /// The vnodes of a node that is silent for so long are made anew elsewhere.
     pub rebuild_after: Duration,
+    /// What nodes hold is evened out once it was uneven for so long.
+    pub balance_after: Duration,
+    /// A vnode nobody used for so long is flushed and closed.
+    pub idle_after: Duration,
 }
 
 /// The data of this node, and the way to all data.

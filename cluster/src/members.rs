@@ -14,26 +14,34 @@ use tokio::time::Instant;
 use tskv::{VnodeChecksum, encode_checksum};
 
 use crate::Cluster;
+use crate::balance::target;
 use crate::error::{Error, Result};
 use crate::peers::{GroupReport, Request, Response, done, not_answered};
 use crate::service::LOCK_PATIENCE;
 use crate::vnodes::HostedVnode;
 
 /// A learner that lacks no more entries than this may vote.
-const LAG_MAX: u64 = 64;
+pub(crate) const LAG_MAX: u64 = 64;
 /// How long one node may take to answer a question of people.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a lead that is to go elsewhere by itself waits for changes of rows to end.
-const BALANCE_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const BALANCE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long the checksum of a replica may take.
 const CHECKSUM_PATIENCE: Duration = Duration::from_secs(600);
 
-/// A node that gave a sign of life within this time may be given the lead.
-const LATELY: Duration = Duration::from_millis(1_500);
-
 /// Since when nodes are silent, as the node of the leading meta member saw it.
 pub(crate) type Silent = BTreeMap<NodeId, Instant>;
+
+/// What the node of the leading meta member has seen of the others, and since when.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) silent: Silent,
+    /// Nodes whose disks are full.
+    pub(crate) full: BTreeSet<NodeId>,
+    /// Since when vnodes or leads are uneven.
+    pub(crate) uneven: Option<Instant>,
+}
 
 fn counts(place: &VnodePlace) -> bool {
     place.state != VnodeState::Joining
@@ -55,41 +63,6 @@ impl Cluster {
             {
                 tracing::warn!(replica_set = %set.id, %error, "members stay as they are for now");
             }
-        }
-    }
-
-    /// Gives the lead of one replica set back to the node it was placed on first, where that answers: a
-    /// node that was away would lead nothing for ever.
-    pub(crate) async fn balance_leaders(&self) {
-        if self.peers.is_none() {
-            return;
-        }
-        let Ok((_, reports)) = self.meta.nodes().await else { return };
-        let answers = |node: NodeId| {
-            let lately = |ms: u64| u128::from(ms) < LATELY.as_millis();
-            reports.iter().any(|one| one.node == node && one.silent_ms.is_some_and(lately))
-        };
-        let catalog = self.meta.catalog();
-        for (member, hosted) in self.vnodes.open_now().await {
-            let Some((_, set)) = catalog.replica_set_of(VnodeId(member)) else { continue };
-            let mut stay = set.vnodes.iter().filter(|place| place.state != VnodeState::Leaving);
-            let Some(first) = stay.next().filter(|first| first.id.0 != member) else { continue };
-            let status = hosted.group.status();
-            // Under writes it never holds all: what it lacks it is given while they wait.
-            let last = status.last_index.unwrap_or(0);
-            let follows = |one: &replication::MemberStatus| {
-                let near = one.matched.is_some_and(|has| has + LAG_MAX >= last);
-                one.member == first.id.0 && one.votes && near
-            };
-            let fit = status.settled && status.members.iter().any(follows);
-            if !hosted.group.leads() || !fit || !answers(first.node) {
-                continue;
-            }
-            match self.hand_over_here(&hosted, first.id, BALANCE_PATIENCE).await {
-                Ok(()) => tracing::debug!(replica_set = %set.id, "the lead was given back"),
-                Err(error) => tracing::debug!(%error, "the lead stays where it is"),
-            }
-            return;
         }
     }
 
@@ -171,16 +144,19 @@ impl Cluster {
         Ok(())
     }
 
-    /// Replaces the vnodes of nodes that are silent for long, or are being drained.
-    pub(crate) async fn replace_vnodes(&self, silent: &mut Silent) {
+    /// Replaces the vnodes of nodes that are silent for long, or are being drained; where there are none,
+    /// evens out what nodes hold.
+    pub(crate) async fn replace_vnodes(&self, seen: &mut Seen) {
         if self.peers.is_none() {
             return;
         }
         let Ok((leader, reports)) = self.meta.nodes().await else { return };
         if leader != self.config.node {
-            silent.clear();
+            *seen = Seen::default();
             return;
         }
+        seen.full = reports.iter().filter(|one| one.load.is_full()).map(|one| one.node).collect();
+        let silent = &mut seen.silent;
         let now = Instant::now();
         let silence = u64::try_from(self.config.node_silence.as_millis()).unwrap_or(u64::MAX);
         for report in reports {
@@ -203,11 +179,14 @@ impl Cluster {
         };
         for bucket in catalog.all_buckets() {
             for set in &bucket.replica_sets {
-                let replaced = self.replace_in(&catalog, (bucket, set), &leaving, silent).await;
+                let replaced = self.replace_in(&catalog, (bucket, set), &leaving, seen).await;
                 if let Err(error) = replaced {
                     tracing::debug!(replica_set = %set.id, %error, "no vnode is replaced for now");
                 }
             }
+        }
+        if let Err(error) = self.even_out(&catalog, seen).await {
+            tracing::debug!(%error, "nothing is evened out for now");
         }
     }
 
@@ -216,7 +195,7 @@ impl Cluster {
         catalog: &Catalog,
         (bucket, set): (&Bucket, &ReplicaSet),
         leaving: &impl Fn(NodeId) -> bool,
-        silent: &Silent,
+        seen: &Seen,
     ) -> Result<()> {
         let Some(database) = catalog.database_by_id(bucket.database) else { return Ok(()) };
         let leaves = |place: &VnodePlace| place.state == VnodeState::Leaving || leaving(place.node);
@@ -233,10 +212,10 @@ impl Cluster {
         if joined >= replicas || !counts(going) {
             self.meta.submit(&Command::LeaveVnode { vnode: going.id }).await?;
         } else if staying().count() < replicas {
-            if joined == 0 && silent.contains_key(&going.node) {
+            if joined == 0 && seen.silent.contains_key(&going.node) {
                 return Err(Error::internal("no other vnode holds its rows"));
             }
-            let target = self.target(catalog, set, silent);
+            let target = target(catalog, set, going, seen);
             let target =
                 target.ok_or_else(|| Error::internal("no node can take one more vnode"))?;
             let add = Command::AddVnode { replica_set: set.id, node: target, replaces: None };
@@ -246,7 +225,7 @@ impl Cluster {
     }
 
     /// Has a replica set opened, founded where it was not, and led by somebody whom a quorum follows.
-    async fn ensure_led(&self, bucket: &Bucket, set: &ReplicaSet) -> Result<()> {
+    pub(crate) async fn ensure_led(&self, bucket: &Bucket, set: &ReplicaSet) -> Result<()> {
         let here = |hosted: Arc<HostedVnode>| async move {
             hosted.group.read_barrier().await?;
             Ok((Response::Done, bytes::Bytes::new()))
@@ -264,27 +243,6 @@ impl Cluster {
         let catalog = self.meta.catalog();
         let (bucket, set) = catalog.replica_set(id).ok_or_else(|| no_replica_set(id))?;
         self.ensure_led(bucket, set).await
-    }
-
-    /// Returns the node with the fewest vnodes that can take one of a set.
-    fn target(&self, catalog: &Catalog, set: &ReplicaSet, silent: &Silent) -> Option<NodeId> {
-        let held = |node: NodeId| {
-            let sets = catalog.all_buckets().flat_map(|bucket| &bucket.replica_sets);
-            sets.flat_map(|set| &set.vnodes).filter(|place| place.node == node).count()
-        };
-        let zones: BTreeSet<&str> = set
-            .vnodes
-            .iter()
-            .filter_map(|place| catalog.node(place.node).map(|node| node.zone.as_str()))
-            .collect();
-        let fit = catalog.nodes().filter(|node| {
-            node.roles.data
-                && node.state == NodeState::Ready
-                && !silent.contains_key(&node.id)
-                && set.vnodes.iter().all(|place| place.node != node.id)
-        });
-        let best = fit.min_by_key(|node| (zones.contains(node.zone.as_str()), held(node.id)));
-        best.map(|node| node.id)
     }
 
     /// Gives a sign of life.

@@ -48,6 +48,8 @@ pub(crate) enum Request {
     Leader { vnode: VnodeId },
     /// Hand the lead over to another vnode.
     HandOver { vnode: VnodeId, to: VnodeId },
+    /// Close a vnode that has applied all of its log, which ends there, until somebody calls it.
+    Sleep { vnode: VnodeId, term: u64, index: u64 },
 }
 
 /// A lock: the session of the node that asked for it, and a number there.

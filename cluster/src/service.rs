@@ -276,6 +276,10 @@ impl Cluster {
                 let status = self.vnode_by_id(vnode).await?.group.status();
                 Response::NotLeader { leader: status.leader.map(|(_, node)| node) }
             }
+            Request::Sleep { vnode, term, index } => {
+                self.sleep_here(vnode, (term, index)).await?;
+                Response::Done
+            }
             Request::HandOver { vnode, to } => {
                 let hosted = self.vnode_by_id(vnode).await?;
                 self.hand_over_here(&hosted, to, LOCK_PATIENCE).await?;

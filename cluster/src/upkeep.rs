@@ -16,13 +16,11 @@ use tokio::task::JoinHandle;
 
 use crate::Cluster;
 use crate::error::{Error, Result};
-use crate::members::Silent;
+use crate::members::Seen;
 use crate::vnodes::{HostedVnode, folder};
 
 /// How often upkeep looks around by itself.
 const ROUND: Duration = Duration::from_secs(1);
-/// A vnode nobody used for so long is flushed and closed.
-const IDLE: Duration = Duration::from_secs(300);
 /// A vnode nobody used for so long is compacted to one run, before it is closed.
 const COLD: Duration = Duration::from_secs(120);
 /// How often one looks whether a dropped vnode is still in use.
@@ -94,7 +92,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
     // And what asks other nodes, for they may not answer: one chore does not hold up another.
     let [mut life, mut members, mut replacing, mut balancing, mut expiring] =
         std::array::from_fn(|_| Chore::default());
-    let silent = Arc::<tokio::sync::Mutex<Silent>>::default();
+    let seen = Arc::<tokio::sync::Mutex<Seen>>::default();
     loop {
         tokio::select! {
             _ = &mut stop => break,
@@ -116,7 +114,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
             let cluster = Arc::clone(&cluster);
             compacting = Some(tokio::spawn(async move { cluster.compact_due(COLD).await }));
         }
-        let (here, kept) = (Arc::clone(&cluster), Arc::clone(&silent));
+        let (here, kept) = (Arc::clone(&cluster), Arc::clone(&seen));
         life.begin(async move { here.give_sign_of_life().await });
         let here = Arc::clone(&cluster);
         members.begin(async move { here.keep_members().await });
@@ -190,30 +188,6 @@ impl Cluster {
     async fn open_holder(&self, vnode: VnodeId) {
         if let Err(error) = self.vnode_by_id(vnode).await {
             tracing::error!(%vnode, %error, "a vnode that holds the log does not open");
-        }
-    }
-
-    async fn close_idle(&self) {
-        let catalog = self.meta.catalog();
-        for (member, hosted) in self.vnodes.open_now().await {
-            hosted.beside.vnode.release_pins();
-            // A group of several is kept awake by its leader.
-            let set = catalog.replica_set_of(VnodeId(member));
-            let alone = set.is_none_or(|(_, set)| set.vnodes.len() == 1);
-            if hosted.beside.idle() < IDLE || !alone {
-                continue;
-            }
-            if hosted.beside.vnode.memcache_bytes() > 0
-                && let Err(error) = hosted.group.snapshot(Purge::Covered).await
-            {
-                tracing::error!(vnode = member, %error, "flush failed");
-                drop(hosted);
-                self.vnodes.discard_failed(member).await;
-                continue;
-            }
-            self.known_series.note(VnodeId(member), hosted.beside.vnode.series());
-            drop(hosted);
-            self.vnodes.close(VnodeId(member)).await;
         }
     }
 

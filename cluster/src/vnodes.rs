@@ -28,7 +28,14 @@ pub(crate) struct OpenVnode {
     pub(crate) vnode: Arc<Vnode>,
     /// Writers share it; who changes rows it has read holds it alone.
     pub(crate) changes: Arc<RwLock<()>>,
-    last_use: Mutex<Instant>,
+    last_use: Mutex<LastUse>,
+}
+
+/// When a vnode was used last, and what it had applied then.
+#[derive(Debug)]
+struct LastUse {
+    at: Instant,
+    applied: Option<u64>,
 }
 
 pub(crate) type HostedVnode = replication::Hosted<OpenVnode>;
@@ -96,6 +103,11 @@ impl Vnodes {
         self.host.open_groups().await
     }
 
+    /// Returns a vnode that is open.
+    pub(crate) async fn open_one(&self, vnode: VnodeId) -> Option<Arc<HostedVnode>> {
+        self.host.open_group(vnode.0).await
+    }
+
     /// Closes a vnode unless somebody holds it.
     pub(crate) async fn close(&self, vnode: VnodeId) -> bool {
         self.host.close(vnode.0).await
@@ -121,11 +133,14 @@ impl Vnodes {
     }
 }
 
-impl OpenVnode {
-    /// Returns how long nobody used the vnode.
-    pub(crate) fn idle(&self) -> Duration {
-        self.last_use.lock().elapsed()
+/// Returns how long nobody used a vnode: nobody of this node, and nobody wrote to it. Heartbeats are no use.
+pub(crate) fn idle(hosted: &HostedVnode) -> Duration {
+    let applied = hosted.group.status().applied;
+    let mut last = hosted.beside.last_use.lock();
+    if last.applied != applied {
+        *last = LastUse { at: Instant::now(), applied };
     }
+    last.at.elapsed()
 }
 
 impl Cluster {
@@ -137,6 +152,7 @@ impl Cluster {
         replica_set: &ReplicaSet,
     ) -> Result<Arc<HostedVnode>> {
         let hosted = self.called_vnode(bucket, replica_set).await?;
+        hosted.beside.last_use.lock().at = Instant::now();
         hosted.group.found(&origin(replica_set, hosted.beside.vnode.id())).await?;
         Ok(hosted)
     }
@@ -160,9 +176,7 @@ impl Cluster {
             self.open_vnode(config, folder, (id, origin(replica_set, id))).await
         };
         // On the heap: opening is rare, and its state would make every write's future large.
-        let hosted = Box::pin(self.vnodes.host.get(id.0, open)).await?;
-        *hosted.beside.last_use.lock() = Instant::now();
-        Ok(hosted)
+        Ok(Box::pin(self.vnodes.host.get(id.0, open)).await?)
     }
 
     fn folder(&self, bucket: &Bucket, set: &ReplicaSet, vnode: VnodeId) -> Result<PathBuf> {
@@ -218,7 +232,7 @@ impl Cluster {
         let machine = VnodeMachine::new(Arc::clone(&vnode), log.clone(), gives_images);
         let store = VnodeLogStore(log);
         let group = Group::open(&config, (id.0, &origin), store, Arc::new(machine)).await?;
-        let last_use = Mutex::new(Instant::now());
+        let last_use = Mutex::new(LastUse { at: Instant::now(), applied: None });
         let beside = OpenVnode { vnode, changes: Arc::default(), last_use };
         Ok(HostedVnode { group, beside })
     }

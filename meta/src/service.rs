@@ -83,6 +83,18 @@ pub struct NodeLoad {
     pub leads: u64,
 }
 
+/// A disk with less than this share free, or than this many bytes if that is less, is full.
+const FULL_SHARE: u64 = 50;
+const FULL_BYTES: u64 = 512 << 20;
+
+impl NodeLoad {
+    /// Returns whether the node's disk is full: it gets no vnodes and leads nothing. One that is not known
+    /// is not.
+    pub fn is_full(&self) -> bool {
+        self.disk_size > 0 && self.disk_free < (self.disk_size / FULL_SHARE).min(FULL_BYTES)
+    }
+}
+
 /// What the member that leads knows of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {

@@ -110,6 +110,13 @@ impl<T: Send + Sync + 'static> RaftHost<T> {
         open
     }
 
+    /// Returns the group of a member where it is open.
+    pub async fn open_group(&self, member: u64) -> Option<Arc<Hosted<T>>> {
+        let slot = self.slots.lock().get(&member).map(Arc::clone)?;
+        let slot = slot.lock().await;
+        slot.open.as_ref().map(Arc::clone)
+    }
+
     /// Lets go of a group that has stopped, so that its memory is free and the next use opens it anew.
     pub async fn discard_failed(&self, member: u64) {
         let slot = self.slot(member);

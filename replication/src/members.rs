@@ -112,6 +112,13 @@ impl Group {
         self.raft.metrics().borrow().state.is_leader()
     }
 
+    /// Keeps the member from sending heartbeats and from standing for election, or lets it again: who is
+    /// about to be closed wakes nobody.
+    pub fn keep_still(&self, still: bool) {
+        self.raft.runtime_config().heartbeat(!still);
+        self.raft.runtime_config().elect(!still);
+    }
+
     /// Waits until a leader is known and returns it.
     ///
     /// # Errors

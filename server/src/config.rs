@@ -137,6 +137,7 @@ pub(crate) struct Storage {
     pub(crate) flush_bytes: usize,
     pub(crate) wal_segment_bytes: u64,
     pub(crate) wal_segments_max: usize,
+    pub(crate) idle_seconds: u64,
 }
 
 /// This node among others.
@@ -152,6 +153,7 @@ pub(crate) struct Cluster {
     pub(crate) zone: String,
     pub(crate) silence_seconds: u64,
     pub(crate) rebuild_seconds: u64,
+    pub(crate) balance_seconds: u64,
 }
 
 impl Cluster {
@@ -331,6 +333,9 @@ impl Config {
             return Err("storage.wal_segment_bytes must be at least 1 MiB".to_owned());
         }
         memory::shares(self)?;
+        if self.storage.idle_seconds == 0 {
+            return Err("storage.idle_seconds must be at least 1".to_owned());
+        }
         if self.storage.wal_segments_max < 2 {
             return Err("storage.wal_segments_max must be at least 2".to_owned());
         }

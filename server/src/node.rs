@@ -274,6 +274,8 @@ fn cluster_config(config: &Config, shares: &Shares, node: NodeId) -> ClusterConf
         node,
         node_silence: Duration::from_secs(config.cluster.silence_seconds),
         rebuild_after: Duration::from_secs(config.cluster.rebuild_seconds),
+        balance_after: Duration::from_secs(config.cluster.balance_seconds),
+        idle_after: Duration::from_secs(config.storage.idle_seconds),
         memcache_bytes_max: shares.memcache,
         flush_bytes: shares.flush,
         series_cache_bytes: shares.series_cache,

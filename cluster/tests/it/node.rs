@@ -55,6 +55,8 @@ impl TestNode {
             wal: WalConfig { segment_bytes: 1 << 16, ..WalConfig::default() },
             node_silence: Duration::from_secs(5),
             rebuild_after: Duration::from_secs(60),
+            balance_after: Duration::from_secs(60),
+            idle_after: Duration::from_secs(300),
         };
         let clock = Arc::new(SetClock::new(0));
         let node = ClusterNode::open(

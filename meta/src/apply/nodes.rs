@@ -123,15 +123,17 @@ pub(super) fn add_vnode(
         let message = format!("replica set {id} has a vnode on node {node}");
         return refuse(ErrorKind::AlreadyExists, message);
     }
+    let mut at = set.vnodes.len();
     if let Some(replaced) = replaces {
-        let found = set.vnodes.iter_mut().find(|place| place.id == replaced);
-        let found = found.ok_or_else(|| Error::not_found("vnode", &replaced.to_string()))?;
-        found.state = VnodeState::Leaving;
+        let found = set.vnodes.iter().position(|place| place.id == replaced);
+        at = found.ok_or_else(|| Error::not_found("vnode", &replaced.to_string()))?;
+        set.vnodes[at].state = VnodeState::Leaving;
         end_founding(set);
     }
     changes.counters.vnode += 1;
     let vnode = VnodeId(changes.counters.vnode);
-    set.vnodes.push(VnodePlace { id: vnode, node, state: VnodeState::Joining });
+    // In its place: where the first goes, the lead goes to who comes in its stead.
+    set.vnodes.insert(at, VnodePlace { id: vnode, node, state: VnodeState::Joining });
     changes.put(Entity::Bucket(bucket));
     Ok(Reply::Vnode(vnode))
 }

@@ -2,6 +2,7 @@
 //!
 //! `CNOSDB_NODE_KILLS` sets the number of kills (docs/testing.md).
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::nodes::{ClusterWriters, Nodes, assert_replicas_agree, lines};
@@ -183,6 +184,68 @@ async fn all_nodes_stop_and_start_and_every_row_is_there() {
     writers.go_on(40).await;
     writers.finish(&nodes).await;
     assert_replicas_agree(&nodes.client(2).await, 3).await;
+}
+
+/// Counts what each node has, of lines that name nodes.
+fn by_node<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for name in names {
+        *counts.entry(name.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+/// Returns whether so many nodes have about the same.
+fn are_even(counts: &BTreeMap<String, usize>, nodes: usize) -> bool {
+    let (most, least) = (counts.values().max(), counts.values().min());
+    counts.len() == nodes && most.zip(least).is_some_and(|(most, least)| most - least < 2)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_joins_under_writes_gets_its_share_of_vnodes_and_leads() {
+    let mut nodes = Nodes::start_with(3, "balance_seconds = 1\n");
+    let writers = ClusterWriters::start(&nodes, "REPLICA 3 SHARD 4").await;
+    writers.go_on(60).await;
+    nodes.add();
+    let client = nodes.client(3).await;
+    wait_until(&client, "SHOW VNODES", |vnodes| {
+        let held = by_node(vnodes.iter().map(|vnode| vnode[1].as_str()));
+        let leaders = vnodes.iter().filter(|vnode| vnode[5] == "leader");
+        let led = by_node(leaders.map(|vnode| vnode[1].as_str()));
+        let settled = vnodes.iter().all(|vnode| ["joined", "founder"].contains(&vnode[4].as_str()));
+        vnodes.len() == 12 && settled && are_even(&held, 4) && are_even(&led, 4)
+    })
+    .await;
+    writers.use_nodes(&nodes);
+    writers.go_on(60).await;
+    writers.finish(&nodes).await;
+    assert_replicas_agree(&client, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_that_nobody_uses_sleep_and_wake_when_they_are_used_again() {
+    let mut nodes = Nodes::start_with(3, "[storage]\nidle_seconds = 1\n");
+    let client = nodes.client(0).await;
+    for sql in [
+        "CREATE DATABASE quiet WITH REPLICA 3 SHARD 4",
+        "CREATE TABLE quiet.m (v BIGINT, TAGS(host))",
+        "INSERT INTO quiet.m (time, host, v) SELECT i, 'h' || i, i FROM generate_series(1, 100) AS g(i)",
+    ] {
+        lines(&client, sql).await;
+    }
+    let asleep = |vnodes: &[Vec<String>]| {
+        vnodes.len() == 12 && vnodes.iter().all(|vnode| vnode[5] == "closed")
+    };
+    wait_until(&client, "SHOW VNODES", asleep).await;
+    let sum = "SELECT count(*), sum(v) FROM quiet.m";
+    assert_eq!(lines(&nodes.client(1).await, sum).await, [["100", "5050"]]);
+    lines(&client, "INSERT INTO quiet.m (time, host, v) VALUES (101, 'h101', 101)").await;
+    wait_until(&client, "SHOW VNODES", asleep).await;
+    // Another node has to lead what the lost one led in its sleep.
+    nodes.kill(2);
+    assert_eq!(lines(&client, sum).await, [["101", "5151"]]);
+    nodes.restart(2);
+    assert_eq!(lines(&nodes.client(2).await, sum).await, [["101", "5151"]]);
 }
 
 /// Asks until the rows are as wanted.

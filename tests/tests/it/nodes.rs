@@ -18,6 +18,7 @@ const WRITERS: i64 = 8;
 /// Nodes of one cluster. A node keeps folder and rpc port over its restarts.
 pub(crate) struct Nodes {
     folder: tempfile::TempDir,
+    settings: String,
     rpc_ports: Vec<u16>,
     servers: Vec<Option<Server>>,
 }
@@ -30,9 +31,16 @@ fn free_port() -> u16 {
 impl Nodes {
     /// Starts so many nodes; the first begins the cluster.
     pub(crate) fn start(count: usize) -> Self {
+        Self::start_with(count, "")
+    }
+
+    /// Starts so many nodes with more settings: first those of the cluster, then other sections.
+    pub(crate) fn start_with(count: usize, settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("secret"), "s".repeat(32)).unwrap();
-        let mut nodes = Self { folder, rpc_ports: Vec::new(), servers: Vec::new() };
+        // A dead node's vnodes come back soon.
+        let settings = format!("[cluster]\nsilence_seconds = 2\nrebuild_seconds = 6\n{settings}");
+        let mut nodes = Self { folder, settings, rpc_ports: Vec::new(), servers: Vec::new() };
         (0..count).for_each(|_| nodes.add());
         nodes
     }
@@ -82,10 +90,9 @@ impl Nodes {
         arguments
     }
 
-    /// Settings that make a dead node's vnodes come back soon.
     fn config(&self) -> PathBuf {
         let path = self.folder.path().join("cnosdb.toml");
-        std::fs::write(&path, "[cluster]\nsilence_seconds = 2\nrebuild_seconds = 6\n").unwrap();
+        std::fs::write(&path, &self.settings).unwrap();
         path
     }
 
