@@ -133,6 +133,16 @@ pub(crate) fn target(
     best.map(|node| node.id)
 }
 
+/// Returns whether the placement policy of a set's database lets a node have a replica in the stead of
+/// another.
+fn is_allowed(catalog: &Catalog, set: &ReplicaSet, going: VnodeId, node: &Node) -> bool {
+    let database = catalog.replica_set(set.id).map(|(bucket, _)| bucket.database);
+    let policy = database.and_then(|database| catalog.policy_of(database));
+    let others = set.vnodes.iter().filter(|place| place.id != going);
+    let others = others.filter_map(|place| catalog.node(place.node).map(AsRef::as_ref));
+    policy.is_none_or(|policy| policy.terms.allows_beside(node, others))
+}
+
 fn zones<'a>(
     catalog: &'a Catalog,
     places: impl Iterator<Item = &'a VnodePlace>,
@@ -185,6 +195,7 @@ fn next_step(catalog: &Catalog, seen: &Seen) -> Option<Step> {
             let mut then = zones(catalog, stay);
             then.insert(catalog.node(to)?.zone.as_str());
             let fits = place_on(set, to).is_none()
+                && is_allowed(catalog, set, vnode, catalog.node(to)?)
                 && then.len() >= zones(catalog, set.vnodes.iter()).len();
             // Of those that fit the newest, for that is where rows come.
             fits.then_some(((leads_too == (at == 0), bucket.times.max), vnode))

@@ -5,6 +5,7 @@
 mod buckets;
 mod databases;
 mod nodes;
+mod policies;
 mod roles;
 mod tables;
 mod tenants;
@@ -20,14 +21,15 @@ use crate::catalog::{Catalog, Change, Counters, Entity, GrantObject, Key};
 use crate::command::{COMMANDS_MAX, Command, NewUser, Reply};
 use crate::error::{Error, Result};
 use crate::limits::{ObjectLimits, Rates};
-use buckets::create_bucket;
+use buckets::{create_bucket, reset_replica_set};
 pub(crate) use databases::default_options;
 use databases::{define_database, new_database};
 pub use nodes::cluster_number;
 use nodes::{
-    add_vnode, alter_node, leave_vnode, prefer_vnode, register_node, remove_node, remove_vnode,
+    add_vnode, alter_node, give_up_vnode, leave_vnode, prefer_vnode, register_node, remove_node, remove_vnode,
     vnode_joined,
 };
+use policies::define_policy;
 use roles::forget_object;
 use tables::{alter_table, create_table, table_of};
 use tenants::{define_tenant, new_tenant};
@@ -131,7 +133,14 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
         Command::CreateBucket { database, time, nodes, now } => {
             return create_bucket(catalog, database, (time, now), &nodes, changes);
         }
+        Command::ResetReplicaSet { replica_set, nodes } => {
+            reset_replica_set(catalog, replica_set, &nodes, changes)?;
+        }
         Command::DropBucket { bucket } => changes.delete(Key::Bucket(bucket)),
+        Command::CreatePolicy { .. } | Command::AlterPolicy { .. } | Command::DropPolicy { .. } => {
+            define_policy(catalog, command, changes)?;
+        }
+        Command::GiveUpVnode { vnode } => give_up_vnode(catalog, vnode, changes)?,
         Command::RegisterNode(node) => return register_node(catalog, node, changes),
         Command::AlterNode { node, change } => alter_node(catalog, node, change, changes)?,
         Command::RemoveNode { node } => remove_node(catalog, node, changes)?,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use model::time::Span;
 use model::{
-    BucketId, DatabaseId, NodeId, ReplicaSetId, TableId, TableSchema, TenantId, TimeRange, UserId,
+    BucketId, DatabaseId, NodeId, PolicyId, ReplicaSetId, TableId, TableSchema, TenantId, TimeRange, UserId,
     VnodeId,
 };
 use serde::{Deserialize, Serialize};
@@ -210,6 +210,54 @@ pub struct DatabaseOptions {
     /// Files of a vnode that are kept open; `None`: all.
     #[serde(default)]
     pub max_cache_readers: Option<u32>,
+    /// On which nodes replicas may be; `None`: on any, spread over zones.
+    #[serde(default)]
+    pub placement: Option<PolicyId>,
+}
+
+/// On which nodes replicas of a database may be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementPolicy {
+    /// Its id.
+    pub id: PolicyId,
+    /// Its name, unique.
+    pub name: String,
+    /// What it asks for.
+    pub terms: PlacementTerms,
+}
+
+/// What a placement policy asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementTerms {
+    /// What the replicas of a set must not share.
+    pub rule: PlacementRule,
+    /// Only nodes of these data centers; empty: of any.
+    pub data_centers: Vec<String>,
+    /// Only nodes of these racks; empty: of any.
+    pub racks: Vec<String>,
+}
+
+/// What the replicas of a set must not share. A node's zone is `rack`, or `data center/rack`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlacementRule {
+    /// A node; zones as few as can be.
+    #[default]
+    Simple,
+    /// A rack.
+    RackAware,
+    /// A data center.
+    DcAware,
+}
+
+impl PlacementRule {
+    /// Returns the word SQL has for it.
+    pub fn sql(self) -> &'static str {
+        match self {
+            Self::Simple => "simple",
+            Self::RackAware => "rack_aware",
+            Self::DcAware => "dc_aware",
+        }
+    }
 }
 
 /// A database of a tenant.
@@ -329,6 +377,18 @@ pub struct Node {
     pub state: NodeState,
 }
 
+impl Node {
+    /// Returns the data center of its zone `data center/rack`; a zone of one word is both.
+    pub fn data_center(&self) -> &str {
+        self.zone.split_once('/').map_or(&self.zone, |(data_center, _)| data_center)
+    }
+
+    /// Returns the rack of its zone.
+    pub fn rack(&self) -> &str {
+        self.zone.split_once('/').map_or(&self.zone, |(_, rack)| rack)
+    }
+}
+
 /// What a node does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRoles {
@@ -381,6 +441,8 @@ pub(crate) struct Counters {
     /// Tells this cluster from others: of the identity of the node that began it; 0 before that.
     #[serde(default)]
     pub(crate) cluster: u64,
+    #[serde(default)]
+    pub(crate) policy: u32,
 }
 
 /// One stored row of the catalog.
@@ -394,6 +456,7 @@ pub(crate) enum Entity {
     Counters(Counters),
     Node(Node),
     View(View),
+    Policy(PlacementPolicy),
 }
 
 /// The key of a row.
@@ -407,6 +470,7 @@ pub(crate) enum Key {
     Bucket(BucketId),
     Node(NodeId),
     View(TableId),
+    Policy(PolicyId),
 }
 
 /// A change of the catalog.
@@ -427,6 +491,7 @@ pub struct Catalog {
     buckets: BTreeMap<BucketId, Arc<Bucket>>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
     views: BTreeMap<TableId, Arc<View>>,
+    policies: BTreeMap<PolicyId, Arc<PlacementPolicy>>,
     database_names: BTreeMap<(TenantId, String), DatabaseId>,
     table_names: BTreeMap<(DatabaseId, String), TableId>,
     /// Buckets of a database by their last instant, so that the one of a time is found by a search.
@@ -592,6 +657,26 @@ impl Catalog {
         self.nodes.get(&id)
     }
 
+    /// Returns all placement policies, by id.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<PlacementPolicy>> {
+        self.policies.values()
+    }
+
+    /// Returns a placement policy by name.
+    pub fn policy(&self, name: &str) -> Option<&Arc<PlacementPolicy>> {
+        self.policies.values().find(|policy| policy.name == name)
+    }
+
+    /// Returns a placement policy by id.
+    pub fn policy_by_id(&self, id: PolicyId) -> Option<&Arc<PlacementPolicy>> {
+        self.policies.get(&id)
+    }
+
+    /// Returns the placement policy of a database, where it has one.
+    pub fn policy_of(&self, database: DatabaseId) -> Option<&Arc<PlacementPolicy>> {
+        self.policies.get(&self.database_by_id(database)?.options.placement?)
+    }
+
     /// Makes a change, in memory only.
     pub(crate) fn absorb(&mut self, change: &Change) {
         match change {
@@ -632,6 +717,9 @@ impl Catalog {
             Entity::View(view) => {
                 self.views.insert(view.id, Arc::new(view));
             }
+            Entity::Policy(policy) => {
+                self.policies.insert(policy.id, Arc::new(policy));
+            }
         }
     }
 
@@ -663,6 +751,7 @@ impl Catalog {
             }
             Key::Node(id) => drop(self.nodes.remove(&id)),
             Key::View(id) => drop(self.views.remove(&id)),
+            Key::Policy(id) => drop(self.policies.remove(&id)),
         }
     }
 }
@@ -688,6 +777,7 @@ impl Entity {
             Self::Bucket(bucket) => Key::Bucket(bucket.id),
             Self::Node(node) => Key::Node(node.id),
             Self::View(view) => Key::View(view.id),
+            Self::Policy(policy) => Key::Policy(policy.id),
         }
     }
 }
@@ -705,6 +795,7 @@ impl Key {
             Self::Bucket(id) => (5, id.0),
             Self::Node(id) => (6, u32::try_from(id.0).unwrap_or(u32::MAX)),
             Self::View(id) => (7, id.0),
+            Self::Policy(id) => (8, id.0),
         };
         let mut bytes = vec![kind];
         bytes.extend_from_slice(&u32::to_be_bytes(id));
@@ -724,6 +815,7 @@ impl Key {
             5 => Self::Bucket(BucketId(id)),
             6 => Self::Node(NodeId(u64::from(id))),
             7 => Self::View(TableId(id)),
+            8 => Self::Policy(PolicyId(id)),
             _ => return None,
         })
     }

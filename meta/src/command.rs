@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 use model::{
-    BucketId, Codec, ColumnKind, DatabaseId, NodeId, ReplicaSetId, Shape, TableId, TenantId,
+    BucketId, Codec, ColumnKind, DatabaseId, NodeId, PolicyId, ReplicaSetId, Shape, TableId, TenantId,
     UserId, VnodeId,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{DatabaseOptions, GrantObject, Level, NodeRoles, NodeState, Role, SystemRole};
+use crate::catalog::{
+    DatabaseOptions, GrantObject, Level, NodeRoles, NodeState, PlacementTerms, Role, SystemRole,
+};
 use crate::error::{Error, Result};
 use crate::limits::{ObjectLimits, Rates};
 
@@ -188,6 +190,37 @@ pub enum Command {
         /// Which.
         bucket: BucketId,
     },
+    /// Puts an empty replica set in the place of one whose rows are given up.
+    ResetReplicaSet {
+        /// Which.
+        replica_set: ReplicaSetId,
+        /// The nodes that can take vnodes, best first; filled in by the meta member that leads.
+        nodes: Vec<NodeId>,
+    },
+    /// Makes a placement policy.
+    CreatePolicy {
+        /// Its name.
+        name: String,
+        /// What it asks for.
+        terms: PlacementTerms,
+    },
+    /// Changes what a placement policy asks for, of buckets and vnodes to come.
+    AlterPolicy {
+        /// Which.
+        policy: PolicyId,
+        /// What it asks for from now on.
+        terms: PlacementTerms,
+    },
+    /// Removes a placement policy that no database has.
+    DropPolicy {
+        /// Which.
+        policy: PolicyId,
+    },
+    /// Gives up that a vnode which is being filled takes the place of another, or comes at all.
+    GiveUpVnode {
+        /// The vnode that is being filled.
+        vnode: VnodeId,
+    },
     /// Takes a node in; one that is known by its identity gets its address and labels.
     RegisterNode(NewNode),
     /// Changes a node.
@@ -356,6 +389,8 @@ pub enum DatabaseChange {
     MaxMemcache(u64),
     /// Other bytes of the log that vnodes may hold back.
     WalMaxFile(u64),
+    /// Another placement policy, of new vnodes, or none.
+    Placement(Option<PolicyId>),
 }
 
 /// A column to be made.
@@ -428,6 +463,8 @@ impl Command {
                 | Self::AlterNode { .. }
                 | Self::VnodeJoined { .. }
                 | Self::LeaveVnode { .. }
+                | Self::GiveUpVnode { .. }
+                | Self::AlterPolicy { .. }
                 | Self::PreferVnode { .. }
                 | Self::RemoveVnode { .. }
                 | Self::DropHiddenTenant { .. }

@@ -233,6 +233,11 @@ impl MetaService {
         heard || new || node == self.node
     }
 
+    /// Returns what a node carries, as far as this member has heard.
+    fn load(&self, node: NodeId) -> NodeLoad {
+        self.alive.lock().get(&node).map(|(_, load)| *load).unwrap_or_default()
+    }
+
     async fn answer_here(&self, request: Request) -> Response {
         match request {
             Request::Submit { command, .. } => self.submit(command).await,
@@ -271,13 +276,18 @@ impl MetaService {
     }
 
     async fn submit(&self, mut command: Command) -> Response {
-        if let Command::CreateBucket { nodes, database, .. } = &mut command
-            && nodes.is_empty()
-        {
-            let catalog = self.catalog.borrow().clone();
-            let replicas = catalog.database_by_id(*database).map_or(1, |one| one.options.replicas);
+        let catalog = self.catalog.borrow().clone();
+        let placed = match &mut command {
+            Command::CreateBucket { nodes, database, .. } => Some((*database, nodes)),
+            Command::ResetReplicaSet { nodes, replica_set } => {
+                catalog.replica_set(*replica_set).map(|(bucket, _)| (bucket.database, nodes))
+            }
+            _ => None,
+        };
+        if let Some((database, nodes)) = placed.filter(|(_, nodes)| nodes.is_empty()) {
             let answers = |node| self.answers(node);
-            *nodes = placement::candidates(&catalog, replicas as usize, answers);
+            let load = |node| self.load(node);
+            *nodes = placement::candidates(&catalog, database, answers, load);
         }
         let bytes = match command::encode(&command) {
             Ok(bytes) => bytes,

@@ -54,6 +54,10 @@ id!(
     VnodeId(u64)
 );
 id!(
+    /// A placement policy: on which nodes replicas may be.
+    PolicyId(u32)
+);
+id!(
     /// A machine of the cluster.
     NodeId(u64)
 );

@@ -38,7 +38,7 @@ pub use clock::{Clock, SystemClock};
 pub use codec::Codec;
 pub use error::ErrorKind;
 pub use ids::{
-    BucketId, ColumnId, DatabaseId, NodeId, ReplicaSetId, SeriesId, TableId, TenantId, UserId,
+    BucketId, ColumnId, DatabaseId, NodeId, PolicyId, ReplicaSetId, SeriesId, TableId, TenantId, UserId,
     VnodeId,
 };
 pub use points::Points;

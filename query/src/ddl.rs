@@ -55,7 +55,7 @@ impl Session {
         }
     }
 
-    async fn submit(&self, command: Command, tag: &'static str) -> Result<Output> {
+    pub(crate) async fn submit(&self, command: Command, tag: &'static str) -> Result<Output> {
         self.database().meta().submit(&command).await?;
         Ok(Output::Done(tag))
     }

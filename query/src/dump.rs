@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::str::FromStr;
 
 use datafusion::arrow::datatypes::DataType;
-use meta::{Catalog, Database, GrantObject, Tenant, User, View};
+use meta::{Catalog, Database, GrantObject, PlacementPolicy, Tenant, User, View};
 use model::time::Span;
 use model::{Codec, Column, ColumnKind, TableSchema};
 
@@ -26,6 +26,7 @@ impl Session {
             return Err(Error::new("3D000", format!("tenant \"{unknown}\" does not exist")));
         }
         let mut lines: Vec<String> = catalog.users().map(|user| user_line(user)).collect();
+        lines.extend(catalog.policies().map(|policy| policy_line(policy)));
         let wanted = |tenant: &&Tenant| tenants.is_empty() || tenants.contains(&tenant.name);
         let all: Vec<&Tenant> = catalog.tenants().map(AsRef::as_ref).collect();
         let all = all.into_iter().filter(|tenant| tenant.drop_at.is_none());
@@ -71,6 +72,18 @@ fn user_line(user: &User) -> String {
     put(&mut line, format_args!(" granted_admin = {},", user.admin));
     put(&mut line, format_args!(" must_change_password = {},", user.must_change_password));
     put(&mut line, format_args!(" comment = {}", literal(&user.comment)));
+    line
+}
+
+fn policy_line(policy: &PlacementPolicy) -> String {
+    let (name, terms) = (quoted(&policy.name), &policy.terms);
+    let mut line =
+        format!("CREATE PLACEMENT POLICY IF NOT EXISTS {name} WITH rule {}", terms.rule.sql());
+    for (option, names) in [("dc", &terms.data_centers), ("rack", &terms.racks)] {
+        if !names.is_empty() {
+            put(&mut line, format_args!(" {option} {}", literal(&names.join(","))));
+        }
+    }
     line
 }
 
@@ -165,6 +178,9 @@ fn database_lines(catalog: &Catalog, database: &Database, lines: &mut Vec<String
     }
     if let Some(count) = options.max_cache_readers {
         put(&mut created, format_args!(" MAX_CACHE_READERS {count}"));
+    }
+    if let Some(policy) = options.placement.and_then(|id| catalog.policy_by_id(id)) {
+        put(&mut created, format_args!(" PLACEMENT_POLICY {}", quoted(&policy.name)));
     }
     lines.push(created);
     if database.name == meta::FIRST_DATABASE {

@@ -175,6 +175,18 @@ impl Session {
         };
         let (command, tag) = match statement {
             Node::Checksum(set) => return self.checksum_group(ReplicaSetId(*set)).await,
+            Node::KillJob(name) => return self.kill_job(name).await,
+            Node::CreatePolicy { name, if_not_exists, terms } => {
+                return self.create_policy(name, *if_not_exists, terms).await;
+            }
+            Node::AlterPolicy { name, if_exists, terms } => {
+                return self.alter_policy(name, *if_exists, terms).await;
+            }
+            Node::DropPolicy { name, if_exists } => return self.drop_policy(name, *if_exists).await,
+            Node::Destroy(set) => {
+                let (replica_set, nodes) = (ReplicaSetId(*set), Vec::new());
+                (Command::ResetReplicaSet { replica_set, nodes }, "REPLICA DESTROY")
+            }
             Node::Promote(set, node) => {
                 let vnode = place_of(*set, *node)?;
                 self.database().cluster().promote(vnode).await?;

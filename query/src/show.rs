@@ -10,8 +10,10 @@ use model::time::{Span, span_in_words};
 
 use crate::access::{Need, Object};
 use crate::error::{Error, Result};
+use crate::jobs;
 use crate::nodes;
 use crate::output::Output;
+use crate::policies;
 use crate::running;
 use crate::session::Session;
 use crate::sql::{Compacted, Show};
@@ -78,6 +80,8 @@ pub(crate) fn schema(shown: &Show) -> SchemaRef {
         Show::Nodes => &nodes::NODES,
         Show::Replicas => &nodes::REPLICAS,
         Show::Vnodes => &nodes::VNODES,
+        Show::Jobs => &jobs::COLUMNS,
+        Show::Policies => &policies::COLUMNS,
         Show::Setting(name) => &[name.as_str()],
         Show::Settings => &["name", "setting"],
     };
@@ -99,6 +103,8 @@ impl Session {
             Show::Nodes => self.node_lines().await?,
             Show::Replicas => self.replica_lines().await?,
             Show::Vnodes => self.vnode_lines().await?,
+            Show::Jobs => self.job_lines()?,
+            Show::Policies => self.policy_lines()?,
             other => self.lines(other)?,
         };
         let schema = schema(shown);
@@ -114,6 +120,8 @@ impl Session {
             | Show::Nodes
             | Show::Replicas
             | Show::Vnodes
+            | Show::Jobs
+            | Show::Policies
             | Show::Queries
             | Show::Series(_)
             | Show::TagValues(..)

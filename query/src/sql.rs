@@ -215,6 +215,16 @@ pub enum NodeStatement {
     Promote(u32, u64),
     /// CHECKSUM GROUP.
     Checksum(u32),
+    /// REPLICA DESTROY: the rows of a replica set are given up; an empty one takes its place.
+    Destroy(u32),
+    /// KILL JOB.
+    KillJob(String),
+    /// CREATE PLACEMENT POLICY.
+    CreatePolicy { name: String, if_not_exists: bool, terms: meta::PlacementTerms },
+    /// ALTER PLACEMENT POLICY.
+    AlterPolicy { name: String, if_exists: bool, terms: meta::PlacementTerms },
+    /// DROP PLACEMENT POLICY.
+    DropPolicy { name: String, if_exists: bool },
 }
 
 /// How many rows are to be fetched.
@@ -280,6 +290,10 @@ pub enum Show {
     Replicas,
     /// Vnodes of the tenant that are open, as they see their groups.
     Vnodes,
+    /// What is being done in the background.
+    Jobs,
+    /// Placement policies.
+    Policies,
     /// A setting.
     Setting(String),
     /// All settings.

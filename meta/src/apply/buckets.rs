@@ -3,9 +3,12 @@
 use model::placement::bucket_range;
 use model::{BucketId, DatabaseId, ErrorKind, NodeId, ReplicaSetId, TimeRange, VnodeId};
 
-use crate::catalog::{Bucket, Catalog, Database, Entity, ReplicaSet, VnodePlace, VnodeState};
+use crate::catalog::{
+    Bucket, Catalog, Database, Entity, PlacementPolicy, ReplicaSet, VnodePlace, VnodeState,
+};
 use crate::command::Reply;
 use crate::error::{Error, Result};
+use crate::placement::choose;
 
 use super::databases::database_of;
 use super::{Changes, MINUTE_NS};
@@ -29,30 +32,53 @@ pub(super) fn create_bucket(
     }
     check_bucket_limits(catalog, &mut database, now)?;
     let replicas = database.options.replicas as usize;
-    if nodes.len() < replicas {
-        let message =
-            format!("REPLICA {replicas} needs {replicas} data nodes, there are {}", nodes.len());
-        return Err(Error::refused(ErrorKind::LimitReached, message));
-    }
+    let policy = catalog.policy_of(database.id).map(AsRef::as_ref);
     let times = free_range(catalog, &database, time);
     changes.counters.bucket += 1;
     let id = BucketId(changes.counters.bucket);
-    let replica_sets = (0..database.options.shards).map(|_| {
-        changes.counters.replica_set += 1;
-        // Another node begins each set, so that those who lead are spread.
-        let first = changes.counters.replica_set as usize;
-        let vnodes = (0..replicas).map(|replica| {
-            changes.counters.vnode += 1;
-            let node = nodes[(first + replica) % nodes.len()];
-            VnodePlace { id: VnodeId(changes.counters.vnode), node, state: VnodeState::Founder }
-        });
-        ReplicaSet { id: ReplicaSetId(changes.counters.replica_set), vnodes: vnodes.collect() }
-    });
-    let replica_sets = replica_sets.collect();
+    let shards = 0..database.options.shards;
+    let replica_sets = shards.map(|_| new_set(catalog, policy, nodes, replicas, changes));
+    let replica_sets = replica_sets.collect::<Result<_>>()?;
     let bucket = Bucket { id, database: database.id, times, replica_sets };
     changes.put(Entity::Bucket(bucket));
     changes.put(Entity::Database(database));
     Ok(Reply::Bucket(id))
+}
+
+fn new_set(
+    catalog: &Catalog,
+    policy: Option<&PlacementPolicy>,
+    nodes: &[NodeId],
+    replicas: usize,
+    changes: &mut Changes,
+) -> Result<ReplicaSet> {
+    changes.counters.replica_set += 1;
+    // Another node begins each set, so that those who lead are spread.
+    let first = changes.counters.replica_set as usize;
+    let chosen = choose(catalog, policy, (nodes, first), replicas)?;
+    let vnodes = chosen.into_iter().map(|node| {
+        changes.counters.vnode += 1;
+        VnodePlace { id: VnodeId(changes.counters.vnode), node, state: VnodeState::Founder }
+    });
+    let vnodes = vnodes.collect();
+    Ok(ReplicaSet { id: ReplicaSetId(changes.counters.replica_set), vnodes })
+}
+
+pub(super) fn reset_replica_set(
+    catalog: &Catalog,
+    id: ReplicaSetId,
+    nodes: &[NodeId],
+    changes: &mut Changes,
+) -> Result<()> {
+    let found = catalog.replica_set(id).map(|(bucket, _)| Bucket::clone(bucket));
+    let mut bucket = found.ok_or_else(|| Error::not_found("replica set", &id.to_string()))?;
+    let replicas = database_of(catalog, bucket.database)?.options.replicas as usize;
+    let policy = catalog.policy_of(bucket.database).map(AsRef::as_ref);
+    for set in bucket.replica_sets.iter_mut().filter(|set| set.id == id) {
+        *set = new_set(catalog, policy, nodes, replicas, changes)?;
+    }
+    changes.put(Entity::Bucket(bucket));
+    Ok(())
 }
 
 fn check_bucket_limits(catalog: &Catalog, database: &mut Database, now: i64) -> Result<()> {

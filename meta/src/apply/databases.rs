@@ -10,6 +10,7 @@ use crate::command::{Command, DatabaseChange};
 use crate::error::{Error, Result};
 use crate::limits::ObjectLimits;
 
+use super::policies::policy_of;
 use super::roles::forget_object;
 use super::tenants::tenant_of;
 use super::views::drop_views;
@@ -41,6 +42,7 @@ pub(super) fn define_database(
             let count = catalog.named_databases(tenant.id).count();
             check_limit("max_databases", tenant.limits.databases, count + 1)?;
             check_limits(tenant, &options, None)?;
+            options.placement.map(|policy| policy_of(catalog, policy)).transpose()?;
             new_database(tenant.id, name, options, changes);
         }
         Command::AlterDatabase { database, change } => {
@@ -121,6 +123,7 @@ pub(crate) fn default_options() -> DatabaseOptions {
         memcache_partitions: None,
         wal_max_file_bytes: None,
         max_cache_readers: None,
+        placement: None,
     }
 }
 
@@ -172,6 +175,7 @@ fn alter_database(
         DatabaseChange::StrictWrite(strict) => options.strict_write = *strict,
         DatabaseChange::MaxMemcache(bytes) => options.max_memcache_bytes = Some(*bytes),
         DatabaseChange::WalMaxFile(bytes) => options.wal_max_file_bytes = Some(*bytes),
+        DatabaseChange::Placement(policy) => options.placement = *policy,
     }
     check_options(options)?;
     let before = database_of(catalog, id)?.options;

@@ -138,6 +138,26 @@ pub(super) fn add_vnode(
     Ok(Reply::Vnode(vnode))
 }
 
+pub(super) fn give_up_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
+    let found = catalog.replica_set_of(id).map(|(bucket, _)| bucket.as_ref());
+    let mut bucket = bucket_of(found, "vnode", id)?;
+    for set in &mut bucket.replica_sets {
+        let Some(at) = set.vnodes.iter().position(|place| place.id == id) else { continue };
+        if set.vnodes[at].state != VnodeState::Joining {
+            return refuse(ErrorKind::Conflict, format!("vnode {id} is not being filled"));
+        }
+        set.vnodes[at].state = VnodeState::Leaving;
+        // What it was to replace comes right after it.
+        if let Some(next) = set.vnodes.get_mut(at + 1)
+            && next.state == VnodeState::Leaving
+        {
+            next.state = VnodeState::Joined;
+        }
+    }
+    changes.put(Entity::Bucket(bucket));
+    Ok(())
+}
+
 /// Those who began a group can begin it no more once its members change: they would begin another one.
 fn end_founding(set: &mut ReplicaSet) {
     let founders = set.vnodes.iter_mut().filter(|one| one.state == VnodeState::Founder);

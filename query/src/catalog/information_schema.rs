@@ -12,12 +12,13 @@ use datafusion::logical_expr::Documentation;
 
 use super::{INFORMATION_SCHEMA, PG_CATALOG, SessionCatalogs};
 use crate::access::{Need, check};
+use crate::policies;
 use crate::running;
 use crate::show::{OPTIONS, options_in_words};
 use crate::types::{pg_name, short_name};
 use crate::views::view_schema;
 
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "schemata",
     "tables",
     "columns",
@@ -31,6 +32,7 @@ const TABLES: [&str; 14] = [
     "database_privileges",
     "queries",
     "resource_status",
+    "placement_policys",
     "routines",
 ];
 
@@ -69,6 +71,7 @@ impl SchemaProvider for InformationSchema {
                 texts(&running::COLUMNS, &lines)
             }
             "resource_status" => self.resource_status(),
+            "placement_policys" => self.placement_policies(),
             "database_privileges" => self.database_privileges(),
             "views" => self.views(),
             "routines" => self.routines(),
@@ -212,6 +215,16 @@ impl InformationSchema {
         let names: Vec<&str> =
             ["tenant_name", "database_name"].into_iter().chain(OPTIONS).collect();
         texts(&names, &rows)
+    }
+
+    /// What administrators alone see.
+    fn placement_policies(&self) -> Result<RecordBatch> {
+        let catalog = self.0.database.catalog();
+        let sees = check(&catalog, self.0.identity, Need::Administer).is_ok();
+        let policies = catalog.policies().filter(|_| sees);
+        let rows: Vec<Vec<String>> =
+            policies.map(|policy| policies::in_words(&catalog, policy)).collect();
+        texts(&policies::COLUMNS, &rows)
     }
 
     /// What waits to be dropped.

@@ -1,12 +1,14 @@
 //! Databases: made, changed, dropped at once or after a while, brought back.
 
 use meta::{Catalog, Command, DatabaseChange, DatabaseOptions, Precision};
+use model::PolicyId;
 use model::time::Span;
 
 use super::not_dropped;
 use crate::access::{Need, Object};
 use crate::error::{Error, Result};
 use crate::output::Output;
+use crate::policies::policy_of;
 use crate::session::Session;
 use crate::sql::{AlterDatabaseOption, Definition};
 
@@ -23,7 +25,7 @@ impl Session {
                 if *if_not_exists && catalog.database(tenant, name).is_some() {
                     return Ok(self.skip("database", name, "already exists", "CREATE DATABASE"));
                 }
-                let options = options_of(options)?;
+                let options = options_of(options, &catalog)?;
                 check_replicas(options.replicas, &catalog)?;
                 let name = name.clone();
                 self.submit(Command::CreateDatabase { tenant, name, options }, "CREATE DATABASE")
@@ -71,6 +73,9 @@ impl Session {
         let database = self.user_database(name)?.id;
         self.check(Need::Define(Object::database(database)))?;
         let change = match *option {
+            AlterDatabaseOption::Placement(ref policy) => {
+                DatabaseChange::Placement(placement_of(&catalog, policy)?)
+            }
             AlterDatabaseOption::Ttl(ttl) => DatabaseChange::Ttl(ttl),
             AlterDatabaseOption::Shard(shards) => DatabaseChange::Shards(shards),
             AlterDatabaseOption::VnodeDuration(ns) => DatabaseChange::VnodeDuration(ns),
@@ -92,6 +97,14 @@ impl Session {
     }
 }
 
+/// Returns the placement policy of that name; none where it is empty.
+fn placement_of(catalog: &Catalog, name: &str) -> Result<Option<PolicyId>> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(policy_of(catalog, name)?.id))
+}
+
 fn fixed(option: &str) -> Error {
     Error::new("0A000", format!("{option} is fixed when a database is created"))
 }
@@ -108,7 +121,7 @@ fn check_replicas(replicas: u32, catalog: &Catalog) -> Result<()> {
 
 /// Reads the options of CREATE DATABASE. Without VNODE_DURATION buckets are a year long, or a twelfth
 /// of the TTL in whole days, at least an hour.
-fn options_of(options: &[AlterDatabaseOption]) -> Result<DatabaseOptions> {
+fn options_of(options: &[AlterDatabaseOption], catalog: &Catalog) -> Result<DatabaseOptions> {
     let mut read = DatabaseOptions {
         ttl: Span::Infinite,
         shards: 1,
@@ -120,6 +133,7 @@ fn options_of(options: &[AlterDatabaseOption]) -> Result<DatabaseOptions> {
         memcache_partitions: None,
         wal_max_file_bytes: None,
         max_cache_readers: None,
+        placement: None,
     };
     for (at, option) in options.iter().enumerate() {
         let same = |other: &AlterDatabaseOption| {
@@ -129,6 +143,9 @@ fn options_of(options: &[AlterDatabaseOption]) -> Result<DatabaseOptions> {
             return Err(Error::syntax("conflicting or redundant options"));
         }
         match *option {
+            AlterDatabaseOption::Placement(ref policy) => {
+                read.placement = placement_of(catalog, policy)?;
+            }
             AlterDatabaseOption::Ttl(ttl) => read.ttl = ttl,
             AlterDatabaseOption::Shard(shards) => read.shards = shards,
             AlterDatabaseOption::VnodeDuration(ns) => read.vnode_duration_ns = ns,
@@ -161,7 +178,7 @@ mod tests {
     #[test]
     fn buckets_follow_the_ttl_where_nothing_is_said() {
         let duration =
-            |ttl| options_of(&[AlterDatabaseOption::Ttl(ttl)]).unwrap().vnode_duration_ns;
+            |ttl| options_of(&[AlterDatabaseOption::Ttl(ttl)], &Catalog::default()).unwrap().vnode_duration_ns;
         assert_eq!(duration(Span::Infinite), 365 * DAY_NS);
         assert_eq!(duration(Span::Ns(30 * DAY_NS)), 2 * DAY_NS);
         assert_eq!(duration(Span::Ns(DAY_NS)), 2 * HOUR_NS);

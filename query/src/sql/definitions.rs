@@ -204,6 +204,8 @@ pub enum AlterDatabaseOption {
     MemcachePartitions(u32),
     WalMaxFileSize(u64),
     MaxCacheReaders(u32),
+    /// The name of a placement policy; empty: none.
+    Placement(String),
     /// Writes are always synced: it may be said, not changed.
     WalSync,
 }

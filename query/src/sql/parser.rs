@@ -289,6 +289,7 @@ fn statement(parser: &mut DFParser<'_>) -> Parsed<Statement> {
     let p = &mut parser.parser;
     let (first, second) = (word(p, 0), word(p, 1));
     match (first.as_str(), second.as_str()) {
+        ("CREATE" | "ALTER" | "DROP", "PLACEMENT" | "PLACEMENT_POLICY") => nodes::policy(p),
         ("CREATE", _) => definition::create(p),
         ("ALTER", "NODE") => nodes::alter(p),
         ("REMOVE", _) => nodes::remove(p),
@@ -308,6 +309,7 @@ fn statement(parser: &mut DFParser<'_>) -> Parsed<Statement> {
         }
         ("INSERT", _) => insert(p),
         ("COMPACT", _) => compact(p),
+        ("KILL", "JOB") => nodes::kill_job(p),
         ("KILL", _) => {
             p.advance_token();
             take(p, "QUERY");
@@ -514,6 +516,9 @@ fn show(p: &mut Parser<'_>) -> Parsed<Statement> {
         "REPLICAS" => Show::Replicas,
         "VNODES" | "VNODE" => Show::Vnodes,
         "USERS" => Show::Users,
+        "JOBS" => Show::Jobs,
+        "PLACEMENT" if take(p, "POLICIES") || take(p, "POLICYS") => Show::Policies,
+        "PLACEMENT_POLICIES" | "PLACEMENT_POLICYS" => Show::Policies,
         "ALL" => Show::Settings,
         "TIME" if take(p, "ZONE") => Show::Setting("timezone".to_owned()),
         "TRANSACTION" if take_all(p, &["ISOLATION", "LEVEL"]) => {

@@ -20,7 +20,7 @@ use crate::sql::{Statement, TableAs};
 use crate::types::{ColumnType, column_type};
 
 /// Options whose machinery does not exist yet: named, so that nobody believes they work.
-const OPTIONS_LATER: [&str; 2] = ["COOLING_DURATION", "PLACEMENT_POLICY"];
+const OPTIONS_LATER: [&str; 1] = ["COOLING_DURATION"];
 
 pub(super) fn if_not_exists(p: &mut Parser<'_>) -> bool {
     take_all(p, &["IF", "NOT", "EXISTS"])
@@ -143,7 +143,7 @@ fn database_options(p: &mut Parser<'_>) -> Parsed<Vec<AlterDatabaseOption>> {
 }
 
 fn database_option(p: &mut Parser<'_>) -> Parsed<AlterDatabaseOption> {
-    const KNOWN: [&str; 10] = [
+    const KNOWN: [&str; 11] = [
         "TTL",
         "SHARD",
         "VNODE_DURATION",
@@ -154,6 +154,7 @@ fn database_option(p: &mut Parser<'_>) -> Parsed<AlterDatabaseOption> {
         "MEMCACHE_PARTITIONS",
         "WAL_MAX_FILE_SIZE",
         "MAX_CACHE_READERS",
+        "PLACEMENT_POLICY",
     ];
     let found = p.next_token();
     let option = found.token.to_string().to_ascii_uppercase();
@@ -186,6 +187,10 @@ fn database_option(p: &mut Parser<'_>) -> Parsed<AlterDatabaseOption> {
         },
         "MAX_CACHE_READERS" => {
             Ok(AlterDatabaseOption::MaxCacheReaders(count(p, "MAX_CACHE_READERS")?))
+        }
+        "PLACEMENT_POLICY" => {
+            let policy = if take(p, "NULL") { String::new() } else { name(p)? };
+            Ok(AlterDatabaseOption::Placement(policy))
         }
         "WAL_SYNC" => {
             if boolean(p)? {

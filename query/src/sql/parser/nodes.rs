@@ -2,9 +2,9 @@
 
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use meta::NodeState;
+use meta::{NodeState, PlacementRule, PlacementTerms};
 
-use super::{Parsed, count, expect, name, take, take_all};
+use super::{Parsed, count, expect, name, skip, take, take_all};
 use crate::error::Error;
 use crate::sql::{NodeStatement, Statement};
 
@@ -56,7 +56,7 @@ pub(super) fn vnode(p: &mut Parser<'_>) -> Parsed<Statement> {
     Ok(Statement::Nodes(statement(vnode, node)))
 }
 
-/// Reads `REPLICA ADD | REMOVE | PROMOTE REPLICA_ID r NODE_ID n`.
+/// Reads `REPLICA ADD | REMOVE | PROMOTE REPLICA_ID r NODE_ID n` and `REPLICA DESTROY REPLICA_ID r`.
 pub(super) fn replica(p: &mut Parser<'_>) -> Parsed<Statement> {
     p.advance_token();
     let word = name(p)?;
@@ -64,8 +64,12 @@ pub(super) fn replica(p: &mut Parser<'_>) -> Parsed<Statement> {
         "add" => NodeStatement::Add,
         "remove" => NodeStatement::RemoveReplica,
         "promote" => NodeStatement::Promote,
+        "destroy" | "destory" => {
+            expect(p, "REPLICA_ID")?;
+            return Ok(Statement::Nodes(NodeStatement::Destroy(count(p, "REPLICA_ID")?)));
+        }
         other => {
-            let message = format!("REPLICA knows ADD, REMOVE and PROMOTE, not {other}");
+            let message = format!("REPLICA knows ADD, REMOVE, PROMOTE and DESTROY, not {other}");
             return Err(Error::syntax(message).into());
         }
     };
@@ -80,4 +84,73 @@ pub(super) fn checksum(p: &mut Parser<'_>) -> Parsed<Statement> {
     p.advance_token();
     expect(p, "GROUP")?;
     Ok(Statement::Nodes(NodeStatement::Checksum(count(p, "GROUP")?)))
+}
+
+/// Reads `KILL JOB 'name'`.
+pub(super) fn kill_job(p: &mut Parser<'_>) -> Parsed<Statement> {
+    take_all(p, &["KILL", "JOB"]);
+    Ok(Statement::Nodes(NodeStatement::KillJob(p.parse_literal_string()?)))
+}
+
+/// Reads `CREATE | ALTER | DROP PLACEMENT POLICY [IF [NOT] EXISTS] p [WITH rule r [dc '…'] [rack '…']]`.
+pub(super) fn policy(p: &mut Parser<'_>) -> Parsed<Statement> {
+    let (creates, alters) = (take(p, "CREATE"), take(p, "ALTER"));
+    if !creates && !alters {
+        p.advance_token();
+    }
+    if !take(p, "PLACEMENT_POLICY") && !take_all(p, &["PLACEMENT", "POLICY"]) {
+        let found = p.peek_token();
+        return Err(p.expected::<()>("PLACEMENT POLICY", found).into());
+    }
+    let checked = if creates {
+        take_all(p, &["IF", "NOT", "EXISTS"])
+    } else {
+        take_all(p, &["IF", "EXISTS"])
+    };
+    let name = name(p)?;
+    if !creates && !alters {
+        let statement = NodeStatement::DropPolicy { name, if_exists: checked };
+        return Ok(Statement::Nodes(statement));
+    }
+    let terms = terms(p)?;
+    Ok(Statement::Nodes(if creates {
+        NodeStatement::CreatePolicy { name, if_not_exists: checked, terms }
+    } else {
+        NodeStatement::AlterPolicy { name, if_exists: checked, terms }
+    }))
+}
+
+fn terms(p: &mut Parser<'_>) -> Parsed<PlacementTerms> {
+    expect(p, "WITH")?;
+    let mut terms = PlacementTerms::default();
+    while !matches!(p.peek_token_ref().token, Token::EOF | Token::SemiColon) {
+        let option = name(p)?;
+        skip(p, &Token::Eq);
+        match option.as_str() {
+            "rule" => {
+                let rule = name(p)?;
+                let all =
+                    [PlacementRule::Simple, PlacementRule::RackAware, PlacementRule::DcAware];
+                let found = all.into_iter().find(|one| one.sql() == rule);
+                terms.rule = found.ok_or_else(|| {
+                    let message = format!("rule \"{rule}\" is none of simple, rack_aware, dc_aware");
+                    Error::new("22023", message)
+                })?;
+            }
+            "dc" => terms.data_centers = names(&p.parse_literal_string()?),
+            "rack" => terms.racks = names(&p.parse_literal_string()?),
+            other => {
+                let message = format!("a placement policy has rule, dc and rack, not {other}");
+                return Err(Error::syntax(message).into());
+            }
+        }
+        skip(p, &Token::Comma);
+    }
+    Ok(terms)
+}
+
+/// Reads names with commas between them.
+fn names(text: &str) -> Vec<String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
 }
