@@ -153,11 +153,17 @@ impl Cluster {
         let bucket = set.bucket.id;
         if set.node == self.config.node {
             let hosted = self.vnode(&set.bucket, set.set()).await?;
-            let outcome = self.propose_here(&hosted, (bucket, Some(set.lock)), command).await?;
+            let outcome =
+                self.propose_here(&hosted, (bucket, Some(set.lock), false), command).await?;
             return applied(bucket, Response::Proposed { outcome, index: 0 }).map(|_| ());
         }
         let peers = self.peers.as_ref().ok_or_else(|| Error::internal("no other nodes"))?;
-        let request = Request::Propose { vnode: set.vnode, bucket, lock: Some(set.lock) };
+        let request = Request::Propose {
+            vnode: set.vnode,
+            bucket,
+            lock: Some(set.lock),
+            only_durable: false,
+        };
         match peers.ask(set.node, &request, &command, PROPOSE_PATIENCE).await {
             Ok((response, _)) => applied(bucket, response).map(|_| ()),
             // It was not sent, and the lock is with a node that is away.

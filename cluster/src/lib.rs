@@ -65,7 +65,7 @@ pub use measures::{GroupTotals, StorageMemory};
 pub use members::ReplicaChecksum;
 pub use peers::{GroupReport, PinnedScan};
 use peers::{Peers, ROWS};
-pub use read::{Scan, ScanPart, Scans};
+pub use read::{ReadFrom, Scan, ScanPart, Scans};
 pub use replica_set::{VnodeLogStore, VnodeMachine};
 use series_limit::KnownSeries;
 use service::{Held, RowsService, VnodeMembers};
@@ -73,6 +73,7 @@ pub use tskv::wal::WalTotals;
 pub use tskv::{ExactCounts, ScanColumn, ScanRequest, SeriesFilter, TagTest};
 pub use upkeep::LocalSize;
 use vnodes::Vnodes;
+pub use write::Consistency;
 
 /// The service that vnodes of a replica set speak to each other by.
 const VNODES: &str = "vnode-raft";

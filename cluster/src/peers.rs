@@ -22,8 +22,19 @@ pub(crate) const ROWS: &str = "rows";
 /// What a node is asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Propose the payload to the replica set of a vnode, which leads; under a lock, or none.
-    Propose { vnode: VnodeId, bucket: BucketId, lock: Option<LockId> },
+    /// Propose the payload to the replica set of a vnode, which leads; under a lock, or none; answer once
+    /// it is applied, or durable there.
+    Propose {
+        vnode: VnodeId,
+        bucket: BucketId,
+        lock: Option<LockId>,
+        #[serde(default)]
+        only_durable: bool,
+    },
+    /// Answer once a vnode has applied an index.
+    Applied { vnode: VnodeId, index: u64 },
+    /// The index that holds all that was acknowledged before, by a vnode that leads.
+    ReadIndex { vnode: VnodeId },
     /// Hold back the writers of a vnode's replica set.
     Lock { vnode: VnodeId, lock: LockId },
     /// Keep a lock.
@@ -32,8 +43,14 @@ pub(crate) enum Request {
     Unlock { lock: LockId },
     /// Say whether a vnode leads, once a quorum agrees; its group is founded where it was not.
     Lead { vnode: VnodeId },
-    /// Pin what a scan sees.
-    OpenScan { vnode: VnodeId, scan: WireScan },
+    /// Pin what a scan sees, of a vnode that leads; or of one that follows and lacks nothing older than
+    /// so many milliseconds.
+    OpenScan {
+        vnode: VnodeId,
+        scan: WireScan,
+        #[serde(default)]
+        stale_ms: Option<u64>,
+    },
     /// Let go of it.
     CloseScan { scan: u64 },
     /// Flush and compact a vnode to one run.

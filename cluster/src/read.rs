@@ -1,11 +1,12 @@
 //! The read path below the query layer: prune buckets, find who leads, pin scans.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
-use meta::{Bucket, ReplicaSet};
+use meta::{Bucket, ReplicaSet, VnodePlace, VnodeState};
 use model::{DatabaseId, NodeId, TimeRange};
 use tskv::{ExactCounts, ScanCounts, ScanRequest, VnodeScan};
 
@@ -15,6 +16,8 @@ use crate::leader::{Leader, Search};
 use crate::peers::{PinnedScan, Request, Response, WireScan};
 use crate::remote_scan::RemoteScan;
 
+/// How long a member that follows may take to open a scan, before who leads is asked.
+const FOLLOWER_PATIENCE: Duration = Duration::from_secs(2);
 /// Replica sets whose scans are opened at once.
 const OPENED_AT_ONCE: usize = 16;
 
@@ -122,19 +125,47 @@ impl Scan {
     }
 }
 
+/// Which members are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// Those that lead: all that was acknowledged is seen.
+    #[default]
+    Leader,
+    /// Any, the one of this node first: what was acknowledged longer ago than this is seen; where it is
+    /// nothing, all.
+    Any {
+        /// How old what is seen may be.
+        stale: Duration,
+    },
+}
+
 impl Cluster {
     /// Opens the scans of a table's rows.
     ///
     /// # Errors
     /// A vnode that does not open; a replica set nobody leads.
-    pub async fn scan(&self, database: DatabaseId, request: &ScanRequest) -> Result<Scans> {
+    pub async fn scan(
+        &self,
+        database: DatabaseId,
+        request: &ScanRequest,
+        from: ReadFrom,
+    ) -> Result<Scans> {
         let catalog = self.meta.catalog();
         let buckets = catalog.buckets(database, request.times);
         let sets = buckets.iter().flat_map(|bucket| {
             bucket.replica_sets.iter().map(move |replica_set| (bucket, replica_set))
         });
         let scans = sets.map(|(bucket, replica_set)| async move {
-            let scan = self.scan_replica_set(bucket, replica_set, request).await?;
+            let scan = match from {
+                ReadFrom::Leader => None,
+                ReadFrom::Any { stale } => {
+                    self.scan_any((bucket, replica_set), request, stale).await?
+                }
+            };
+            let scan = match scan {
+                Some(scan) => scan,
+                None => self.scan_replica_set(bucket, replica_set, request).await?,
+            };
             Ok::<_, Error>(ScanPart { times: bucket.times, scan })
         });
         // On the heap, as they are many.
@@ -142,6 +173,42 @@ impl Cluster {
         let parts = scans.try_collect().await?;
         let buckets_all = catalog.buckets(database, TimeRange::ALL).len();
         Ok(Scans { parts, buckets_all, buckets: buckets.len() })
+    }
+
+    /// Pins a scan of this node's member, or of another that follows; `None` where none can serve, or
+    /// where only who leads could.
+    async fn scan_any(
+        &self,
+        (bucket, set): (&Bucket, &ReplicaSet),
+        request: &ScanRequest,
+        stale: Duration,
+    ) -> Result<Option<Scan>> {
+        let fit = |place: &&VnodePlace| place.state != VnodeState::Joining;
+        if set.vnodes.iter().filter(fit).any(|place| place.node == self.config.node) {
+            return match self.open_scan_follower((bucket, set), stale, request).await {
+                Ok(scan) => Ok(Some(Scan::Here(Box::new(scan)))),
+                Err(error) => {
+                    tracing::debug!(%error, "the vnode here does not serve");
+                    Ok(None)
+                }
+            };
+        }
+        let (Some(peers), false) = (&self.peers, stale.is_zero()) else { return Ok(None) };
+        let leader = self.vnodes.leader_hint(set.id);
+        let followers = set.vnodes.iter().filter(fit).filter(|place| Some(place.node) != leader);
+        let Some(place) = followers.min_by_key(|place| self.vnodes.is_doubted(place.node)) else {
+            return Ok(None);
+        };
+        let (scan, schema) = wire(request)?;
+        let stale_ms = u64::try_from(stale.as_millis()).ok();
+        let open = Request::OpenScan { vnode: place.id, scan, stale_ms };
+        match peers.ask(place.node, &open, &schema, FOLLOWER_PATIENCE).await {
+            Ok((Response::Scan(info), _)) => {
+                let scan = RemoteScan::new(peers.clone(), place.node, info);
+                Ok(Some(Scan::There(Box::new(scan))))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Pins a scan where the replica set is led: all that was acknowledged is there.
@@ -163,7 +230,7 @@ impl Cluster {
                 },
                 Leader::There(place) => {
                     let (scan, schema) = wire(request)?;
-                    let open = Request::OpenScan { vnode: place.id, scan };
+                    let open = Request::OpenScan { vnode: place.id, scan, stale_ms: None };
                     let Some((response, _)) = search.ask(place, &open, &schema).await? else {
                         continue;
                     };

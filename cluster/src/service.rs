@@ -14,9 +14,9 @@ use model::{BucketId, ErrorKind, VnodeId};
 use parking_lot::Mutex;
 use replication::transport::{Answer, Answers, CallError, Service};
 use replication::{Bounds, HoldsGroup, Members};
-use tokio::sync::{OwnedRwLockWriteGuard, mpsc};
+use tokio::sync::{OwnedRwLockWriteGuard, mpsc, oneshot};
 use tokio::time::Instant;
-use tskv::{ScanRequest, VnodeScan};
+use tskv::{Outcome, ScanRequest, VnodeScan};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
@@ -37,6 +37,8 @@ const SCANS_MAX: usize = 10_000;
 const LOCKS_MAX: usize = 10_000;
 /// How long a group may take to answer a proposal.
 const PROPOSAL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a member may take to apply what others have.
+pub(crate) const APPLY_PATIENCE: Duration = Duration::from_secs(10);
 /// Batches a reader may lag behind.
 const BATCHES_AHEAD: usize = 4;
 
@@ -137,35 +139,56 @@ impl Cluster {
         Ok(())
     }
 
-    /// Proposes a command to a replica set that a vnode here leads. Returns the outcome's code.
+    /// Proposes a command to a replica set that a vnode here leads. Returns the outcome's code; where it
+    /// is enough that the command is durable here, before anybody knows what becomes of it.
     pub(crate) async fn propose_here(
         &self,
         hosted: &Arc<HostedVnode>,
-        (bucket, lock): (BucketId, Option<LockId>),
+        (bucket, lock, only_durable): (BucketId, Option<LockId>, bool),
         command: Bytes,
     ) -> Result<u8> {
         self.wal.admit()?;
         self.wait_for_memory().await?;
         // On the heap: few tenants have this limit, and its state would make every write's future large.
         let _series = Box::pin(self.reserve_series(hosted, &command)).await?;
-        let bounds = match lock {
+        let mut bounds = match lock {
             // Whoever has a lock holds back the others already.
             Some(lock) => {
                 let (vnode, term) = self.held.locked(lock)?;
                 if vnode != hosted.beside.vnode.id() {
                     return Err(Error::LockLost);
                 }
-                Bounds { term: Some(term), guard: None }
+                Bounds { term: Some(term), ..Bounds::default() }
             }
             // Kept until the command is applied, even where the writer waits no longer: who changes
             // rows must see it.
             None => {
                 let shared = Arc::clone(&hosted.beside.changes).read_owned().await;
-                Bounds { term: None, guard: Some(Box::new(shared)) }
+                Bounds { guard: Some(Box::new(shared)), ..Bounds::default() }
             }
         };
+        let durable = only_durable.then(|| {
+            let (told, durable) = oneshot::channel();
+            bounds.durable = Some(told);
+            durable
+        });
+        let durable = async {
+            if let Some(durable) = durable
+                && durable.await.is_ok()
+            {
+                return;
+            }
+            std::future::pending().await
+        };
         let proposed = hosted.group.propose_within(command, bounds);
-        let proposed = tokio::time::timeout(PROPOSAL_PATIENCE, proposed).await;
+        let proposed = tokio::time::timeout(PROPOSAL_PATIENCE, proposed);
+        let proposed = tokio::select! {
+            proposed = proposed => proposed,
+            () = durable => {
+                self.flush_if_full(hosted);
+                return Ok(Outcome::Applied.code());
+            }
+        };
         let late = |_| {
             let seconds = PROPOSAL_PATIENCE.as_secs();
             let message = format!("bucket {bucket}: no quorum answered within {seconds} s");
@@ -179,13 +202,66 @@ impl Cluster {
         Ok(reply.first().copied().unwrap_or(u8::MAX))
     }
 
-    /// Pins what a scan of a vnode here sees.
+    /// Pins what a scan of a vnode here sees, which leads.
     pub(crate) async fn open_scan_here(
         &self,
         hosted: &HostedVnode,
         request: &ScanRequest,
     ) -> Result<VnodeScan> {
         hosted.group.read_barrier().await?;
+        Self::pin(hosted, request).await
+    }
+
+    /// Pins what a scan of this node's vnode of a replica set sees, leader or not, once it lacks nothing
+    /// that was acknowledged longer ago than `stale`.
+    pub(crate) async fn open_scan_follower(
+        &self,
+        (bucket, set): (&Bucket, &ReplicaSet),
+        stale: Duration,
+        request: &ScanRequest,
+    ) -> Result<VnodeScan> {
+        let hosted = self.vnode(bucket, set).await?;
+        let known = *hosted.beside.fresh.lock();
+        let index = match known.filter(|(at, _)| at.elapsed() <= stale) {
+            Some((_, index)) => index,
+            None => {
+                // Before it is asked: what is acknowledged meanwhile may be missing.
+                let at = Instant::now();
+                let index = self.read_index(bucket, set).await?;
+                *hosted.beside.fresh.lock() = Some((at, index));
+                index
+            }
+        };
+        hosted.group.wait_for_applied(index, APPLY_PATIENCE).await?;
+        Self::pin(&hosted, request).await
+    }
+
+    async fn open_scan_for_others(
+        &self,
+        vnode: VnodeId,
+        stale_ms: Option<u64>,
+        request: &ScanRequest,
+    ) -> Result<VnodeScan> {
+        let Some(ms) = stale_ms else {
+            return self.open_scan_here(&*self.vnode_by_id(vnode).await?, request).await;
+        };
+        let (bucket, set) = self.set_here(vnode)?;
+        self.open_scan_follower((&bucket, &set), Duration::from_millis(ms), request).await
+    }
+
+    /// Returns the index that holds all that a replica set has acknowledged.
+    async fn read_index(&self, bucket: &Bucket, set: &ReplicaSet) -> Result<u64> {
+        let here = |hosted: Arc<HostedVnode>| async move {
+            Ok((Response::Proposed { outcome: 0, index: read_index(&hosted).await? }, Bytes::new()))
+        };
+        let request = |vnode| Request::ReadIndex { vnode };
+        match self.ask_leader((bucket, set), request, &[], here).await?.1 {
+            Response::Proposed { index, .. } => Ok(index),
+            other => Err(other.into_error()),
+        }
+    }
+
+    async fn pin(hosted: &HostedVnode, request: &ScanRequest) -> Result<VnodeScan> {
         let (vnode, request) = (Arc::clone(&hosted.beside.vnode), request.clone());
         let scan = tokio::task::spawn_blocking(move || vnode.scan(request));
         Ok(scan.await.map_err(Error::internal)??)
@@ -234,9 +310,10 @@ impl Cluster {
 
     async fn answer(&self, request: Request, payload: Bytes) -> Result<Response> {
         Ok(match request {
-            Request::Propose { vnode, bucket, lock } => {
+            Request::Propose { vnode, bucket, lock, only_durable } => {
                 let hosted = self.vnode_by_id(vnode).await?;
-                let outcome = self.propose_here(&hosted, (bucket, lock), payload).await?;
+                let how = (bucket, lock, only_durable);
+                let outcome = self.propose_here(&hosted, how, payload).await?;
                 // The command was applied here: that index is not before its own.
                 let index = hosted.group.status().applied.unwrap_or(0);
                 Response::Proposed { outcome, index }
@@ -244,6 +321,15 @@ impl Cluster {
             Request::Lock { vnode, lock } => {
                 self.lock_here(self.vnode_by_id(vnode).await?, lock).await?;
                 Response::Done
+            }
+            Request::Applied { vnode, index } => {
+                let hosted = self.vnode_by_id(vnode).await?;
+                hosted.group.wait_for_applied(index, APPLY_PATIENCE).await?;
+                Response::Done
+            }
+            Request::ReadIndex { vnode } => {
+                let hosted = self.vnode_by_id(vnode).await?;
+                Response::Proposed { outcome: 0, index: read_index(&hosted).await? }
             }
             Request::Lead { vnode } => {
                 self.vnode_by_id(vnode).await?.group.read_barrier().await?;
@@ -254,10 +340,10 @@ impl Cluster {
                 self.held.unlock(lock);
                 Response::Done
             }
-            Request::OpenScan { vnode, scan } => {
+            Request::OpenScan { vnode, scan, stale_ms } => {
                 let request = request_of(scan, &payload)?;
-                let hosted = self.vnode_by_id(vnode).await?;
-                Response::Scan(self.hold_scan(self.open_scan_here(&hosted, &request).await?)?)
+                let scan = self.open_scan_for_others(vnode, stale_ms, &request).await?;
+                Response::Scan(self.hold_scan(scan)?)
             }
             Request::CloseScan { scan } => {
                 self.held.scans.lock().remove(&scan);
@@ -331,6 +417,12 @@ impl Cluster {
         });
         Ok(stream::poll_fn(move |context| answers.poll_recv(context)).boxed())
     }
+}
+
+/// Returns the index that holds all that was acknowledged, of a vnode that leads.
+async fn read_index(hosted: &HostedVnode) -> Result<u64> {
+    hosted.group.read_barrier().await?;
+    Ok(hosted.group.status().applied.unwrap_or(0))
 }
 
 fn request_of(scan: WireScan, schema: &[u8]) -> Result<ScanRequest> {

@@ -28,6 +28,8 @@ pub(crate) struct OpenVnode {
     pub(crate) vnode: Arc<Vnode>,
     /// Writers share it; who changes rows it has read holds it alone.
     pub(crate) changes: Arc<RwLock<()>>,
+    /// What all that was acknowledged had at a moment, of others too.
+    pub(crate) fresh: Mutex<Option<(Instant, u64)>>,
     last_use: Mutex<LastUse>,
 }
 
@@ -233,7 +235,8 @@ impl Cluster {
         let store = VnodeLogStore(log);
         let group = Group::open(&config, (id.0, &origin), store, Arc::new(machine)).await?;
         let last_use = Mutex::new(LastUse { at: Instant::now(), applied: None });
-        let beside = OpenVnode { vnode, changes: Arc::default(), last_use };
+        let beside =
+            OpenVnode { vnode, changes: Arc::default(), fresh: Mutex::default(), last_use };
         Ok(HostedVnode { group, beside })
     }
 

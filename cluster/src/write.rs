@@ -4,27 +4,47 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use meta::{Bucket, Command, ReplicaSet};
+use futures::future::join_all;
+use meta::{Bucket, Command, ReplicaSet, VnodePlace, VnodeState};
 use model::{BucketId, DatabaseId, ErrorKind, Points};
 use tskv::wal::WAL_ENTRY_BYTES_MAX;
 use tskv::{Outcome, encode_write};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
-use crate::peers::{Request, Response};
+use crate::peers::{Request, Response, done, not_answered};
 use crate::router::{Part, missing_bucket, split};
+use crate::service::APPLY_PATIENCE;
 use crate::vnodes::HostedVnode;
 
 /// How long a writer waits for memory before it is told.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a write waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// It is durable with the member that leads. It is not seen yet, and is lost where that member is lost
+    /// before others have it.
+    One,
+    /// It is durable with a majority of the members, and seen.
+    #[default]
+    Quorum,
+    /// Every member has applied it.
+    All,
+}
+
 impl Cluster {
-    /// Stores a batch: every row is committed and applied when this returns.
+    /// Stores a batch: every row is as durable as asked for when this returns.
     ///
     /// # Errors
     /// `Partial` where some replica sets took their rows and others may not have; repeating is
     /// harmless. Other errors: nothing was stored.
-    pub async fn write(self: &Arc<Self>, database: DatabaseId, points: Points) -> Result<()> {
+    pub async fn write(
+        self: &Arc<Self>,
+        database: DatabaseId,
+        points: Points,
+        consistency: Consistency,
+    ) -> Result<()> {
         if points.rows() == 0 {
             return Ok(());
         }
@@ -32,12 +52,12 @@ impl Cluster {
         if parts.len() == 1
             && let Some(part) = parts.pop()
         {
-            return self.write_part(&part).await;
+            return self.write_part(&part, consistency).await;
         }
         let writes = parts.into_iter().map(|part| {
             let cluster = Arc::clone(self);
             tokio::spawn(async move {
-                let outcome = cluster.write_part(&part).await;
+                let outcome = cluster.write_part(&part, consistency).await;
                 outcome.map_err(|error| (part.bucket.id, error))
             })
         });
@@ -70,18 +90,59 @@ impl Cluster {
         }
     }
 
-    async fn write_part(&self, part: &Part) -> Result<()> {
+    async fn write_part(&self, part: &Part, consistency: Consistency) -> Result<()> {
         let id = self.vnodes.next_write(part.replica_set.id);
         let command = encode_write(id, self.clock.now_ns(), std::slice::from_ref(&part.points));
-        self.propose((&part.bucket, &part.replica_set), command).await.map(|_| ())
+        let set = (&*part.bucket, &part.replica_set);
+        let only_durable = consistency == Consistency::One;
+        let index = self.propose_until(set, command, only_durable).await?;
+        if consistency == Consistency::All {
+            Box::pin(self.wait_for_all(set, index)).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all members of a replica set have applied an index.
+    async fn wait_for_all(&self, (bucket, set): (&Bucket, &ReplicaSet), index: u64) -> Result<()> {
+        let members = set.vnodes.iter().filter(|place| place.state != VnodeState::Joining);
+        let applied = members.map(|place| async move {
+            let applied = self.wait_for_one((bucket, set), place, index).await;
+            applied.map_err(|error| Error::Partial {
+                parts: format!("bucket {}, by a majority but not node {}", bucket.id, place.node),
+                first: error.to_string(),
+                kind: ErrorKind::Unavailable,
+            })
+        });
+        join_all(applied).await.into_iter().collect()
+    }
+
+    async fn wait_for_one(
+        &self,
+        (bucket, set): (&Bucket, &ReplicaSet),
+        place: &VnodePlace,
+        index: u64,
+    ) -> Result<()> {
+        if place.node == self.config.node {
+            let hosted = self.vnode(bucket, set).await?;
+            return Ok(hosted.group.wait_for_applied(index, APPLY_PATIENCE).await?);
+        }
+        let peers = self.peers.as_ref().ok_or_else(|| Error::internal("no other nodes"))?;
+        let request = Request::Applied { vnode: place.id, index };
+        let asked = peers.ask(place.node, &request, &[], APPLY_PATIENCE).await;
+        done(asked.map_err(|error| not_answered(&error))?.0)
     }
 
     /// Proposes a command where its replica set is led, and makes of its outcome what a writer is told.
     /// A repetition, after an answer that did not come, is known by its id and applied once.
-    pub(crate) async fn propose(
+    pub(crate) async fn propose(&self, set: (&Bucket, &ReplicaSet), command: Bytes) -> Result<u64> {
+        self.propose_until(set, command, false).await
+    }
+
+    async fn propose_until(
         &self,
         (bucket, set): (&Bucket, &ReplicaSet),
         command: Bytes,
+        only_durable: bool,
     ) -> Result<u64> {
         if command.len() > WAL_ENTRY_BYTES_MAX {
             return Err(Error::TooLarge { bytes: command.len() });
@@ -89,12 +150,15 @@ impl Cluster {
         let here = |hosted: Arc<HostedVnode>| {
             let command = command.clone();
             async move {
-                let outcome = self.propose_here(&hosted, (bucket.id, None), command).await?;
+                let how = (bucket.id, None, only_durable);
+                let outcome = self.propose_here(&hosted, how, command).await?;
                 let index = hosted.group.status().applied.unwrap_or(0);
                 Ok((Response::Proposed { outcome, index }, Bytes::new()))
             }
         };
-        let request = |vnode| Request::Propose { vnode, bucket: bucket.id, lock: None };
+        let bucket_id = bucket.id;
+        let request =
+            |vnode| Request::Propose { vnode, bucket: bucket_id, lock: None, only_durable };
         let (_, response, _) = self.ask_leader((bucket, set), request, &command, here).await?;
         applied(bucket.id, response)
     }

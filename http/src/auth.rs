@@ -38,6 +38,8 @@ pub(crate) struct Parameters {
     precision: Option<String>,
     /// All lines or none, as far as that can be told before writing.
     pub(crate) strict: Option<bool>,
+    /// What writes wait for: one, quorum or all members of a replica set.
+    consistency: Option<String>,
     /// OpenTSDB's wishes to be told what became of the points.
     pub(crate) details: Option<String>,
     pub(crate) summary: Option<String>,
@@ -80,6 +82,9 @@ impl Doorkeeper {
         let session = self.database.connect(&user, tenant, None)?;
         if let Some(database) = parameters.db.as_deref().or(parameters.bucket.as_deref()) {
             session.set("search_path", Some(database))?;
+        }
+        if let Some(consistency) = &parameters.consistency {
+            session.set("consistency", Some(consistency))?;
         }
         Ok(Arc::new(session))
     }

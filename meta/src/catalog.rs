@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use model::time::Span;
 use model::{
-    BucketId, DatabaseId, NodeId, PolicyId, ReplicaSetId, TableId, TableSchema, TenantId, TimeRange, UserId,
-    VnodeId,
+    BucketId, DatabaseId, NodeId, PolicyId, ReplicaSetId, TableId, TableSchema, TenantId,
+    TimeRange, UserId, VnodeId,
 };
 use serde::{Deserialize, Serialize};
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use model::{
-    BucketId, Codec, ColumnKind, DatabaseId, NodeId, PolicyId, ReplicaSetId, Shape, TableId, TenantId,
-    UserId, VnodeId,
+    BucketId, Codec, ColumnKind, DatabaseId, NodeId, PolicyId, ReplicaSetId, Shape, TableId,
+    TenantId, UserId, VnodeId,
 };
 use serde::{Deserialize, Serialize};
 

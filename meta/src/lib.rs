@@ -33,8 +33,8 @@ mod store;
 pub use apply::{FIRST_DATABASE, FIRST_TENANT, cluster_number};
 pub use catalog::{
     Bucket, Catalog, CustomRole, Database, DatabaseOptions, Grant, GrantObject, Level, Node,
-    NodeRoles, NodeState, PlacementPolicy, PlacementRule, PlacementTerms, Precision, ReplicaSet, Role, SystemRole, Table, Tenant, User, View,
-    VnodePlace, VnodeState,
+    NodeRoles, NodeState, PlacementPolicy, PlacementRule, PlacementTerms, Precision, ReplicaSet,
+    Role, SystemRole, Table, Tenant, User, View, VnodePlace, VnodeState,
 };
 pub use client::MetaClient;
 pub use command::{

@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use model::{DatabaseId, ErrorKind, NodeId};
 
-use crate::catalog::{
-    Catalog, Node, NodeState, PlacementPolicy, PlacementRule, PlacementTerms,
-};
+use crate::catalog::{Catalog, Node, NodeState, PlacementPolicy, PlacementRule, PlacementTerms};
 use crate::error::{Error, Result};
 use crate::service::NodeLoad;
 
@@ -68,9 +66,8 @@ struct Candidate<'a> {
 impl PlacementTerms {
     /// Returns whether a node may have replicas at all.
     pub fn allows(&self, node: &Node) -> bool {
-        let named = |names: &[String], name: &str| {
-            names.is_empty() || names.iter().any(|one| one == name)
-        };
+        let named =
+            |names: &[String], name: &str| names.is_empty() || names.iter().any(|one| one == name);
         named(&self.data_centers, node.data_center()) && named(&self.racks, node.rack())
     }
 
@@ -111,9 +108,8 @@ pub(crate) fn choose(
         for node in &nodes {
             let has = chosen.iter().any(|one| one.id == node.id);
             let shares = chosen.iter().any(|one| one.zone == node.zone);
-            let allowed = policy.is_none_or(|policy| {
-                policy.terms.allows_beside(node, chosen.iter().copied())
-            });
+            let allowed = policy
+                .is_none_or(|policy| policy.terms.allows_beside(node, chosen.iter().copied()));
             if chosen.len() < replicas && !has && allowed && !(apart && shares) {
                 chosen.push(node);
             }
@@ -125,10 +121,8 @@ pub(crate) fn choose(
     let by = policy.map_or(String::new(), |policy| {
         format!(" that placement policy \"{}\" allows beside one another", policy.name)
     });
-    let message = format!(
-        "REPLICA {replicas} needs {replicas} data nodes{by}, there are {}",
-        chosen.len()
-    );
+    let message =
+        format!("REPLICA {replicas} needs {replicas} data nodes{by}, there are {}", chosen.len());
     Err(Error::refused(ErrorKind::LimitReached, message))
 }
 
@@ -178,11 +172,8 @@ mod tests {
         first: usize,
         replicas: usize,
     ) -> Result<Vec<u64>> {
-        let policy = terms.map(|terms| PlacementPolicy {
-            id: PolicyId(1),
-            name: "p".to_owned(),
-            terms,
-        });
+        let policy =
+            terms.map(|terms| PlacementPolicy { id: PolicyId(1), name: "p".to_owned(), terms });
         let nodes = candidates(catalog, DatabaseId(1), |_| true, |_| NodeLoad::default());
         let nodes = choose(catalog, policy.as_ref(), (&nodes, first), replicas)?;
         Ok(nodes.into_iter().map(|node| node.0).collect())

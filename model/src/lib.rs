@@ -38,8 +38,8 @@ pub use clock::{Clock, SystemClock};
 pub use codec::Codec;
 pub use error::ErrorKind;
 pub use ids::{
-    BucketId, ColumnId, DatabaseId, NodeId, PolicyId, ReplicaSetId, SeriesId, TableId, TenantId, UserId,
-    VnodeId,
+    BucketId, ColumnId, DatabaseId, NodeId, PolicyId, ReplicaSetId, SeriesId, TableId, TenantId,
+    UserId, VnodeId,
 };
 pub use points::Points;
 pub use schema::{Column, ColumnKind, TableSchema, ValueType};

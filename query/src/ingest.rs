@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cluster::Consistency;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder,
     TimestampNanosecondBuilder, UInt64Builder,
@@ -41,6 +42,8 @@ pub(crate) struct Intake {
     pub(crate) usage: Arc<Counters>,
     /// Whose limits hold; nobody's where nothing is stored.
     pub(crate) admission: Option<Admission>,
+    /// What is waited for.
+    pub(crate) consistency: Consistency,
 }
 
 /// A value as it was written.
@@ -265,6 +268,7 @@ impl Intake {
             now_ns: session.now_ns(),
             usage: session.usage(),
             admission: Some(session.admission()),
+            consistency: session.consistency(),
         }
     }
 }
@@ -562,7 +566,8 @@ async fn store_one(
     if let Some(admission) = &target.intake.admission {
         admission.take(RateGroup::CoordDataIn, bytes).await?;
     }
-    Ok(database.cluster().write(target.database.id, points).await?)
+    let consistency = target.intake.consistency;
+    Ok(database.cluster().write(target.database.id, points, consistency).await?)
 }
 
 #[cfg(test)]

@@ -46,9 +46,10 @@ fn jobs(catalog: &Catalog) -> Vec<(Job, &'static str, String, String)> {
             let replaced = set.vnodes.get(at + 1);
             let replaced = replaced.filter(|next| next.state == VnodeState::Leaving);
             let (kind, detail) = match replaced {
-                Some(old) => {
-                    ("move", format!("vnode {} of node {} to node {}", old.id, old.node, place.node))
-                }
+                Some(old) => (
+                    "move",
+                    format!("vnode {} of node {} to node {}", old.id, old.node, place.node),
+                ),
                 None => ("copy", format!("vnode {} on node {}", place.id, place.node)),
             };
             jobs.push((Job::Fill(place.id), kind, format!("replica set {}", set.id), detail));
@@ -88,7 +89,8 @@ impl Session {
         let jobs = jobs(&self.database().catalog());
         let found = jobs.into_iter().map(|(job, ..)| job).find(|job| job.to_string() == name);
         let job = found.ok_or_else(|| {
-            Error::new("42704", format!("job \"{name}\" does not exist")).hint("SHOW JOBS lists them")
+            Error::new("42704", format!("job \"{name}\" does not exist"))
+                .hint("SHOW JOBS lists them")
         })?;
         let command = match job {
             Job::Fill(vnode) => Command::GiveUpVnode { vnode },

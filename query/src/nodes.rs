@@ -161,78 +161,36 @@ impl Session {
     pub(crate) async fn change_nodes(&self, statement: &NodeStatement) -> Result<Output> {
         use NodeStatement as Node;
         self.check(Need::Administer)?;
-        let catalog = self.database().catalog();
-        let set_of = |vnode: u64| {
-            let found = catalog.replica_set_of(VnodeId(vnode)).map(|(_, set)| set.id);
-            found.ok_or_else(|| no_object("vnode", vnode))
-        };
-        let place_of = |set: u32, node: u64| {
-            let found = catalog.replica_set(ReplicaSetId(set)).map(|(_, set)| set);
-            let found = found.ok_or_else(|| no_object("replica set", set))?;
-            let place = found.vnodes.iter().find(|place| place.node.0 == node);
-            let message = || format!("replica set {set} has no vnode on node {node}");
-            place.map(|place| place.id).ok_or_else(|| Error::new("42704", message()))
-        };
-        let (command, tag) = match statement {
-            Node::Checksum(set) => return self.checksum_group(ReplicaSetId(*set)).await,
-            Node::KillJob(name) => return self.kill_job(name).await,
+        match statement {
+            Node::Checksum(set) => self.checksum_group(ReplicaSetId(*set)).await,
+            Node::KillJob(name) => self.kill_job(name).await,
             Node::CreatePolicy { name, if_not_exists, terms } => {
-                return self.create_policy(name, *if_not_exists, terms).await;
+                self.create_policy(name, *if_not_exists, terms).await
             }
             Node::AlterPolicy { name, if_exists, terms } => {
-                return self.alter_policy(name, *if_exists, terms).await;
+                self.alter_policy(name, *if_exists, terms).await
             }
-            Node::DropPolicy { name, if_exists } => return self.drop_policy(name, *if_exists).await,
-            Node::Destroy(set) => {
-                let (replica_set, nodes) = (ReplicaSetId(*set), Vec::new());
-                (Command::ResetReplicaSet { replica_set, nodes }, "REPLICA DESTROY")
-            }
+            Node::DropPolicy { name, if_exists } => self.drop_policy(name, *if_exists).await,
             Node::Promote(set, node) => {
-                let vnode = place_of(*set, *node)?;
+                let vnode = vnode_on(&self.database().catalog(), *set, *node)?;
                 self.database().cluster().promote(vnode).await?;
-                return Ok(Output::Done("REPLICA PROMOTE"));
+                Ok(Output::Done("REPLICA PROMOTE"))
             }
-            Node::State(node, state) => {
-                let change = NodeChange::State(*state);
-                (Command::AlterNode { node: NodeId(*node), change }, "ALTER NODE")
+            _ => {
+                let catalog = self.database().catalog();
+                let (command, tag) = command_of(&catalog, statement)?;
+                let changed = match &command {
+                    Command::AddVnode { replica_set, .. } => Some(*replica_set),
+                    Command::LeaveVnode { vnode } => Some(set_of(&catalog, vnode.0)?),
+                    _ => None,
+                };
+                if let Some(set) = changed {
+                    self.database().cluster().ensure_replica_set_led(set).await?;
+                }
+                self.database().meta().submit(&command).await?;
+                Ok(Output::Done(tag))
             }
-            Node::Address(node, addr) => {
-                check_address(&catalog, *node, addr)?;
-                let change = NodeChange::Address(addr.clone());
-                (Command::AlterNode { node: NodeId(*node), change }, "ALTER NODE")
-            }
-            Node::Remove(node) => (Command::RemoveNode { node: NodeId(*node) }, "REMOVE NODE"),
-            Node::Move(vnode, node) => {
-                let replaces = Some(VnodeId(*vnode));
-                let (replica_set, node) = (set_of(*vnode)?, NodeId(*node));
-                (Command::AddVnode { replica_set, node, replaces }, "ALTER VNODE")
-            }
-            Node::Copy(vnode, node) => {
-                let (replica_set, node) = (set_of(*vnode)?, NodeId(*node));
-                (Command::AddVnode { replica_set, node, replaces: None }, "ALTER VNODE")
-            }
-            Node::Drop(vnode) => {
-                set_of(*vnode)?;
-                (Command::LeaveVnode { vnode: VnodeId(*vnode) }, "DROP VNODE")
-            }
-            Node::Add(set, node) => {
-                let (replica_set, node) = (ReplicaSetId(*set), NodeId(*node));
-                (Command::AddVnode { replica_set, node, replaces: None }, "REPLICA ADD")
-            }
-            Node::RemoveReplica(set, node) => {
-                (Command::LeaveVnode { vnode: place_of(*set, *node)? }, "REPLICA REMOVE")
-            }
-        };
-        let changed = match &command {
-            Command::AddVnode { replica_set, .. } => Some(*replica_set),
-            Command::LeaveVnode { vnode } => Some(set_of(vnode.0)?),
-            _ => None,
-        };
-        if let Some(set) = changed {
-            self.database().cluster().ensure_replica_set_led(set).await?;
         }
-        self.database().meta().submit(&command).await?;
-        Ok(Output::Done(tag))
     }
 
     async fn checksum_group(&self, set: ReplicaSetId) -> Result<Output> {
@@ -249,6 +207,58 @@ impl Session {
             .collect();
         text_rows(&["vnode_id", "node_id", "rows", "checksum"], &lines)
     }
+}
+
+fn set_of(catalog: &Catalog, vnode: u64) -> Result<ReplicaSetId> {
+    let found = catalog.replica_set_of(VnodeId(vnode)).map(|(_, set)| set.id);
+    found.ok_or_else(|| no_object("vnode", vnode))
+}
+
+fn vnode_on(catalog: &Catalog, set: u32, node: u64) -> Result<VnodeId> {
+    let found = catalog.replica_set(ReplicaSetId(set)).map(|(_, set)| set);
+    let found = found.ok_or_else(|| no_object("replica set", set))?;
+    let place = found.vnodes.iter().find(|place| place.node.0 == node);
+    let message = || format!("replica set {set} has no vnode on node {node}");
+    place.map(|place| place.id).ok_or_else(|| Error::new("42704", message()))
+}
+
+/// Returns what a statement asks of the catalog, and its tag.
+fn command_of(catalog: &Catalog, statement: &NodeStatement) -> Result<(Command, &'static str)> {
+    use NodeStatement as Node;
+    let add = |replica_set, node: u64, replaces| Command::AddVnode {
+        replica_set,
+        node: NodeId(node),
+        replaces,
+    };
+    Ok(match statement {
+        Node::State(node, state) => {
+            let change = NodeChange::State(*state);
+            (Command::AlterNode { node: NodeId(*node), change }, "ALTER NODE")
+        }
+        Node::Address(node, addr) => {
+            check_address(catalog, *node, addr)?;
+            let change = NodeChange::Address(addr.clone());
+            (Command::AlterNode { node: NodeId(*node), change }, "ALTER NODE")
+        }
+        Node::Remove(node) => (Command::RemoveNode { node: NodeId(*node) }, "REMOVE NODE"),
+        Node::Move(vnode, node) => {
+            (add(set_of(catalog, *vnode)?, *node, Some(VnodeId(*vnode))), "ALTER VNODE")
+        }
+        Node::Copy(vnode, node) => (add(set_of(catalog, *vnode)?, *node, None), "ALTER VNODE"),
+        Node::Drop(vnode) => {
+            set_of(catalog, *vnode)?;
+            (Command::LeaveVnode { vnode: VnodeId(*vnode) }, "DROP VNODE")
+        }
+        Node::Add(set, node) => (add(ReplicaSetId(*set), *node, None), "REPLICA ADD"),
+        Node::RemoveReplica(set, node) => {
+            (Command::LeaveVnode { vnode: vnode_on(catalog, *set, *node)? }, "REPLICA REMOVE")
+        }
+        Node::Destroy(set) => {
+            let (replica_set, nodes) = (ReplicaSetId(*set), Vec::new());
+            (Command::ResetReplicaSet { replica_set, nodes }, "REPLICA DESTROY")
+        }
+        other => return Err(Error::internal(format!("{other:?} is no change of the catalog"))),
+    })
 }
 
 fn check_address(catalog: &Catalog, node: u64, addr: &str) -> Result<()> {

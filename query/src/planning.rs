@@ -249,7 +249,8 @@ impl Session {
     ) -> Result<SendableRecordBatchStream> {
         let mut state = self.state()?;
         if let Some(rows_min) = self.stage_rows_min()? {
-            stages::allow(&mut state, rows_min)?;
+            let from = self.settings.lock().read_from();
+            stages::allow(&mut state, rows_min, from)?;
         }
         let plan = self.physical_plan_in(&state, query, params.clone()).await?;
         if !stages::has_stages(&plan)? {

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 
 use chrono::DateTime;
+use cluster::Consistency;
 use datafusion::arrow::array::{Array, ArrayRef};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
@@ -133,6 +134,11 @@ impl Session {
     /// An unknown name, a value that does not fit.
     pub fn set(&self, name: &str, value: Option<&str>) -> Result<()> {
         self.settings.lock().set(name, value)
+    }
+
+    /// Returns what writes wait for.
+    pub(crate) fn consistency(&self) -> Consistency {
+        self.settings.lock().consistency()
     }
 
     /// Returns the columns of a cursor, which is a portal to clients.
@@ -345,6 +351,13 @@ impl Session {
         match statement {
             Statement::Set(name, value) => {
                 self.set(name, value.as_deref())?;
+                if name.eq_ignore_ascii_case("consistency")
+                    && self.consistency() == Consistency::One
+                {
+                    let message = "what is written is not seen at once, and may be lost with the \
+                                   node that leads its replica set";
+                    self.notice(Notice::plain(message));
+                }
                 return Ok(Output::Done(if value.is_some() { "SET" } else { "RESET" }));
             }
             Statement::SetLocal(name, value) => {

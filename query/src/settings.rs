@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cluster::{Consistency, ReadFrom};
+
 use crate::error::{Error, Result, nearest};
 use crate::instants::Zone;
 use crate::sql::Access;
@@ -36,13 +38,19 @@ pub(crate) const READ_ONLY: &str = "transaction_read_only";
 pub(crate) const READ_ONLY_DEFAULT: &str = "default_transaction_read_only";
 /// From how many rows on other nodes work on what they read, rather than send it.
 pub(crate) const STAGE_ROWS: &str = "min_remote_stage_rows";
+/// What a write waits for.
+const CONSISTENCY: &str = "consistency";
+/// Which replicas are read.
+const READ_FROM: &str = "read_from";
+/// How old what any replica tells may be.
+const STALENESS: &str = "max_staleness";
 /// The most letters of the name an application gives itself.
 const APPLICATION_NAME_MAX: usize = 63;
 
 /// The version of PostgreSQL whose protocol and dialect is spoken, then ours.
 pub(crate) const SERVER_VERSION: &str = concat!("15.0 (CnosDB ", env!("CARGO_PKG_VERSION"), ")");
 
-const KNOWN: [Known; 18] = [
+const KNOWN: [Known; 21] = [
     Known {
         name: "application_name",
         default: "",
@@ -63,6 +71,7 @@ const KNOWN: [Known; 18] = [
         reported: Some("DateStyle"),
         check: date_style,
     },
+    Known { name: CONSISTENCY, default: "quorum", reported: None, check: consistency },
     Known { name: READ_ONLY_DEFAULT, default: "off", reported: None, check: switch },
     Known { name: "extra_float_digits", default: "1", reported: None, check: any },
     Known {
@@ -79,7 +88,14 @@ const KNOWN: [Known; 18] = [
     },
     Known { name: "jit", default: "off", reported: None, check: any },
     Known { name: "lock_timeout", default: "0", reported: None, check: millis },
+    Known { name: STALENESS, default: "0", reported: None, check: millis },
     Known { name: STAGE_ROWS, default: "10000", reported: None, check: rows },
+    Known {
+        name: READ_FROM,
+        default: "leader",
+        reported: None,
+        check: |v| only(v, &["leader", "any"]),
+    },
     Known { name: "row_security", default: "on", reported: None, check: any },
     Known { name: "search_path", default: "public", reported: None, check: any },
     Known { name: "statement_timeout", default: "3600000", reported: None, check: millis },
@@ -95,6 +111,15 @@ const KNOWN: [Known; 18] = [
 
 fn any(value: &str) -> std::result::Result<String, String> {
     Ok(value.to_owned())
+}
+
+fn consistency(value: &str) -> std::result::Result<String, String> {
+    if value.eq_ignore_ascii_case("any") {
+        return Err("there is no queue of writes for replica sets without a leader: one, quorum \
+                    and all are there"
+            .to_owned());
+    }
+    only(value, &["one", "quorum", "all"])
 }
 
 fn rows(value: &str) -> std::result::Result<String, String> {
@@ -350,6 +375,24 @@ impl Settings {
     }
 
     /// Returns how long a statement may take; `None` is for ever.
+    pub(crate) fn consistency(&self) -> Consistency {
+        match self.get(CONSISTENCY).as_deref() {
+            Ok("one") => Consistency::One,
+            Ok("all") => Consistency::All,
+            _ => Consistency::Quorum,
+        }
+    }
+
+    /// Returns which replicas are read.
+    pub(crate) fn read_from(&self) -> ReadFrom {
+        if self.get(READ_FROM).as_deref() != Ok("any") {
+            return ReadFrom::Leader;
+        }
+        let millis = self.get(STALENESS).ok().and_then(|millis| millis.parse().ok());
+        ReadFrom::Any { stale: Duration::from_millis(millis.unwrap_or(0)) }
+    }
+
+    /// Returns how long a statement may take.
     pub(crate) fn statement_timeout(&self) -> Option<Duration> {
         let millis = self.get("statement_timeout").ok()?.parse().ok()?;
         (millis > 0).then(|| Duration::from_millis(millis))

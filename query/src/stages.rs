@@ -17,9 +17,10 @@ mod cut;
 mod worker;
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster::Cluster;
+use cluster::{Cluster, ReadFrom};
 use datafusion::catalog::Session as PlanningSession;
 use datafusion::common::extensions_options;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -56,6 +57,8 @@ extensions_options! {
     struct StageOptions {
         /// From how many rows on other nodes work on what they read; where nothing is said, from none.
         pub rows_min: usize, default = usize::MAX
+        /// Whether any replica may be read, of what is as old in milliseconds; empty: those that lead.
+        pub any_stale_ms: Option<u64>, default = None
     }
 }
 
@@ -69,13 +72,25 @@ pub(crate) fn stage_rows_min(options: &ConfigOptions) -> usize {
     options.extensions.get::<StageOptions>().map_or(usize::MAX, |options| options.rows_min)
 }
 
-/// Lets a query have stages, from so many rows on other nodes on.
+/// Returns which replicas a query reads; those that lead where nothing is said.
+pub(crate) fn read_from(options: &ConfigOptions) -> ReadFrom {
+    let stale = options.extensions.get::<StageOptions>().and_then(|options| options.any_stale_ms);
+    let any = |ms| ReadFrom::Any { stale: Duration::from_millis(ms) };
+    stale.map_or(ReadFrom::Leader, any)
+}
+
+/// Lets a query have stages, from so many rows on other nodes on, and read other replicas than those that
+/// lead.
 ///
 /// # Errors
 /// None that is known.
-pub(crate) fn allow(state: &mut SessionState, rows_min: usize) -> Result<()> {
+pub(crate) fn allow(state: &mut SessionState, rows_min: usize, from: ReadFrom) -> Result<()> {
     let mut config = state.config().clone();
-    config.options_mut().extensions.insert(StageOptions { rows_min });
+    let any_stale_ms = match from {
+        ReadFrom::Leader => None,
+        ReadFrom::Any { stale } => u64::try_from(stale.as_millis()).ok(),
+    };
+    config.options_mut().extensions.insert(StageOptions { rows_min, any_stale_ms });
     let zone = config.options().execution.time_zone.clone();
     let zone = zone.and_then(|zone| http::HeaderValue::try_from(zone).ok());
     let headers = zone.map(|zone| (ZONE_HEADER, zone)).into_iter();

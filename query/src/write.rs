@@ -138,7 +138,8 @@ impl Session {
             };
             let size = size(&part);
             admission.take(RateGroup::CoordDataIn, size.1).await?;
-            self.database().cluster().write(target.database.id, part).await?;
+            let cluster = self.database().cluster();
+            cluster.write(target.database.id, part, self.consistency()).await?;
             count(&usage, size);
         }
         Ok(())

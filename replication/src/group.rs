@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{RwLock, mpsc, oneshot};
 
 use crate::error::{Error, Result};
-use crate::log::{LogStore, RaftLog};
+use crate::log::{Durable, LogStore, RaftLog};
 use crate::machine::{Files, Machine, RaftMachine};
 use crate::network::{Links, Network, node_entry, node_of};
 use crate::types::{Commands, TypeConfig};
@@ -103,6 +103,8 @@ pub struct Bounds {
     pub term: Option<u64>,
     /// Kept until the command is applied or known never to be, even where nobody waits for it any more.
     pub guard: Option<Box<dyn std::any::Any + Send>>,
+    /// Told once the command is durable in this member's log, whether or not it is ever committed.
+    pub durable: Option<oneshot::Sender<()>>,
 }
 
 /// A member of a group.
@@ -161,7 +163,9 @@ impl Group {
         let (in_use, machine_in_use) = mpsc::channel(1);
         let files: Weak<dyn Files> = Arc::<M>::downgrade(&machine);
         let machine = RaftMachine::new(machine, in_use);
-        let log = RaftLog { store: log, covered: Some(machine.covered()) };
+        let durable = Durable::default();
+        let covered = Some(machine.covered());
+        let log = RaftLog { store: log, covered, durable: durable.clone() };
         let links = Links { network: config.network.clone(), member };
         let raft = Raft::new(member, Arc::clone(&config.raft), links, log, machine).await;
         let raft = raft.map_err(|error| Error::Stopped(error.to_string()))?;
@@ -181,7 +185,7 @@ impl Group {
         let (stop, stopped) = oneshot::channel();
         let lead = Arc::<RwLock<()>>::default();
         let entry_bytes = if config.network.is_some() { ENTRY_BYTES_SENT } else { ENTRY_BYTES };
-        let stages = Stages { raft: raft.clone(), lead: Arc::clone(&lead), entry_bytes };
+        let stages = Stages { raft: raft.clone(), lead: Arc::clone(&lead), entry_bytes, durable };
         let proposer = propose_all(stages, queue, stopped);
         let proposer = tokio::spawn(proposer);
         let closing = Mutex::new(Some(Closing { stop, proposer, machine_in_use }));
@@ -431,6 +435,7 @@ struct Stages {
     raft: Raft<TypeConfig>,
     lead: Arc<RwLock<()>>,
     entry_bytes: usize,
+    durable: Durable,
 }
 
 impl Stages {
@@ -485,6 +490,7 @@ async fn propose_all(
         let mut bytes = first.command.len();
         let (mut commands, mut replies) = (vec![first.command], vec![first.reply]);
         let mut guards = vec![first.bounds.guard];
+        let mut durable: Vec<_> = first.bounds.durable.into_iter().collect();
         while bytes < stages.entry_bytes
             && let Ok(next) = queue.try_recv()
         {
@@ -493,9 +499,16 @@ async fn propose_all(
             commands.push(next.command);
             replies.push(next.reply);
             guards.push(next.bounds.guard);
+            durable.extend(next.bounds.durable);
         }
         let raft = stages.raft.clone();
-        let mut writing = Box::pin(async move { raft.client_write(Commands(commands)).await });
+        let commands = Commands(commands);
+        let noted = stages.durable.note(&commands, durable);
+        let mut writing = Box::pin(async move {
+            let written = raft.client_write(commands).await;
+            drop(noted);
+            written
+        });
         tokio::select! {
             biased;
             written = &mut writing => answer(replies, Some(written)),

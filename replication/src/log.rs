@@ -1,21 +1,25 @@
 //! The seam to a log, and openraft's view of it.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use model::wire::Malformed;
 use openraft::entry::RaftEntry;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{
-    AnyError, ErrorSubject, ErrorVerb, OptionalSend, RaftLogId, RaftLogReader, StorageIOError,
+    AnyError, EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftLogId, RaftLogReader,
+    StorageIOError,
 };
 
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
 
 use crate::codec;
-use crate::types::{Entry, LogId, StorageError, TypeConfig, Vote};
+use crate::types::{Commands, Entry, LogId, StorageError, TypeConfig, Vote};
 
 /// Called with the outcome once entries are durable.
 pub type Completion = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -61,10 +65,49 @@ pub(crate) enum Covered {
     Failed,
 }
 
+/// Who waits for entries to be durable here. An entry is known by where its first command lies: openraft
+/// hands the bytes on as they are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Durable(Arc<Mutex<HashMap<usize, Vec<oneshot::Sender<()>>>>>);
+
+/// Forgets who waits once the entry is over.
+pub(crate) struct Noted(Durable, usize);
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.0.0.lock().remove(&self.1);
+    }
+}
+
+fn place(commands: &Commands) -> usize {
+    commands.0.first().map_or(0, |first| first.as_ptr().addr())
+}
+
+impl Durable {
+    /// Notes who waits for an entry that is about to be proposed.
+    pub(crate) fn note(
+        &self,
+        commands: &Commands,
+        waiting: Vec<oneshot::Sender<()>>,
+    ) -> Option<Noted> {
+        if waiting.is_empty() {
+            return None;
+        }
+        let place = place(commands);
+        self.0.lock().insert(place, waiting);
+        Some(Noted(self.clone(), place))
+    }
+
+    fn take(&self, commands: &Commands) -> Vec<oneshot::Sender<()>> {
+        self.0.lock().remove(&place(commands)).unwrap_or_default()
+    }
+}
+
 /// openraft's view of a [`LogStore`].
 #[derive(Clone, Debug)]
 pub(crate) struct RaftLog<L> {
     pub(crate) store: L,
+    pub(crate) durable: Durable,
     /// What the machine holds; `None` where no machine is asked, in tests of the log alone.
     pub(crate) covered: Option<watch::Receiver<Covered>>,
 }
@@ -190,9 +233,24 @@ impl<L: LogStore> RaftLogStorage<TypeConfig> for RaftLog<L> {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let encode = |entry: Entry| (entry.get_log_id().index, codec::encode_entry(&entry));
+        let mut waiting = Vec::new();
+        let encode = |entry: Entry| {
+            if let EntryPayload::Normal(commands) = &entry.payload {
+                waiting.extend(self.durable.take(commands));
+            }
+            (entry.get_log_id().index, codec::encode_entry(&entry))
+        };
         let entries: Vec<_> = entries.into_iter().map(encode).collect();
-        let done: Completion = Box::new(move |outcome| callback.log_io_completed(outcome));
+        let done: Completion = Box::new(move |outcome| {
+            if outcome.is_ok() {
+                for one in waiting {
+                    if one.send(()).is_err() {
+                        tracing::trace!("who waited was answered otherwise");
+                    }
+                }
+            }
+            callback.log_io_completed(outcome);
+        });
         self.store.append(entries, done).await.map_err(|error| write_error(&error))
     }
 

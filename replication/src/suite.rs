@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use openraft::testing::{StoreBuilder, Suite};
 
-use crate::log::{LogStore, RaftLog};
+use crate::log::{Durable, LogStore, RaftLog};
 use crate::machine::{Machine, RaftMachine};
 use crate::types::{StorageError, TypeConfig};
 
@@ -31,7 +31,7 @@ impl<F: Fresh> StoreBuilder<TypeConfig, RaftLog<F::Log>, RaftMachine<F::Machine>
     ) -> Result<(F::Guard, RaftLog<F::Log>, RaftMachine<F::Machine>), StorageError> {
         let (guard, log, machine) = self.0.make().await;
         let (in_use, _) = tokio::sync::mpsc::channel(1);
-        let log = RaftLog { store: log, covered: None };
+        let log = RaftLog { store: log, covered: None, durable: Durable::default() };
         Ok((guard, log, RaftMachine::new(Arc::new(machine), in_use)))
     }
 }

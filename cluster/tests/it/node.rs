@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampNanosecondType};
-use cluster::{Cluster, ClusterConfig, ClusterNode};
+use cluster::{Cluster, ClusterConfig, ClusterNode, Consistency, ReadFrom};
 use meta::{Command, DatabaseChange, MetaNode, NewNode, NodeRoles};
 use model::clock::SetClock;
 use model::points::{PointsColumn, SeriesDictionary};
@@ -86,7 +86,7 @@ impl TestNode {
     }
 
     async fn write(&self, rows: &[(u32, i64, i64)]) {
-        self.cluster().write(self.database(), points(rows)).await.unwrap();
+        self.cluster().write(self.database(), points(rows), Consistency::Quorum).await.unwrap();
     }
 
     async fn rows(&self) -> BTreeMap<(i64, i64), usize> {
@@ -103,7 +103,9 @@ impl TestNode {
             order: vec![TAG],
         };
         let mut rows = BTreeMap::new();
-        for mut part in self.cluster().scan(self.database(), &request).await.unwrap().parts {
+        for mut part in
+            self.cluster().scan(self.database(), &request, ReadFrom::Leader).await.unwrap().parts
+        {
             while let Some(batch) = part.scan.next_batch().unwrap() {
                 let times = batch.column(0).as_primitive::<TimestampNanosecondType>();
                 let values = batch.column(1).as_primitive::<Int64Type>();
@@ -220,7 +222,7 @@ async fn a_dropped_database_leaves_no_file_and_no_log_entry() {
     let name = "d".to_owned();
     client.submit(&Command::CreateDatabase { tenant, name, options }).await.unwrap();
     let database = client.catalog().database(tenant, "d").unwrap().id;
-    node.cluster().write(database, points(&[(1, 1, 1)])).await.unwrap();
+    node.cluster().write(database, points(&[(1, 1, 1)]), Consistency::Quorum).await.unwrap();
     let path = folder.path().join(tenant.to_string()).join(database.to_string());
     let bucket = |path: &Path| std::fs::read_dir(path).map_or(0, Iterator::count);
     assert_eq!(bucket(&path), 1);

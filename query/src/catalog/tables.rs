@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::files::ExternalTable;
 use crate::instants::Zone;
 use crate::scan::{ScanOptions, TskvScanExec};
-use crate::stages::stage_rows_min;
+use crate::stages::{read_from, stage_rows_min};
 use crate::views::ViewShape;
 
 /// A database, as a schema.
@@ -180,7 +180,8 @@ impl TableProvider for TskvTable {
             filter,
             order: self.table.tags().map(|tag| tag.id).collect(),
         };
-        let scans = self.shared.cluster().scan(self.database.id, &request).await;
+        let from = read_from(state.config_options());
+        let scans = self.shared.cluster().scan(self.database.id, &request, from).await;
         let scans = scans.map_err(Error::from)?;
         let tags: Vec<String> = self.table.tags().map(|tag| tag.name.clone()).collect();
         let options = ScanOptions {

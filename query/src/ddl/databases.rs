@@ -177,8 +177,11 @@ mod tests {
 
     #[test]
     fn buckets_follow_the_ttl_where_nothing_is_said() {
-        let duration =
-            |ttl| options_of(&[AlterDatabaseOption::Ttl(ttl)], &Catalog::default()).unwrap().vnode_duration_ns;
+        let duration = |ttl| {
+            options_of(&[AlterDatabaseOption::Ttl(ttl)], &Catalog::default())
+                .unwrap()
+                .vnode_duration_ns
+        };
         assert_eq!(duration(Span::Infinite), 365 * DAY_NS);
         assert_eq!(duration(Span::Ns(30 * DAY_NS)), 2 * DAY_NS);
         assert_eq!(duration(Span::Ns(DAY_NS)), 2 * HOUR_NS);

@@ -248,6 +248,64 @@ async fn groups_that_nobody_uses_sleep_and_wake_when_they_are_used_again() {
     assert_eq!(lines(&nodes.client(2).await, sum).await, [["101", "5151"]]);
 }
 
+/// Three nodes with a table of three replicas, and the number of one that follows, counted from 0.
+async fn with_a_follower() -> (Nodes, usize, usize) {
+    let nodes = Nodes::start(3);
+    let client = nodes.client(0).await;
+    for sql in [
+        "CREATE DATABASE r WITH REPLICA 3",
+        "CREATE TABLE r.m (v BIGINT)",
+        "INSERT INTO r.m (time, v) VALUES (1, 1)",
+    ] {
+        lines(&client, sql).await;
+    }
+    let leader = leader(&nodes, 0).await.unwrap();
+    let follower = (0..3).find(|node| *node != leader).unwrap();
+    (nodes, leader, follower)
+}
+
+async fn code(client: &tokio_postgres::Client, sql: &str) -> String {
+    let error = client.simple_query(sql).await.unwrap_err();
+    error.code().unwrap_or_else(|| panic!("{error:?}")).code().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_waits_for_all_members_or_for_one_as_it_is_asked_to() {
+    let (nodes, leader, follower) = with_a_follower().await;
+    let client = nodes.client(leader).await;
+    lines(&client, "SET consistency = 'all'").await;
+    lines(&client, "INSERT INTO r.m (time, v) VALUES (2, 2)").await;
+    nodes.pause(follower);
+    assert_eq!(code(&client, "INSERT INTO r.m (time, v) VALUES (3, 3)").await, "40003");
+    let other = 3 - leader - follower;
+    nodes.pause(other);
+    lines(&client, "SET consistency = 'one'").await;
+    lines(&client, "INSERT INTO r.m (time, v) VALUES (4, 4)").await;
+    nodes.resume(follower);
+    nodes.resume(other);
+    let all = |rows: &[Vec<String>]| rows[0] == ["4", "10"];
+    wait_until(&client, "SELECT count(*), sum(v) FROM r.m", all).await;
+    assert_eq!(code(&client, "SET consistency = 'any'").await, "22023");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_replica_tells_what_was_acknowledged_or_what_is_old_enough() {
+    let (nodes, leader, follower) = with_a_follower().await;
+    let (writer, reader) = (nodes.client(leader).await, nodes.client(follower).await);
+    lines(&reader, "SET read_from = 'any'").await;
+    for at in 2..40 {
+        lines(&writer, &format!("INSERT INTO r.m (time, v) VALUES ({at}, {at})")).await;
+        let seen = lines(&reader, "SELECT count(*) FROM r.m").await;
+        assert_eq!(seen, [[at.to_string()]], "what was acknowledged is seen");
+    }
+    lines(&reader, "SET max_staleness = '60s'").await;
+    assert_eq!(lines(&reader, "SELECT count(*) FROM r.m").await, [["39"]]);
+    // Nobody leads whom it could ask.
+    (0..3).filter(|node| *node != follower).for_each(|node| nodes.pause(node));
+    assert_eq!(lines(&reader, "SELECT count(*) FROM r.m").await, [["39"]]);
+    (0..3).filter(|node| *node != follower).for_each(|node| nodes.resume(node));
+}
+
 /// Asks until the rows are as wanted.
 async fn wait_until(
     client: &tokio_postgres::Client,

@@ -129,11 +129,11 @@ fn terms(p: &mut Parser<'_>) -> Parsed<PlacementTerms> {
         match option.as_str() {
             "rule" => {
                 let rule = name(p)?;
-                let all =
-                    [PlacementRule::Simple, PlacementRule::RackAware, PlacementRule::DcAware];
+                let all = [PlacementRule::Simple, PlacementRule::RackAware, PlacementRule::DcAware];
                 let found = all.into_iter().find(|one| one.sql() == rule);
                 terms.rule = found.ok_or_else(|| {
-                    let message = format!("rule \"{rule}\" is none of simple, rack_aware, dc_aware");
+                    let message =
+                        format!("rule \"{rule}\" is none of simple, rack_aware, dc_aware");
                     Error::new("22023", message)
                 })?;
             }
