@@ -131,4 +131,5 @@ def main():
     print(f"equal answers: {len(same)} of {len(QUERIES)}")
 
 
-main()
+if __name__ == "__main__":
+    main()

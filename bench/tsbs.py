@@ -232,4 +232,5 @@ def main():
     print(f"private memory after the queries: CnosDB {resident_mb(our_pid):,.0f} MB, PostgreSQL {resident_mb(their_pid):,.0f} MB")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,10 @@ const COLD: Duration = Duration::from_secs(120);
 const CLOSE_PAUSE: Duration = Duration::from_millis(20);
 /// Rounds between two looks for replica sets whose lead may go back.
 const BALANCE_ROUNDS: u32 = 3;
-/// Rounds between two looks for expired buckets.
+/// The next bucket is made when this share of the last is left, or less time.
+const AHEAD_SHARE: i64 = 10;
+const AHEAD_MAX_NS: i64 = 600 * 1_000_000_000;
+/// Rounds between two looks for expired buckets, and for those that soon end.
 const EXPIRY_ROUNDS: u32 = 60;
 
 /// Wakes upkeep, and writers that wait for it.
@@ -127,7 +130,10 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
         if rounds >= EXPIRY_ROUNDS {
             rounds = 0;
             let here = Arc::clone(&cluster);
-            expiring.begin(async move { here.drop_expired().await });
+            expiring.begin(async move {
+                here.drop_expired().await;
+                here.make_buckets_ahead().await;
+            });
         }
     }
     for chore in [life, members, replacing, balancing, expiring] {
@@ -226,6 +232,27 @@ impl Cluster {
                 if let Err(error) = dropped {
                     tracing::warn!(%error, "an expired bucket stays for now");
                 }
+            }
+        }
+    }
+
+    /// Makes the next bucket of databases that are written to now, where this one soon ends: else all
+    /// writers would wait for it at once.
+    async fn make_buckets_ahead(&self) {
+        let leads = self.meta.nodes().await.is_ok_and(|(leader, _)| leader == self.config.node);
+        let (catalog, now) = (self.meta.catalog(), self.clock.now_ns());
+        for database in catalog.all_databases().filter(|one| leads && one.drop_at.is_none()) {
+            let Some(bucket) = catalog.bucket_of(database.id, now) else { continue };
+            let ahead = (database.options.vnode_duration_ns / AHEAD_SHARE).min(AHEAD_MAX_NS);
+            let time = bucket.times.max.saturating_add(1);
+            let soon = time.saturating_sub(now) <= ahead;
+            if !soon || catalog.bucket_of(database.id, time).is_some() {
+                continue;
+            }
+            let create =
+                Command::CreateBucket { database: database.id, time, nodes: Vec::new(), now };
+            if let Err(error) = self.meta.submit(&create).await {
+                tracing::debug!(database = database.name, %error, "no bucket is made ahead");
             }
         }
     }

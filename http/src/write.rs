@@ -42,7 +42,7 @@ pub(crate) async fn write(call: Call) -> Result<(), Failure> {
         for (rows, error) in written.refused {
             // Nobody asked for these lines alone: who may not write, or where there is no database, all
             // fail alike.
-            if kept + written.kept == 0 && failed.is_empty() && is_general(&error) {
+            if kept + written.kept == 0 && failed.is_empty() && !error.is_of_rows() {
                 return Err(error.into());
             }
             // What may be taken another time is to be sent once more, wrong lines and all.
@@ -59,11 +59,6 @@ pub(crate) async fn write(call: Call) -> Result<(), Failure> {
         return Ok(());
     }
     Err(refused(&parsed, &failed, kept))
-}
-
-fn is_general(error: &Error) -> bool {
-    let of_lines = error.sqlstate.starts_with("22") || error.sqlstate.starts_with("42");
-    error.sqlstate == "42501" || error.sqlstate == "42P01" || !of_lines
 }
 
 /// Names the lines that were not taken.

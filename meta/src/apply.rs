@@ -228,7 +228,10 @@ mod tests {
     use model::{Codec, ColumnId, ColumnKind, DatabaseId, NodeId, TableId, TimeRange};
 
     use super::*;
-    use crate::command::{AlterTable, DatabaseChange, NewColumn, TenantChange, UserChange};
+    use crate::catalog::NodeRoles;
+    use crate::command::{
+        AlterTable, DatabaseChange, NewColumn, NewNode, TenantChange, UserChange,
+    };
 
     struct TestCatalog(Catalog);
 
@@ -236,6 +239,15 @@ mod tests {
         fn new() -> Self {
             let mut catalog = Self(Catalog::default());
             catalog.run(Command::Bootstrap { verifier: None }).unwrap();
+            let node = NewNode {
+                identity: "0".repeat(32),
+                known_as: None,
+                addr: String::new(),
+                name: "one".to_owned(),
+                zone: String::new(),
+                roles: NodeRoles { meta: true, data: true, query: true },
+            };
+            catalog.run(Command::RegisterNode(node)).unwrap();
             catalog
         }
 

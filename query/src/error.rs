@@ -34,6 +34,13 @@ impl Error {
         Self { sqlstate, message: message.into(), hint: None, position: None }
     }
 
+    /// Returns whether an error is of some of the rows that were written, so that others may be taken: not
+    /// where who writes may not, or where there is no table for any of them.
+    pub fn is_of_rows(&self) -> bool {
+        let is_of_rows = self.sqlstate.starts_with("22") || self.sqlstate.starts_with("42");
+        is_of_rows && !["42501", "42P01"].contains(&self.sqlstate)
+    }
+
     /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

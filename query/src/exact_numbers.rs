@@ -67,9 +67,14 @@ fn rewrite_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             Ok(Transformed::no(expr))
         }
         Expr::ScalarFunction(ScalarFunction { func, args }) if !chooses => {
-            let func = checked_domain(&func).unwrap_or(func);
-            rewrite_expr(Expr::ScalarFunction(ScalarFunction { func, args }), &schema)
-                .map(|rewritten| Transformed::yes(rewritten.data))
+            let checked = checked_domain(&func);
+            let is_checked = checked.is_some();
+            let func = checked.unwrap_or(func);
+            let call = Expr::ScalarFunction(ScalarFunction { func, args });
+            rewrite_expr(call, &schema).map(|mut rewritten| {
+                rewritten.transformed |= is_checked;
+                rewritten
+            })
         }
         expr => rewrite_expr(expr, &schema),
     })

@@ -71,33 +71,31 @@ pub struct Written {
     pub refused: Vec<(Range<usize>, Error)>,
 }
 
-/// Returns whether an error is of some rows, so that others may be taken.
-fn is_of_rows(error: &Error) -> bool {
-    let is_of_rows = error.sqlstate.starts_with("22") || error.sqlstate.starts_with("42");
-    is_of_rows && error.sqlstate != "42501"
-}
-
 impl Session {
     /// Stores those rows that can be: where some are refused the others are written without them, in halves of
     /// halves. What fails for another reason than the rows' own ends it.
     pub async fn write_rows(&self, batch: &RowBatch) -> Written {
         let mut written = Written::default();
+        if let Err(error) = self.begin_write().await {
+            written.refused.push((0..batch.times.len(), error));
+            return written;
+        }
         let mut left: Vec<Range<usize>> = std::iter::once(0..batch.times.len()).collect();
         let mut attempts = 0;
         while let Some(rows) = left.pop() {
             attempts += 1;
             let whole = rows.len() == batch.times.len();
             let stored = match whole {
-                true => self.write(batch).await,
-                false => self.write(&batch.part(rows.clone())).await,
+                true => self.store_rows(batch).await,
+                false => self.store_rows(&batch.part(rows.clone())).await,
             };
             match stored {
                 Ok(()) => written.kept += rows.len(),
-                Err(error) if is_of_rows(&error) && rows.len() > 1 && attempts < PARTS_MAX => {
+                Err(error) if error.is_of_rows() && rows.len() > 1 && attempts < PARTS_MAX => {
                     let middle = rows.start + rows.len() / 2;
                     left.extend([middle..rows.end, rows.start..middle]);
                 }
-                Err(error) if is_of_rows(&error) => written.refused.push((rows, error)),
+                Err(error) if error.is_of_rows() => written.refused.push((rows, error)),
                 Err(error) => {
                     let failed = std::iter::once(rows).chain(left.drain(..));
                     written.refused.extend(failed.map(|rows| (rows, error.clone())));
@@ -113,16 +111,24 @@ impl Session {
     /// # Errors
     /// 42804 for values of another type than their column's; what INSERT would say.
     pub async fn write(&self, batch: &RowBatch) -> Result<()> {
+        self.begin_write().await?;
+        self.store_rows(batch).await
+    }
+
+    /// Counts one write, where the tenant's limits let it begin.
+    async fn begin_write(&self) -> Result<()> {
         self.check_password()?;
+        self.usage().add(Counted::Writes, 1);
+        self.admission().take(RateGroup::CoordWrites, 1).await
+    }
+
+    async fn store_rows(&self, batch: &RowBatch) -> Result<()> {
         let database = self.user_database(&self.database_name())?;
         let catalog = self.database().catalog();
         let table = catalog.table(database.id, &batch.table).map(|table| table.id);
         // Who may write to the database may have a table made by its rows.
         self.check(Need::Write(Object { database: database.id, table }))?;
-        let usage = self.usage();
-        usage.add(Counted::Writes, 1);
-        let admission = self.admission();
-        admission.take(RateGroup::CoordWrites, 1).await?;
+        let (usage, admission) = (self.usage(), self.admission());
         let table = self.grown_table(&database, batch).await?;
         let target = Target::whole(database, table);
         target.check_alive(&batch.times, self.now_ns())?;

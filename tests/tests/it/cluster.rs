@@ -248,6 +248,35 @@ async fn groups_that_nobody_uses_sleep_and_wake_when_they_are_used_again() {
     assert_eq!(lines(&nodes.client(2).await, sum).await, [["101", "5151"]]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_written_and_read_on_while_the_catalog_has_no_majority() {
+    let mut nodes = Nodes::start(3);
+    let client = nodes.client(0).await;
+    for sql in [
+        "CREATE DATABASE alone WITH REPLICA 1",
+        "CREATE TABLE alone.m (v BIGINT)",
+        "INSERT INTO alone.m (time, v) VALUES (1, 1)",
+    ] {
+        lines(&client, sql).await;
+    }
+    let vnode = lines(&client, "SHOW VNODES").await[0].clone();
+    if vnode[1] != "1" {
+        lines(&client, &format!("MOVE VNODE {} TO NODE 1", vnode[0])).await;
+        let moved = |vnodes: &[Vec<String>]| vnodes.len() == 1 && vnodes[0][1] == "1";
+        wait_until(&client, "SHOW VNODES", moved).await;
+    }
+    nodes.kill(1);
+    nodes.kill(2);
+    for at in 2..30 {
+        lines(&client, &format!("INSERT INTO alone.m (time, v) VALUES ({at}, {at})")).await;
+    }
+    assert_eq!(lines(&client, "SELECT count(*) FROM alone.m").await, [["29"]]);
+    assert_eq!(code(&client, "CREATE TABLE alone.other (v BIGINT)").await, "57P03");
+    nodes.restart(1);
+    wait_until(&client, "SELECT count(*) FROM alone.m", |rows| rows[0] == ["29"]).await;
+    lines(&client, "CREATE TABLE alone.other (v BIGINT)").await;
+}
+
 /// Three nodes with a table of three replicas, and the number of one that follows, counted from 0.
 async fn with_a_follower() -> (Nodes, usize, usize) {
     let nodes = Nodes::start(3);
