@@ -126,9 +126,11 @@ pub(crate) fn target(
         places.filter(|place| place.node == node).count()
     };
     let zones = zones(catalog, set.vnodes.iter().filter(|place| place.id != going.id));
-    let fit = catalog
-        .nodes()
-        .filter(|node| takes(node, seen) && set.vnodes.iter().all(|place| place.node != node.id));
+    let fit = catalog.nodes().filter(|node| {
+        takes(node, seen)
+            && set.vnodes.iter().all(|place| place.node != node.id)
+            && is_allowed(catalog, set, going.id, node)
+    });
     let best = fit.min_by_key(|node| (zones.contains(node.zone.as_str()), held(node.id)));
     best.map(|node| node.id)
 }

@@ -153,9 +153,9 @@ impl Cluster {
         let bucket = set.bucket.id;
         if set.node == self.config.node {
             let hosted = self.vnode(&set.bucket, set.set()).await?;
-            let outcome =
+            let (outcome, index) =
                 self.propose_here(&hosted, (bucket, Some(set.lock), false), command).await?;
-            return applied(bucket, Response::Proposed { outcome, index: 0 }).map(|_| ());
+            return applied(bucket, Response::Proposed { outcome, index }).map(|_| ());
         }
         let peers = self.peers.as_ref().ok_or_else(|| Error::internal("no other nodes"))?;
         let request = Request::Propose {

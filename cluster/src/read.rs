@@ -183,7 +183,9 @@ impl Cluster {
         request: &ScanRequest,
         stale: Duration,
     ) -> Result<Option<Scan>> {
-        let fit = |place: &&VnodePlace| place.state != VnodeState::Joining;
+        // One that leaves may get no log any more.
+        let fit =
+            |place: &&VnodePlace| matches!(place.state, VnodeState::Founder | VnodeState::Joined);
         if set.vnodes.iter().filter(fit).any(|place| place.node == self.config.node) {
             return match self.open_scan_follower((bucket, set), stale, request).await {
                 Ok(scan) => Ok(Some(Scan::Here(Box::new(scan)))),

@@ -21,13 +21,13 @@ pub(crate) struct KnownSeries {
     /// Of vnodes that are closed.
     closed: Mutex<HashMap<VnodeId, usize>>,
     /// Of rows that are being proposed, by tenant.
-    proposed: Mutex<HashMap<TenantId, usize>>,
+    proposed: Arc<Mutex<HashMap<TenantId, usize>>>,
 }
 
 /// New series that are being proposed; they count until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Reserved<'a> {
-    known: &'a KnownSeries,
+pub(crate) struct Reserved {
+    proposed: Arc<Mutex<HashMap<TenantId, usize>>>,
     tenant: TenantId,
     count: usize,
 }
@@ -38,17 +38,17 @@ impl KnownSeries {
         self.closed.lock().insert(vnode, count);
     }
 
-    fn reserve(&self, tenant: TenantId, count: usize) -> (Reserved<'_>, usize) {
+    fn reserve(&self, tenant: TenantId, count: usize) -> (Reserved, usize) {
         let mut proposed = self.proposed.lock();
         let all = proposed.entry(tenant).or_default();
         *all += count;
-        (Reserved { known: self, tenant, count }, *all)
+        (Reserved { proposed: Arc::clone(&self.proposed), tenant, count }, *all)
     }
 }
 
-impl Drop for Reserved<'_> {
+impl Drop for Reserved {
     fn drop(&mut self) {
-        let mut proposed = self.known.proposed.lock();
+        let mut proposed = self.proposed.lock();
         let left = proposed.get(&self.tenant).copied().unwrap_or(0).saturating_sub(self.count);
         if left == 0 {
             proposed.remove(&self.tenant);
@@ -67,7 +67,7 @@ impl Cluster {
         &self,
         hosted: &Arc<HostedVnode>,
         command: &Bytes,
-    ) -> Result<Option<Reserved<'_>>> {
+    ) -> Result<Option<Reserved>> {
         let catalog = self.meta.catalog();
         let vnode = hosted.beside.vnode.id();
         let set = catalog.replica_set_of(vnode);

@@ -139,18 +139,19 @@ impl Cluster {
         Ok(())
     }
 
-    /// Proposes a command to a replica set that a vnode here leads. Returns the outcome's code; where it
-    /// is enough that the command is durable here, before anybody knows what becomes of it.
+    /// Proposes a command to a replica set that a vnode here leads. Returns the outcome's code and the index
+    /// of its entry; where it is enough that the command is durable here, before anybody knows what becomes
+    /// of it.
     pub(crate) async fn propose_here(
         &self,
         hosted: &Arc<HostedVnode>,
         (bucket, lock, only_durable): (BucketId, Option<LockId>, bool),
         command: Bytes,
-    ) -> Result<u8> {
+    ) -> Result<(u8, u64)> {
         self.wal.admit()?;
         self.wait_for_memory().await?;
         // On the heap: few tenants have this limit, and its state would make every write's future large.
-        let _series = Box::pin(self.reserve_series(hosted, &command)).await?;
+        let series = Box::pin(self.reserve_series(hosted, &command)).await?;
         let mut bounds = match lock {
             // Whoever has a lock holds back the others already.
             Some(lock) => {
@@ -158,13 +159,13 @@ impl Cluster {
                 if vnode != hosted.beside.vnode.id() {
                     return Err(Error::LockLost);
                 }
-                Bounds { term: Some(term), ..Bounds::default() }
+                Bounds { term: Some(term), guard: Some(Box::new(series)), ..Bounds::default() }
             }
             // Kept until the command is applied, even where the writer waits no longer: who changes
             // rows must see it.
             None => {
                 let shared = Arc::clone(&hosted.beside.changes).read_owned().await;
-                Bounds { guard: Some(Box::new(shared)), ..Bounds::default() }
+                Bounds { guard: Some(Box::new((shared, series))), ..Bounds::default() }
             }
         };
         let durable = only_durable.then(|| {
@@ -186,7 +187,7 @@ impl Cluster {
             proposed = proposed => proposed,
             () = durable => {
                 self.flush_if_full(hosted);
-                return Ok(Outcome::Applied.code());
+                return Ok((Outcome::Applied.code(), 0));
             }
         };
         let late = |_| {
@@ -194,12 +195,12 @@ impl Cluster {
             let message = format!("bucket {bucket}: no quorum answered within {seconds} s");
             replication::Error::NotReady(message)
         };
-        let reply = match (proposed.map_err(late)?, lock) {
+        let (reply, index) = match (proposed.map_err(late)?, lock) {
             (Err(replication::Error::NotLeader { .. }), Some(_)) => return Err(Error::LockLost),
             (reply, _) => reply?,
         };
         self.flush_if_full(hosted);
-        Ok(reply.first().copied().unwrap_or(u8::MAX))
+        Ok((reply.first().copied().unwrap_or(u8::MAX), index))
     }
 
     /// Pins what a scan of a vnode here sees, which leads.
@@ -308,14 +309,12 @@ impl Cluster {
         Ok((Arc::clone(bucket), set.clone()))
     }
 
-    async fn answer(&self, request: Request, payload: Bytes) -> Result<Response> {
+    async fn answer(self: &Arc<Self>, request: Request, payload: Bytes) -> Result<Response> {
         Ok(match request {
             Request::Propose { vnode, bucket, lock, only_durable } => {
                 let hosted = self.vnode_by_id(vnode).await?;
                 let how = (bucket, lock, only_durable);
-                let outcome = self.propose_here(&hosted, how, payload).await?;
-                // The command was applied here: that index is not before its own.
-                let index = hosted.group.status().applied.unwrap_or(0);
+                let (outcome, index) = self.propose_here(&hosted, how, payload).await?;
                 Response::Proposed { outcome, index }
             }
             Request::Lock { vnode, lock } => {
@@ -363,7 +362,11 @@ impl Cluster {
                 Response::NotLeader { leader: status.leader.map(|(_, node)| node) }
             }
             Request::Sleep { vnode, term, index } => {
-                self.sleep_here(vnode, (term, index)).await?;
+                let cluster = Arc::clone(self);
+                // To its end, whether or not who asked still waits.
+                let slept =
+                    tokio::spawn(async move { cluster.sleep_here(vnode, (term, index)).await });
+                slept.await.map_err(Error::internal)??;
                 Response::Done
             }
             Request::HandOver { vnode, to } => {

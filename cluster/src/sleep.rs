@@ -9,65 +9,85 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use futures::stream::{self, StreamExt};
 use meta::{ReplicaSet, VnodePlace, VnodeState};
-use model::VnodeId;
+use model::{NodeId, VnodeId};
 use replication::{GroupStatus, Purge};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
 use crate::peers::{Request, done, not_answered};
-use crate::vnodes::{HostedVnode, idle};
+use crate::vnodes::{HostedVnode, idle, use_now};
 
 /// How long the others may take to sleep: after this they would look for another leader.
 const SLEEP_PATIENCE: Duration = Duration::from_millis(300);
-/// The most groups that are put to sleep in one round.
-const SLEEPERS_MAX: usize = 200;
+/// The most groups that are put to sleep in one round, and at once.
+const SLEEPERS_MAX: usize = 512;
+const SLEEPING_AT_ONCE: usize = 16;
+/// A node that gave no sign of life for so long is not there.
+const LATELY_MS: u64 = 3_000;
 
 impl Cluster {
     /// Flushes and closes vnodes that nobody used for long.
     pub(crate) async fn close_idle(&self) {
-        let catalog = self.meta.catalog();
-        let mut asleep = 0;
+        let mut idle_now = Vec::new();
         for (member, hosted) in self.vnodes.open_now().await {
             hosted.beside.vnode.release_pins();
-            if idle(&hosted) < self.config.idle_after || asleep == SLEEPERS_MAX {
-                continue;
+            if idle(&hosted) >= self.config.idle_after && idle_now.len() < SLEEPERS_MAX {
+                idle_now.push(VnodeId(member));
             }
-            let set = catalog.replica_set_of(VnodeId(member)).map(|(_, set)| set);
+        }
+        if idle_now.is_empty() {
+            return;
+        }
+        let catalog = self.meta.catalog();
+        // Where a node is not there its groups would be woken as often as they are put to sleep.
+        let reports = self.meta.nodes().await.map(|(_, reports)| reports).unwrap_or_default();
+        let answers = |node: NodeId| {
+            let silent = reports.iter().find(|one| one.node == node).and_then(|one| one.silent_ms);
+            silent.is_some_and(|ms| ms < LATELY_MS)
+        };
+        let (catalog, answers) = (&catalog, &answers);
+        let slept = idle_now.into_iter().map(|vnode| async move {
+            let set = catalog.replica_set_of(vnode).map(|(_, set)| set);
             let several = set.filter(|set| set.vnodes.len() > 1);
-            if several.is_some() && !hosted.group.leads() {
-                continue;
+            if several.is_some_and(|set| !set.vnodes.iter().all(|place| answers(place.node))) {
+                return;
             }
-            asleep += 1;
-            if let Err(error) = self.flush_to_sleep(&hosted).await {
-                tracing::error!(vnode = member, %error, "flush failed");
-                drop(hosted);
-                self.vnodes.discard_failed(member).await;
-                continue;
-            }
-            if let Some(set) = several {
-                hosted.group.keep_still(true);
-                if let Err(error) = self.put_others_to_sleep(&hosted, set).await {
-                    tracing::debug!(vnode = member, %error, "a group stays awake");
+            if let Err(error) = self.sleep_now(vnode, several).await {
+                tracing::debug!(%vnode, %error, "a vnode stays awake");
+                self.vnodes.discard_failed(vnode.0).await;
+                if let Some(hosted) = self.vnodes.open_one(vnode).await {
                     hosted.group.keep_still(false);
-                    continue;
+                    // Again later: each try wakes those that slept.
+                    use_now(&hosted);
                 }
             }
-            self.known_series.note(VnodeId(member), hosted.beside.vnode.series());
-            drop(hosted);
-            if !self.vnodes.close(VnodeId(member)).await
-                && let Some(hosted) = self.vnodes.open_one(VnodeId(member)).await
-            {
-                hosted.group.keep_still(false);
-            }
-        }
+        });
+        stream::iter(slept).for_each_concurrent(SLEEPING_AT_ONCE, |slept| slept).await;
     }
 
-    async fn flush_to_sleep(&self, hosted: &HostedVnode) -> Result<()> {
-        if hosted.beside.vnode.memcache_bytes() > 0 {
-            hosted.group.snapshot(Purge::Covered).await?;
+    async fn sleep_now(&self, vnode: VnodeId, several: Option<&ReplicaSet>) -> Result<()> {
+        let Some(hosted) = self.vnodes.open_one(vnode).await else { return Ok(()) };
+        let flush = hosted.beside.vnode.memcache_bytes() > 0;
+        match several {
+            None if flush => hosted.group.snapshot(Purge::Covered).await?,
+            None => {}
+            // Whoever leads puts the others to sleep.
+            Some(_) if !hosted.group.leads() => return Ok(()),
+            Some(set) => {
+                quiet_at(&hosted.group.status(), set)
+                    .ok_or_else(|| busy(vnode, "is not alone at the end"))?;
+                if flush {
+                    hosted.group.snapshot(Purge::Replicated).await?;
+                }
+                hosted.group.keep_still(true);
+                self.put_others_to_sleep(&hosted, set).await?;
+            }
         }
-        Ok(())
+        self.known_series.note(vnode, hosted.beside.vnode.series());
+        drop(hosted);
+        if self.vnodes.close(vnode).await { Ok(()) } else { Err(busy(vnode, "is in use").into()) }
     }
 
     async fn put_others_to_sleep(&self, hosted: &HostedVnode, set: &ReplicaSet) -> Result<()> {
@@ -87,21 +107,20 @@ impl Cluster {
     /// Closes a member of a group that another leads, at the end of its log. One that has rows in memory
     /// flushes them first, and sleeps when it is asked again.
     pub(crate) async fn sleep_here(&self, vnode: VnodeId, at: (u64, u64)) -> Result<()> {
-        let busy = |why: &str| replication::Error::NotReady(format!("vnode {vnode} {why}"));
         let Some(hosted) = self.vnodes.open_one(vnode).await else { return Ok(()) };
         let status = hosted.group.status();
         let end = (status.term, status.last_index.unwrap_or(0));
         if hosted.group.leads() || end != at || status.unapplied() > 0 {
-            return Err(busy("is not at the end").into());
+            return Err(busy(vnode, "is not at the end").into());
         }
         if hosted.beside.vnode.memcache_bytes() > 0 {
             let flushed = Arc::clone(&hosted);
             tokio::spawn(async move {
-                if let Err(error) = flushed.group.snapshot(Purge::Covered).await {
+                if let Err(error) = flushed.group.snapshot(Purge::Replicated).await {
                     tracing::debug!(%error, "a vnode that is to sleep is not flushed yet");
                 }
             });
-            return Err(busy("flushes first").into());
+            return Err(busy(vnode, "flushes first").into());
         }
         hosted.group.keep_still(true);
         drop(hosted);
@@ -111,8 +130,12 @@ impl Cluster {
         if let Some(hosted) = self.vnodes.open_one(vnode).await {
             hosted.group.keep_still(false);
         }
-        Err(busy("is in use").into())
+        Err(busy(vnode, "is in use").into())
     }
+}
+
+fn busy(vnode: VnodeId, why: &str) -> replication::Error {
+    replication::Error::NotReady(format!("vnode {vnode} {why}"))
 }
 
 /// Returns the end of the log, where all members have and count all of it and none comes or goes.

@@ -93,7 +93,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
     // Beside the rounds: a compaction takes long, and flushes must not wait for it.
     let mut compacting: Option<JoinHandle<()>> = None;
     // And what asks other nodes, for they may not answer: one chore does not hold up another.
-    let [mut life, mut members, mut replacing, mut balancing, mut expiring] =
+    let [mut life, mut members, mut replacing, mut balancing, mut expiring, mut sleeping] =
         std::array::from_fn(|_| Chore::default());
     let seen = Arc::<tokio::sync::Mutex<Seen>>::default();
     loop {
@@ -111,12 +111,13 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
             }
         }
         cluster.flush_some().await;
-        cluster.close_idle().await;
         cluster.held.expire();
         if compacting.as_ref().is_none_or(JoinHandle::is_finished) {
             let cluster = Arc::clone(&cluster);
             compacting = Some(tokio::spawn(async move { cluster.compact_due(COLD).await }));
         }
+        let here = Arc::clone(&cluster);
+        sleeping.begin(async move { here.close_idle().await });
         let (here, kept) = (Arc::clone(&cluster), Arc::clone(&seen));
         life.begin(async move { here.give_sign_of_life().await });
         let here = Arc::clone(&cluster);
@@ -136,7 +137,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
             });
         }
     }
-    for chore in [life, members, replacing, balancing, expiring] {
+    for chore in [life, members, replacing, balancing, expiring, sleeping] {
         chore.end().await;
     }
     if let Some(compacting) = compacting

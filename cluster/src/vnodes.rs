@@ -145,6 +145,11 @@ pub(crate) fn idle(hosted: &HostedVnode) -> Duration {
     last.at.elapsed()
 }
 
+/// Notes that a vnode is used.
+pub(crate) fn use_now(hosted: &HostedVnode) {
+    hosted.beside.last_use.lock().at = Instant::now();
+}
+
 impl Cluster {
     /// Returns this node's member of a replica set, opening it where it is not open and founding the
     /// group where nobody has.
@@ -154,7 +159,7 @@ impl Cluster {
         replica_set: &ReplicaSet,
     ) -> Result<Arc<HostedVnode>> {
         let hosted = self.called_vnode(bucket, replica_set).await?;
-        hosted.beside.last_use.lock().at = Instant::now();
+        use_now(&hosted);
         hosted.group.found(&origin(replica_set, hosted.beside.vnode.id())).await?;
         Ok(hosted)
     }

@@ -151,8 +151,7 @@ impl Cluster {
             let command = command.clone();
             async move {
                 let how = (bucket.id, None, only_durable);
-                let outcome = self.propose_here(&hosted, how, command).await?;
-                let index = hosted.group.status().applied.unwrap_or(0);
+                let (outcome, index) = self.propose_here(&hosted, how, command).await?;
                 Ok((Response::Proposed { outcome, index }, Bytes::new()))
             }
         };
@@ -189,7 +188,7 @@ impl Cluster {
     }
 }
 
-/// Makes of a command's outcome what a writer is told: an index that is not before the command's.
+/// Makes of a command's outcome what a writer is told: the index of its entry.
 pub(crate) fn applied(bucket: BucketId, response: Response) -> Result<u64> {
     let Response::Proposed { outcome, index } = response else { return Err(response.into_error()) };
     match Outcome::from_code(outcome) {

@@ -331,6 +331,9 @@ pub struct VnodePlace {
     /// How it came to be in its replica set.
     #[serde(default)]
     pub state: VnodeState,
+    /// The vnode that leaves once this one has joined.
+    #[serde(default)]
+    pub replaces: Option<VnodeId>,
 }
 
 /// How a vnode came to be in its replica set.

@@ -59,10 +59,7 @@ impl MetaClient {
                 }
                 Ok(Response::NoLeader) => "no meta member leads".to_owned(),
                 Ok(Response::Unknown(reason)) if command.is_repeatable() => reason,
-                Ok(Response::Unknown(reason)) => {
-                    let message = format!("whether it was done is not known: {reason}");
-                    return Err(Error::Unavailable(message));
-                }
+                Ok(Response::Unknown(reason)) => return Err(Error::Unknown(reason)),
                 Ok(_) => return Err(Error::Corrupt("another answer was asked for".to_owned())),
                 Err(error) => error,
             };

@@ -17,6 +17,9 @@ pub enum Error {
     /// The catalog cannot be changed now.
     #[error("the catalog is unavailable: {0}")]
     Unavailable(String),
+    /// Nobody knows whether the command was, or will be, done.
+    #[error("whether it was done is not known: {0}")]
+    Unknown(String),
     /// Stored bytes are not what was written.
     #[error("the catalog is damaged: {0}")]
     Corrupt(String),
@@ -30,7 +33,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Refused { kind, .. } => *kind,
-            Self::Unavailable(_) => ErrorKind::Unavailable,
+            Self::Unavailable(_) | Self::Unknown(_) => ErrorKind::Unavailable,
             Self::Corrupt(_) => ErrorKind::Corrupt,
         }
     }

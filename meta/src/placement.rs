@@ -45,8 +45,12 @@ pub(crate) fn candidates(
     let silent = nodes.iter().position(|one| one.silent).unwrap_or(nodes.len());
     let (answering, silent) = nodes.split_at(silent);
     let mut chosen = in_turn(answering);
-    let missing = replicas.saturating_sub(chosen.len());
-    chosen.extend(in_turn(silent).into_iter().take(missing));
+    for node in in_turn(silent) {
+        if choose(catalog, policy.map(AsRef::as_ref), (&chosen, 0), replicas).is_ok() {
+            break;
+        }
+        chosen.push(node);
+    }
     chosen
 }
 

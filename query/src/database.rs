@@ -65,7 +65,7 @@ pub struct Database {
     files: FilesConfig,
     logins: Logins,
     audit: Audit,
-    quotas: Quotas,
+    quotas: Arc<Quotas>,
     /// What part of queries other nodes do; `None` where there are none.
     stages: Option<Stages>,
 }
@@ -84,7 +84,16 @@ impl Database {
         network: Option<StageNetwork>,
     ) -> Result<Arc<Self>> {
         let mut template = template(config)?;
-        let stages = |network| Stages::new(network, &template, Arc::downgrade(&cluster));
+        let quotas = Arc::<Quotas>::default();
+        let stages = |network| {
+            let (meta, quotas) = (meta.clone(), Arc::clone(&quotas));
+            let shared = Arc::clone(template.runtime_env());
+            let runtime_of = move |tenant| match meta.catalog().tenant_by_id(tenant) {
+                Some(tenant) => quotas.runtime(&shared, tenant),
+                None => Arc::clone(&shared),
+            };
+            Stages::new(network, &template, Arc::downgrade(&cluster), Arc::new(runtime_of))
+        };
         let stages = network.map(stages).transpose()?;
         if let Some(stages) = &stages {
             template = stages.in_template(template)?;
@@ -101,7 +110,7 @@ impl Database {
             files: config.files.clone(),
             logins: Logins::default(),
             audit: Audit::open(&config.audit)?,
-            quotas: Quotas::default(),
+            quotas,
             stages,
         }))
     }

@@ -99,6 +99,7 @@ impl From<meta::Error> for Error {
         let (sqlstate, message) = match error {
             meta::Error::Refused { kind, message } => (refused(kind, &message), message),
             meta::Error::Unavailable(_) => ("57P03", message),
+            meta::Error::Unknown(_) => ("40003", message),
             meta::Error::Corrupt(_) => ("XX001", message),
         };
         Self::new(sqlstate, message)

@@ -39,12 +39,8 @@ impl fmt::Display for Job {
 fn jobs(catalog: &Catalog) -> Vec<(Job, &'static str, String, String)> {
     let mut jobs = Vec::new();
     for set in catalog.all_buckets().flat_map(|bucket| &bucket.replica_sets) {
-        for (at, place) in set.vnodes.iter().enumerate() {
-            if place.state != VnodeState::Joining {
-                continue;
-            }
-            let replaced = set.vnodes.get(at + 1);
-            let replaced = replaced.filter(|next| next.state == VnodeState::Leaving);
+        for place in set.vnodes.iter().filter(|place| place.state == VnodeState::Joining) {
+            let replaced = set.vnodes.iter().find(|one| Some(one.id) == place.replaces);
             let (kind, detail) = match replaced {
                 Some(old) => (
                     "move",

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::{ParamValues, ScalarValue, TableReference};
+use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
@@ -60,6 +61,10 @@ struct PlannedQuery {
     parameters: Vec<DataType>,
     /// The numbers of those that are arrays whose elements the plan compares with.
     arrays: BTreeSet<usize>,
+}
+
+fn is_out_of_memory(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
 }
 
 /// Returns the parts of a dotted name.
@@ -250,7 +255,7 @@ impl Session {
         let mut state = self.state()?;
         if let Some(rows_min) = self.stage_rows_min()? {
             let from = self.settings.lock().read_from();
-            stages::allow(&mut state, rows_min, from)?;
+            stages::allow(&mut state, self.identity().tenant, rows_min, from)?;
         }
         let plan = self.physical_plan_in(&state, query, params.clone()).await?;
         if !stages::has_stages(&plan)? {
@@ -260,6 +265,8 @@ impl Session {
         let mut rows = execute_stream(plan, state.task_ctx())?;
         let schema = rows.schema();
         match rows.next().await {
+            // What found no memory would find none again.
+            Some(Err(error)) if is_out_of_memory(&error) => return Err(error.into()),
             Some(Err(error)) => tracing::info!(%error, "a query is done once more, without stages"),
             Some(Ok(first)) => {
                 let rows = stream::once(async { Ok(first) }).chain(rows);

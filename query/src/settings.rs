@@ -374,7 +374,7 @@ impl Settings {
         self.changed.retain(|name, _| *name == "search_path");
     }
 
-    /// Returns how long a statement may take; `None` is for ever.
+    /// Returns what writes wait for.
     pub(crate) fn consistency(&self) -> Consistency {
         match self.get(CONSISTENCY).as_deref() {
             Ok("one") => Consistency::One,
@@ -392,7 +392,7 @@ impl Settings {
         ReadFrom::Any { stale: Duration::from_millis(millis.unwrap_or(0)) }
     }
 
-    /// Returns how long a statement may take.
+    /// Returns how long a statement may take; `None` is for ever.
     pub(crate) fn statement_timeout(&self) -> Option<Duration> {
         let millis = self.get("statement_timeout").ok()?.parse().ok()?;
         (millis > 0).then(|| Duration::from_millis(millis))

@@ -37,9 +37,9 @@ use datafusion_distributed::{
     ChannelResolver, DistributedExt, DistributedLeafExec, NetworkBoundaryExt, RouteTasksEvent,
     RouteTasksEventResponse, SessionStateBuilderExt, Worker, WorkerChannel, WorkerResolver,
 };
-use model::NodeId;
+use model::{NodeId, TenantId};
 use tokio::runtime::Handle;
-use tonic::codegen::http;
+use tonic::codegen::http::{HeaderName, HeaderValue};
 use tonic::transport::Channel;
 use url::Url;
 
@@ -47,7 +47,7 @@ use crate::error::Error;
 use crate::scan::TskvScanExec;
 use cut::CutStages;
 pub use worker::StageService;
-use worker::ZONE_HEADER;
+use worker::{RuntimeOf, TENANT_HEADER, ZONE_HEADER};
 
 /// The name of the service that takes stages, as the paths of its requests say.
 pub const STAGE_SERVICE: &str = "worker.WorkerService";
@@ -79,23 +79,34 @@ pub(crate) fn read_from(options: &ConfigOptions) -> ReadFrom {
     stale.map_or(ReadFrom::Leader, any)
 }
 
-/// Lets a query have stages, from so many rows on other nodes on, and read other replicas than those that
-/// lead.
+/// Lets a query of a tenant have stages, from so many rows on other nodes on, and read other replicas than
+/// those that lead.
 ///
 /// # Errors
 /// None that is known.
-pub(crate) fn allow(state: &mut SessionState, rows_min: usize, from: ReadFrom) -> Result<()> {
+pub(crate) fn allow(
+    state: &mut SessionState,
+    tenant: TenantId,
+    rows_min: usize,
+    from: ReadFrom,
+) -> Result<()> {
     let mut config = state.config().clone();
     let any_stale_ms = match from {
         ReadFrom::Leader => None,
         ReadFrom::Any { stale } => u64::try_from(stale.as_millis()).ok(),
     };
     config.options_mut().extensions.insert(StageOptions { rows_min, any_stale_ms });
-    let zone = config.options().execution.time_zone.clone();
-    let zone = zone.and_then(|zone| http::HeaderValue::try_from(zone).ok());
-    let headers = zone.map(|zone| (ZONE_HEADER, zone)).into_iter();
-    let headers = headers.map(|(name, zone)| (http::HeaderName::from_static(name), zone));
-    *state.config_mut() = config.with_distributed_passthrough_headers(headers.collect())?;
+    let zone = config.options().execution.time_zone.clone().unwrap_or_default();
+    let zone = HeaderValue::try_from(zone).map_err(|error| Error::internal(error.to_string()))?;
+    let headers = [
+        (HeaderName::from_static(ZONE_HEADER), zone),
+        (HeaderName::from_static(TENANT_HEADER), HeaderValue::from(tenant.0)),
+    ];
+    let headers = headers.into_iter().collect();
+    *state.config_mut() = config.with_distributed_passthrough_headers(headers)?;
+    // Functions are made with these: of other options they would be others.
+    let options = Arc::clone(state.config().options());
+    state.execution_props_mut().config_options = Some(options);
     Ok(())
 }
 
@@ -134,14 +145,16 @@ impl Stages {
         network: StageNetwork,
         template: &SessionState,
         cluster: Weak<Cluster>,
+        runtime_of: RuntimeOf,
     ) -> Result<Self> {
         let own = url(network.node)?;
-        Ok(Self { worker: worker::worker(template.clone(), cluster), network, own })
+        let worker = worker::worker(template.clone(), cluster, runtime_of);
+        Ok(Self { worker, network, own })
     }
 
     /// Returns what sessions start from, able to make stages.
     pub(crate) fn in_template(&self, template: SessionState) -> Result<SessionState> {
-        let cut = CutStages::new(self.network.node, template.task_ctx());
+        let cut = CutStages::new(self.network.node, template.clone());
         let local = self.worker.to_local_worker_context(self.own.clone());
         let config = template
             .config()

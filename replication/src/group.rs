@@ -12,7 +12,7 @@ use model::NodeId;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
 use openraft::{BasicNode, Config, LogIdOptionExt, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
-use tokio::sync::{RwLock, mpsc, oneshot};
+use tokio::sync::{RwLock, Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, Result};
 use crate::log::{Durable, LogStore, RaftLog};
@@ -22,6 +22,8 @@ use crate::types::{Commands, TypeConfig};
 
 /// Proposals that may wait for the next entry.
 const PROPOSALS_MAX: usize = 1_024;
+/// Entries that may be durable here alone while others follow.
+const ENTRIES_AHEAD_MAX: usize = 256;
 /// An entry is closed at this size.
 const ENTRY_BYTES: usize = 8 << 20;
 /// The same where entries travel: one must be sent and synced within a heartbeat.
@@ -92,7 +94,7 @@ pub enum Origin {
 
 struct Proposal {
     command: Bytes,
-    reply: oneshot::Sender<Result<Bytes>>,
+    reply: oneshot::Sender<Result<(Bytes, u64)>>,
     bounds: Bounds,
 }
 
@@ -185,7 +187,13 @@ impl Group {
         let (stop, stopped) = oneshot::channel();
         let lead = Arc::<RwLock<()>>::default();
         let entry_bytes = if config.network.is_some() { ENTRY_BYTES_SENT } else { ENTRY_BYTES };
-        let stages = Stages { raft: raft.clone(), lead: Arc::clone(&lead), entry_bytes, durable };
+        let stages = Stages {
+            raft: raft.clone(),
+            lead: Arc::clone(&lead),
+            entry_bytes,
+            durable,
+            ahead: Arc::new(Semaphore::new(ENTRIES_AHEAD_MAX)),
+        };
         let proposer = propose_all(stages, queue, stopped);
         let proposer = tokio::spawn(proposer);
         let closing = Mutex::new(Some(Closing { stop, proposer, machine_in_use }));
@@ -230,14 +238,14 @@ impl Group {
     /// # Errors
     /// `NotLeader`: it was not applied. `Stopped`: nobody knows whether it was.
     pub async fn propose(&self, command: Bytes) -> Result<Bytes> {
-        self.propose_within(command, Bounds::default()).await
+        Ok(self.propose_within(command, Bounds::default()).await?.0)
     }
 
-    /// Proposes a command under conditions.
+    /// Proposes a command under conditions. Returns the index of its entry too.
     ///
     /// # Errors
     /// As `propose`; `NotLeader` also where the term is another one.
-    pub async fn propose_within(&self, command: Bytes, bounds: Bounds) -> Result<Bytes> {
+    pub async fn propose_within(&self, command: Bytes, bounds: Bounds) -> Result<(Bytes, u64)> {
         let (reply, receiver) = oneshot::channel();
         let stopped = || Error::Stopped("it takes no proposals any more".to_owned());
         self.proposals.send(Proposal { command, reply, bounds }).await.map_err(|_| stopped())?;
@@ -436,6 +444,8 @@ struct Stages {
     lead: Arc<RwLock<()>>,
     entry_bytes: usize,
     durable: Durable,
+    /// Places for entries that are durable here and not committed yet, while others follow.
+    ahead: Arc<Semaphore>,
 }
 
 impl Stages {
@@ -503,15 +513,39 @@ async fn propose_all(
         }
         let raft = stages.raft.clone();
         let commands = Commands(commands);
+        // Where all that is asked for is that it is durable here, the next entry does not wait for others.
+        let waits_for_others = durable.len() < replies.len();
+        let ahead = Arc::clone(&stages.ahead).try_acquire_owned().ok();
+        let ahead = ahead.filter(|_| !waits_for_others).map(|place| {
+            let (told, here) = oneshot::channel();
+            durable.push(told);
+            (place, here)
+        });
+        let (place, durable_here) = ahead.unzip();
         let noted = stages.durable.note(&commands, durable);
         let mut writing = Box::pin(async move {
             let written = raft.client_write(commands).await;
             drop(noted);
             written
         });
+        let durable_here = async {
+            if let Some(durable_here) = durable_here
+                && durable_here.await.is_ok()
+            {
+                return;
+            }
+            std::future::pending().await
+        };
         tokio::select! {
             biased;
             written = &mut writing => answer(replies, Some(written)),
+            () = durable_here => {
+                tokio::spawn(async move {
+                    answer(replies, tokio::time::timeout(PATIENCE, writing).await.ok());
+                    drop((guards, place));
+                });
+                continue;
+            }
             // It may be answered yet, or never: openraft forgets what an image covers. Others do not wait.
             () = stages.deposed() => {
                 let raft = stages.raft.clone();
@@ -552,9 +586,12 @@ type Written = std::result::Result<
 >;
 
 /// Tells who proposed the commands of an entry what became of it; `None`: nobody knows.
-fn answer(replies: Vec<oneshot::Sender<Result<Bytes>>>, written: Option<Written>) {
+fn answer(replies: Vec<oneshot::Sender<Result<(Bytes, u64)>>>, written: Option<Written>) {
     let answers = match written {
-        Some(Ok(written)) => written.data.0.into_iter().map(Ok).collect(),
+        Some(Ok(written)) => {
+            let index = written.log_id.index;
+            written.data.0.into_iter().map(|reply| Ok((reply, index))).collect()
+        }
         Some(Err(error)) => vec![Err(translate(&error)); replies.len()],
         None => vec![Err(Error::Stopped("the lead was lost".to_owned())); replies.len()],
     };

@@ -58,7 +58,12 @@ fn new_set(
     let chosen = choose(catalog, policy, (nodes, first), replicas)?;
     let vnodes = chosen.into_iter().map(|node| {
         changes.counters.vnode += 1;
-        VnodePlace { id: VnodeId(changes.counters.vnode), node, state: VnodeState::Founder }
+        VnodePlace {
+            id: VnodeId(changes.counters.vnode),
+            node,
+            state: VnodeState::Founder,
+            replaces: None,
+        }
     });
     let vnodes = vnodes.collect();
     Ok(ReplicaSet { id: ReplicaSetId(changes.counters.replica_set), vnodes })

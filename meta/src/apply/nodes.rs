@@ -127,13 +127,17 @@ pub(super) fn add_vnode(
     if let Some(replaced) = replaces {
         let found = set.vnodes.iter().position(|place| place.id == replaced);
         at = found.ok_or_else(|| Error::not_found("vnode", &replaced.to_string()))?;
+        if set.vnodes[at].state == VnodeState::Joining {
+            let message = format!("vnode {replaced} is being filled, and has nothing to move yet");
+            return refuse(ErrorKind::Conflict, message);
+        }
         set.vnodes[at].state = VnodeState::Leaving;
         end_founding(set);
     }
     changes.counters.vnode += 1;
     let vnode = VnodeId(changes.counters.vnode);
     // In its place: where the first goes, the lead goes to who comes in its stead.
-    set.vnodes.insert(at, VnodePlace { id: vnode, node, state: VnodeState::Joining });
+    set.vnodes.insert(at, VnodePlace { id: vnode, node, state: VnodeState::Joining, replaces });
     changes.put(Entity::Bucket(bucket));
     Ok(Reply::Vnode(vnode))
 }
@@ -142,17 +146,17 @@ pub(super) fn give_up_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Change
     let found = catalog.replica_set_of(id).map(|(bucket, _)| bucket.as_ref());
     let mut bucket = bucket_of(found, "vnode", id)?;
     for set in &mut bucket.replica_sets {
-        let Some(at) = set.vnodes.iter().position(|place| place.id == id) else { continue };
-        if set.vnodes[at].state != VnodeState::Joining {
-            return refuse(ErrorKind::Conflict, format!("vnode {id} is not being filled"));
+        let Some(place) = set.vnodes.iter_mut().find(|place| place.id == id) else { continue };
+        match place.state {
+            VnodeState::Joining => place.state = VnodeState::Leaving,
+            VnodeState::Leaving => {}
+            VnodeState::Founder | VnodeState::Joined => {
+                return refuse(ErrorKind::Conflict, format!("vnode {id} is not being filled"));
+            }
         }
-        set.vnodes[at].state = VnodeState::Leaving;
-        // What it was to replace comes right after it.
-        if let Some(next) = set.vnodes.get_mut(at + 1)
-            && next.state == VnodeState::Leaving
-        {
-            next.state = VnodeState::Joined;
-        }
+        let replaced = place.replaces.take();
+        let stays = set.vnodes.iter_mut().filter(|one| Some(one.id) == replaced);
+        stays.for_each(|one| one.state = VnodeState::Joined);
     }
     changes.put(Entity::Bucket(bucket));
     Ok(())
@@ -170,6 +174,7 @@ pub(super) fn vnode_joined(catalog: &Catalog, id: VnodeId, changes: &mut Changes
     let places = bucket.replica_sets.iter_mut().flat_map(|set| &mut set.vnodes);
     for place in places.filter(|place| place.id == id && place.state == VnodeState::Joining) {
         place.state = VnodeState::Joined;
+        place.replaces = None;
     }
     changes.put(Entity::Bucket(bucket));
     Ok(())

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
-use datafusion::execution::TaskContext;
+use datafusion::execution::config::SessionConfig;
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::physical_expr::{Partitioning, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
@@ -19,8 +20,10 @@ use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::limit::LocalLimitExec;
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
     displayable,
@@ -40,7 +43,7 @@ use crate::scan::TskvScanExec;
 pub(super) struct CutStages {
     own: NodeId,
     /// With the functions that other nodes know.
-    known: Arc<TaskContext>,
+    known: SessionState,
 }
 
 impl std::fmt::Debug for CutStages {
@@ -63,10 +66,15 @@ impl PhysicalOptimizerRule for CutStages {
                 .collect();
             return plan.replace_children(analyzed?, recomputed());
         }
-        let rows_min = stage_rows_min(options);
-        let cut = plan.transform_down(|plan| match self.stage(&plan, rows_min)? {
-            Some(stage) => Ok(Transformed::new(stage, true, TreeNodeRecursion::Jump)),
-            None => Ok(Transformed::no(plan)),
+        let cut = plan.transform_down(|plan| {
+            // Its term runs again and again, a stage once.
+            if plan.is::<RecursiveQueryExec>() {
+                return Ok(Transformed::new(plan, false, TreeNodeRecursion::Jump));
+            }
+            Ok(match self.stage(&plan, options)? {
+                Some(stage) => Transformed::new(stage, true, TreeNodeRecursion::Jump),
+                None => Transformed::no(plan),
+            })
         });
         let plan = cut.data()?;
         // What runs the stages gives one partition.
@@ -91,7 +99,7 @@ fn recomputed() -> ReplaceChildrenOptions {
 
 impl CutStages {
     /// Makes the rule of a node; `known` has the functions that other nodes know.
-    pub(super) fn new(own: NodeId, known: Arc<TaskContext>) -> Self {
+    pub(super) fn new(own: NodeId, known: SessionState) -> Self {
         Self { own, known }
     }
 
@@ -99,11 +107,14 @@ impl CutStages {
     fn stage(
         &self,
         plan: &Arc<dyn ExecutionPlan>,
-        rows_min: usize,
+        options: &ConfigOptions,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let partitions = plan.output_partitioning().partition_count();
         let Some(leaf) = leaf_of_chain(plan) else { return Ok(None) };
         let Some(scan) = leaf.downcast_ref::<TskvScanExec>() else { return Ok(None) };
-        if scan.rows_elsewhere() < rows_min.max(1) || !self.arrives(plan, &leaf) {
+        // What is above one partition may rely on there being no other.
+        let few = partitions < 2 || scan.rows_elsewhere() < stage_rows_min(options).max(1);
+        if few || !self.arrives(plan, &leaf, options) {
             return Ok(None);
         }
         let parts = scan.by_node(self.own).into_iter().map(|part| Arc::new(part) as _);
@@ -111,17 +122,33 @@ impl CutStages {
         let tasks = parts.len();
         let divided: Arc<dyn ExecutionPlan> =
             Arc::new(DistributedLeafExec::try_new(Arc::clone(&leaf), parts)?);
-        let chain = with_leaf(plan, &divided)?;
-        Ok(Some(Arc::new(NetworkCoalesceExec::try_new(chain, tasks, 1)?)))
+        let mut chain = with_leaf(plan, &divided)?;
+        // Partitions of a task share a stream: who merges them here would wait for one while another
+        // fills it.
+        if let Some(order) = chain.output_ordering().cloned()
+            && chain.output_partitioning().partition_count() > 1
+        {
+            chain = Arc::new(SortPreservingMergeExec::new(order, chain));
+        }
+        let boundary = Arc::new(NetworkCoalesceExec::try_new(chain, tasks, 1)?);
+        // A limit of who stands right above, such as a join, would be taken for one of the stage.
+        Ok(Some(Arc::new(CooperativeExec::new(boundary))))
     }
 
     /// Returns whether what arrives is equal to what is sent.
-    fn arrives(&self, plan: &Arc<dyn ExecutionPlan>, leaf: &Arc<dyn ExecutionPlan>) -> bool {
+    fn arrives(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        leaf: &Arc<dyn ExecutionPlan>,
+        options: &ConfigOptions,
+    ) -> bool {
         let codec = SameLeaf(Arc::clone(leaf));
+        // A function is another one where its options are.
+        let config = SessionConfig::from(options.clone());
+        let Some(known) = Arc::into_inner(self.known.task_ctx()) else { return false };
+        let known = known.with_session_config(config);
         let arrived = physical_plan_to_bytes_with_extension_codec(Arc::clone(plan), &codec)
-            .and_then(|bytes| {
-                physical_plan_from_bytes_with_extension_codec(&bytes, &self.known, &codec)
-            })
+            .and_then(|bytes| physical_plan_from_bytes_with_extension_codec(&bytes, &known, &codec))
             .and_then(|arrived| are_equal(plan, &arrived));
         match arrived {
             Ok(equal) => equal,

@@ -8,29 +8,37 @@ use async_trait::async_trait;
 use cluster::Cluster;
 use datafusion::common::Result;
 use datafusion::execution::SessionState;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion_distributed::{DistributedExt, Worker, WorkerQueryContext, WorkerSessionBuilder};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use model::TenantId;
 use tokio::runtime::Handle;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 
 use super::codec::ScanCodec;
+use crate::error::Error;
 
 /// What a request says of its session's time zone.
 pub(super) const ZONE_HEADER: &str = "x-cnosdb-time-zone";
+/// What a request says of whose query it is: memory is counted as that tenant's.
+pub(super) const TENANT_HEADER: &str = "x-cnosdb-tenant";
+/// Gives the memory of a tenant's queries.
+pub(super) type RuntimeOf = Arc<dyn Fn(TenantId) -> Arc<RuntimeEnv> + Send + Sync>;
 /// The most bytes of a plan.
 const PLAN_BYTES_MAX: usize = 64 << 20;
-/// Rows travel in pieces of about so many bytes.
-const ROWS_BYTES: usize = 2 << 20;
 
 /// Makes what runs stages.
-pub(super) fn worker(template: SessionState, cluster: Weak<Cluster>) -> Worker {
+pub(super) fn worker(
+    template: SessionState,
+    cluster: Weak<Cluster>,
+    runtime_of: RuntimeOf,
+) -> Worker {
     let runtime = Arc::clone(template.runtime_env());
-    Worker::from_session_builder(StageSessions { template, cluster })
+    Worker::from_session_builder(StageSessions { template, cluster, runtime_of })
         .with_runtime_env(runtime)
-        .with_max_message_size(ROWS_BYTES)
         .with_version(env!("CARGO_PKG_VERSION"))
 }
 
@@ -38,6 +46,7 @@ pub(super) fn worker(template: SessionState, cluster: Weak<Cluster>) -> Worker {
 struct StageSessions {
     template: SessionState,
     cluster: Weak<Cluster>,
+    runtime_of: RuntimeOf,
 }
 
 #[async_trait]
@@ -49,12 +58,16 @@ impl WorkerSessionBuilder for StageSessions {
         let extensions = std::mem::take(&mut options.extensions);
         options.clone_from(self.template.config_options());
         options.extensions = extensions;
-        if let Some(Ok(zone)) = headers.get(ZONE_HEADER).map(http::HeaderValue::to_str) {
+        let told = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some(zone) = told(ZONE_HEADER) {
             options.execution.time_zone = Some(zone.to_owned());
         }
+        let tenant = told(TENANT_HEADER).and_then(|id| id.parse().ok()).map(TenantId);
+        let tenant = tenant.ok_or_else(|| Error::internal("a stage of no tenant"))?;
         let template = &self.template;
         Ok(builder
             .with_config(config)
+            .with_runtime_env((self.runtime_of)(tenant))
             .with_scalar_functions(template.scalar_functions().values().cloned().collect())
             .with_aggregate_functions(template.aggregate_functions().values().cloned().collect())
             .with_window_functions(template.window_functions().values().cloned().collect())

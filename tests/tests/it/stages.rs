@@ -43,6 +43,7 @@ async fn partial_aggregates_and_first_rows_travel_instead_of_all_rows() {
     let all = ROWS as f64;
     for (query, at_most) in [
         ("SELECT host, avg(v), count(*) FROM m GROUP BY host", 3 * HOSTS),
+        ("SELECT date_trunc('hour', time) AS h, host, avg(v) FROM m GROUP BY h, host", 3 * HOSTS),
         ("SELECT sum(n), max(v) FROM m WHERE n % 7 = 3", 3),
         ("SELECT * FROM m ORDER BY v DESC LIMIT 5", 15),
         ("SELECT * FROM m WHERE n = 4711", 1),
@@ -52,6 +53,18 @@ async fn partial_aggregates_and_first_rows_travel_instead_of_all_rows() {
         assert!((read - all).abs() < 1.0, "{read} rows are read: {plan}");
         let travelled: f64 = metric(&plan, "NetworkCoalesceExec", "output_rows").iter().sum();
         assert!(travelled <= at_most as f64, "{query}: {travelled} rows travelled: {plan}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_above_a_join_takes_no_rows_from_what_is_joined() {
+    let (_nodes, client) = with_rows().await;
+    for query in [
+        "SELECT count(*) FROM (SELECT m.n FROM m JOIN (VALUES ('h19')) AS s(host) USING (host) \
+         WHERE m.v > 1 LIMIT 10) AS some",
+        "SELECT count(*) FROM (SELECT n FROM m WHERE v > 1 AND n NOT IN (SELECT n FROM m WHERE n < 29990) LIMIT 10) AS some",
+    ] {
+        assert_eq!(lines(&client, query).await, [["10"]], "{query}");
     }
 }
 
