@@ -12,7 +12,7 @@ use model::NodeId;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
 use openraft::{BasicNode, Config, LogIdOptionExt, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
-use tokio::sync::{RwLock, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, Result};
 use crate::log::{Durable, LogStore, RaftLog};
@@ -448,7 +448,53 @@ struct Stages {
     ahead: Arc<Semaphore>,
 }
 
+/// Commands that share an entry, and what comes with them.
+struct Gathered {
+    commands: Commands,
+    replies: Vec<oneshot::Sender<Result<(Bytes, u64)>>>,
+    guards: Vec<Option<Box<dyn std::any::Any + Send>>>,
+    durable: Vec<oneshot::Sender<()>>,
+}
+
 impl Stages {
+    /// Gathers what waits behind a proposal, up to the size of an entry.
+    fn gather(&self, first: Proposal, queue: &mut mpsc::Receiver<Proposal>) -> Gathered {
+        let mut bytes = first.command.len();
+        let mut all = Gathered {
+            commands: Commands(vec![first.command]),
+            replies: vec![first.reply],
+            guards: vec![first.bounds.guard],
+            durable: first.bounds.durable.into_iter().collect(),
+        };
+        while bytes < self.entry_bytes
+            && let Ok(next) = queue.try_recv()
+        {
+            let Some(next) = self.admit(next) else { continue };
+            bytes += next.command.len();
+            all.commands.0.push(next.command);
+            all.replies.push(next.reply);
+            all.guards.push(next.bounds.guard);
+            all.durable.extend(next.bounds.durable);
+        }
+        all
+    }
+
+    /// Returns a place ahead of entries that are not committed yet, and what tells that this entry is durable
+    /// here: where no more than that is asked for, the next one does not wait for others.
+    fn place_ahead(
+        &self,
+        durable: &mut Vec<oneshot::Sender<()>>,
+        proposals: usize,
+    ) -> Option<(OwnedSemaphorePermit, oneshot::Receiver<()>)> {
+        if durable.len() < proposals {
+            return None;
+        }
+        let place = Arc::clone(&self.ahead).try_acquire_owned().ok()?;
+        let (told, here) = oneshot::channel();
+        durable.push(told);
+        Some((place, here))
+    }
+
     /// Returns once this member does not lead, or in another term than now.
     async fn deposed(&self) {
         let mut metrics = self.raft.metrics();
@@ -497,31 +543,9 @@ async fn propose_all(
         let Some(first) = first else { return };
         let _leads = stages.lead.read().await;
         let Some(first) = stages.admit(first) else { continue };
-        let mut bytes = first.command.len();
-        let (mut commands, mut replies) = (vec![first.command], vec![first.reply]);
-        let mut guards = vec![first.bounds.guard];
-        let mut durable: Vec<_> = first.bounds.durable.into_iter().collect();
-        while bytes < stages.entry_bytes
-            && let Ok(next) = queue.try_recv()
-        {
-            let Some(next) = stages.admit(next) else { continue };
-            bytes += next.command.len();
-            commands.push(next.command);
-            replies.push(next.reply);
-            guards.push(next.bounds.guard);
-            durable.extend(next.bounds.durable);
-        }
+        let Gathered { commands, replies, guards, mut durable } = stages.gather(first, &mut queue);
         let raft = stages.raft.clone();
-        let commands = Commands(commands);
-        // Where all that is asked for is that it is durable here, the next entry does not wait for others.
-        let waits_for_others = durable.len() < replies.len();
-        let ahead = Arc::clone(&stages.ahead).try_acquire_owned().ok();
-        let ahead = ahead.filter(|_| !waits_for_others).map(|place| {
-            let (told, here) = oneshot::channel();
-            durable.push(told);
-            (place, here)
-        });
-        let (place, durable_here) = ahead.unzip();
+        let (place, durable_here) = stages.place_ahead(&mut durable, replies.len()).unzip();
         let noted = stages.durable.note(&commands, durable);
         let mut writing = Box::pin(async move {
             let written = raft.client_write(commands).await;
@@ -538,30 +562,36 @@ async fn propose_all(
         };
         tokio::select! {
             biased;
-            written = &mut writing => answer(replies, Some(written)),
+            written = &mut writing => {
+                answer(replies, Some(written));
+                drop(guards);
+            }
             () = durable_here => {
-                tokio::spawn(async move {
-                    answer(replies, tokio::time::timeout(PATIENCE, writing).await.ok());
-                    drop((guards, place));
-                });
-                continue;
+                let held = (guards, place);
+                tokio::spawn(answer_later(stages.raft.clone(), writing, replies, held));
             }
             // It may be answered yet, or never: openraft forgets what an image covers. Others do not wait.
             () = stages.deposed() => {
-                let raft = stages.raft.clone();
-                tokio::spawn(async move {
-                    let written = tokio::time::timeout(TERM_PATIENCE, writing).await.ok();
-                    if written.is_none() {
-                        outlived(&raft).await;
-                    }
-                    answer(replies, written);
-                    drop(guards);
-                });
-                continue;
+                tokio::spawn(answer_later(stages.raft.clone(), writing, replies, guards));
             }
         }
-        drop(guards);
     }
+}
+
+/// Answers who proposed the commands of an entry once it is known what became of it; what is held for them is
+/// let go of then.
+async fn answer_later(
+    raft: Raft<TypeConfig>,
+    writing: impl Future<Output = Written>,
+    replies: Vec<oneshot::Sender<Result<(Bytes, u64)>>>,
+    held: impl Send,
+) {
+    let written = tokio::time::timeout(TERM_PATIENCE, writing).await.ok();
+    if written.is_none() {
+        outlived(&raft).await;
+    }
+    answer(replies, written);
+    drop(held);
 }
 
 /// Waits until what the log holds now is applied, or belongs to a term that is over: then nothing of it
