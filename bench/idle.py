@@ -97,7 +97,7 @@ def main():
         print(f"ready again after {time.monotonic() - begin:.1f} s")
         begin = time.monotonic()
         with connect(servers[-1]) as connection:
-            rows = connection.execute("SELECT count(*) FROM b.m WHERE time = 0").fetchone()[0]
+            rows = connection.execute("SELECT count(*) FROM b.m WHERE time = '1970-01-01'").fetchone()[0]
         print(f"the first bucket's {rows:,} rows were counted {time.monotonic() - begin:.2f} s later")
         for process, _ in servers:
             process.terminate()
