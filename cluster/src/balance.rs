@@ -4,10 +4,9 @@
 //! reason to carry its rows about.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use meta::{Bucket, Catalog, Command, Node, NodeState, ReplicaSet, VnodePlace, VnodeState};
+use meta::{Catalog, Command, Node, NodeState, ReplicaSet, VnodePlace, VnodeState};
 use model::{NodeId, VnodeId};
 use tokio::time::Instant;
 
@@ -38,9 +37,8 @@ impl Cluster {
         }
         let Ok((_, reports)) = self.meta.nodes().await else { return };
         let answers = |node: NodeId| {
-            let lately = |ms: u64| u128::from(ms) < LATELY.as_millis();
-            let mut reports = reports.iter().filter(|one| one.node == node && !one.load.is_full());
-            reports.any(|one| one.silent_ms.is_some_and(lately))
+            let mut reports = reports.iter().filter(|one| one.node == node);
+            reports.any(|one| one.was_heard_within(LATELY) && !one.load.is_full())
         };
         let full = self.wal.admit().is_err();
         let catalog = self.meta.catalog();
@@ -106,13 +104,6 @@ fn takes(node: &Node, seen: &Seen) -> bool {
         && !seen.full.contains(&node.id)
 }
 
-fn all_sets(catalog: &Catalog) -> impl Iterator<Item = (&Arc<Bucket>, &ReplicaSet)> {
-    let sets = |bucket: &'_ Arc<Bucket>| bucket.replica_sets.len();
-    catalog
-        .all_buckets()
-        .flat_map(move |bucket| (0..sets(bucket)).map(move |at| (bucket, &bucket.replica_sets[at])))
-}
-
 /// Returns the node with the fewest vnodes that can take one of a set in the stead of another, in a zone of
 /// its own where there is one.
 pub(crate) fn target(
@@ -121,17 +112,14 @@ pub(crate) fn target(
     going: &VnodePlace,
     seen: &Seen,
 ) -> Option<NodeId> {
-    let held = |node: NodeId| {
-        let places = all_sets(catalog).flat_map(|(_, set)| &set.vnodes);
-        places.filter(|place| place.node == node).count()
-    };
+    let held = catalog.vnodes_by_node();
     let zones = zones(catalog, set.vnodes.iter().filter(|place| place.id != going.id));
     let fit = catalog.nodes().filter(|node| {
         takes(node, seen)
             && set.vnodes.iter().all(|place| place.node != node.id)
             && is_allowed(catalog, set, going.id, node)
     });
-    let best = fit.min_by_key(|node| (zones.contains(node.zone.as_str()), held(node.id)));
+    let best = fit.min_by_key(|node| (zones.contains(node.zone.as_str()), held.get(&node.id)));
     best.map(|node| node.id)
 }
 
@@ -168,30 +156,24 @@ fn uneven(counts: &BTreeMap<NodeId, usize>) -> Vec<(NodeId, NodeId)> {
 /// Returns what evens out what nodes hold, then what they lead; `None` where it is even, or where vnodes
 /// come or go already.
 fn next_step(catalog: &Catalog, seen: &Seen) -> Option<Step> {
-    let nodes = catalog.nodes().filter(|node| takes(node, seen)).map(|node| (node.id, 0));
-    let mut held: BTreeMap<NodeId, usize> = nodes.collect();
-    let mut led = held.clone();
-    for (_, set) in all_sets(catalog) {
-        for (at, place) in set.vnodes.iter().enumerate() {
-            if matches!(place.state, VnodeState::Joining | VnodeState::Leaving) {
-                return None;
-            }
-            if let Some(count) = held.get_mut(&place.node) {
-                *count += 1;
-            }
-            if at == 0
-                && let Some(count) = led.get_mut(&place.node)
-            {
-                *count += 1;
-            }
-        }
+    let mut places = catalog.replica_sets().flat_map(|(_, set)| &set.vnodes);
+    if !places.all(|place| place.state.stays()) {
+        return None;
+    }
+    let counts = catalog.vnodes_by_node();
+    let nodes = catalog.nodes().filter(|node| takes(node, seen));
+    let held: BTreeMap<NodeId, usize> =
+        nodes.map(|node| (node.id, counts.get(&node.id).copied().unwrap_or(0))).collect();
+    let mut led: BTreeMap<NodeId, usize> = held.keys().map(|node| (*node, 0)).collect();
+    for first in catalog.replica_sets().filter_map(|(_, set)| set.vnodes.first()) {
+        led.entry(first.node).and_modify(|count| *count += 1);
     }
     let place_on = |set: &ReplicaSet, node: NodeId| {
         set.vnodes.iter().position(|place| place.node == node).map(|at| (at, set.vnodes[at].id))
     };
     for (from, to) in uneven(&held) {
         let leads_too = led.get(&from) > led.get(&to);
-        let moved = all_sets(catalog).filter_map(|(bucket, set)| {
+        let moved = catalog.replica_sets().filter_map(|(bucket, set)| {
             let (at, vnode) = place_on(set, from)?;
             let stay = set.vnodes.iter().filter(|place| place.id != vnode);
             let mut then = zones(catalog, stay);
@@ -207,7 +189,7 @@ fn next_step(catalog: &Catalog, seen: &Seen) -> Option<Step> {
         }
     }
     for (from, to) in uneven(&led) {
-        let shared = all_sets(catalog).filter_map(|(bucket, set)| {
+        let shared = catalog.replica_sets().filter_map(|(bucket, set)| {
             let led = set.vnodes.first().is_some_and(|first| first.node == from);
             let (_, vnode) = place_on(set, to)?;
             led.then_some((bucket.times.max, vnode))

@@ -43,10 +43,6 @@ pub(crate) struct Seen {
     pub(crate) uneven: Option<Instant>,
 }
 
-fn counts(place: &VnodePlace) -> bool {
-    place.state != VnodeState::Joining
-}
-
 impl Cluster {
     /// Makes the groups that this node leads as the catalog wants them.
     pub(crate) async fn keep_members(&self) {
@@ -203,13 +199,13 @@ impl Cluster {
         let Some(going) = going else { return Ok(()) };
         let staying = || set.vnodes.iter().filter(|place| !leaves(place));
         let replicas = (database.options.replicas as usize).min(set.vnodes.len());
-        let joined = staying().filter(|place| counts(place)).count();
+        let joined = staying().filter(|place| place.state.counts()).count();
         // Whoever leads does the rest, once it is open: it must be, and there must be one.
         self.ensure_led(bucket, set).await?;
         if going.state == VnodeState::Leaving {
             return Ok(());
         }
-        if joined >= replicas || !counts(going) {
+        if joined >= replicas || !going.state.counts() {
             self.meta.submit(&Command::LeaveVnode { vnode: going.id }).await?;
         } else if staying().count() < replicas {
             if joined == 0 && seen.silent.contains_key(&going.node) {
@@ -315,7 +311,7 @@ impl Cluster {
         let catalog = self.meta.catalog();
         let found = catalog.replica_set_of(vnode);
         let (bucket, set) = found.ok_or_else(|| no_vnode(vnode))?;
-        if set.vnodes.iter().any(|place| place.id == vnode && !counts(place)) {
+        if set.vnodes.iter().any(|place| place.id == vnode && !place.state.counts()) {
             let message = format!("vnode {vnode} is being filled, and cannot lead yet");
             return Err(Error::Remote { kind: ErrorKind::Unavailable, message });
         }
@@ -355,7 +351,7 @@ impl Cluster {
         let command = encode_checksum(self.vnodes.next_write(id), self.clock.now_ns());
         let index = self.propose((bucket, set), command).await?;
         let mut checksums = Vec::with_capacity(set.vnodes.len());
-        for place in set.vnodes.iter().filter(|place| counts(place)) {
+        for place in set.vnodes.iter().filter(|place| place.state.counts()) {
             let checksum = if place.node == self.config.node {
                 let hosted = self.vnode(bucket, set).await?;
                 self.checksum_here(&hosted, index).await

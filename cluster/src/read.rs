@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
-use meta::{Bucket, ReplicaSet, VnodePlace, VnodeState};
+use meta::{Bucket, ReplicaSet, VnodePlace};
 use model::{DatabaseId, NodeId, TimeRange};
 use tskv::{ExactCounts, ScanCounts, ScanRequest, VnodeScan};
 
@@ -184,8 +184,7 @@ impl Cluster {
         stale: Duration,
     ) -> Result<Option<Scan>> {
         // One that leaves may get no log any more.
-        let fit =
-            |place: &&VnodePlace| matches!(place.state, VnodeState::Founder | VnodeState::Joined);
+        let fit = |place: &&VnodePlace| place.state.stays();
         if set.vnodes.iter().filter(fit).any(|place| place.node == self.config.node) {
             return match self.open_scan_follower((bucket, set), stale, request).await {
                 Ok(scan) => Ok(Some(Scan::Here(Box::new(scan)))),

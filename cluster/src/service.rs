@@ -13,7 +13,7 @@ use meta::{Bucket, ReplicaSet};
 use model::{BucketId, ErrorKind, VnodeId};
 use parking_lot::Mutex;
 use replication::transport::{Answer, Answers, CallError, Service};
-use replication::{Bounds, HoldsGroup, Members};
+use replication::{Bounds, HoldsGroup, Members, told};
 use tokio::sync::{OwnedRwLockWriteGuard, mpsc, oneshot};
 use tokio::time::Instant;
 use tskv::{Outcome, ScanRequest, VnodeScan};
@@ -173,19 +173,11 @@ impl Cluster {
             bounds.durable = Some(told);
             durable
         });
-        let durable = async {
-            if let Some(durable) = durable
-                && durable.await.is_ok()
-            {
-                return;
-            }
-            std::future::pending().await
-        };
         let proposed = hosted.group.propose_within(command, bounds);
         let proposed = tokio::time::timeout(PROPOSAL_PATIENCE, proposed);
         let proposed = tokio::select! {
             proposed = proposed => proposed,
-            () = durable => {
+            () = told(durable) => {
                 self.flush_if_full(hosted);
                 return Ok((Outcome::Applied.code(), 0));
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
-use meta::{ReplicaSet, VnodePlace, VnodeState};
+use meta::{ReplicaSet, VnodePlace};
 use model::{NodeId, VnodeId};
 use replication::{GroupStatus, Purge};
 
@@ -25,7 +25,7 @@ const SLEEP_PATIENCE: Duration = Duration::from_millis(300);
 const SLEEPERS_MAX: usize = 512;
 const SLEEPING_AT_ONCE: usize = 16;
 /// A node that gave no sign of life for so long is not there.
-const LATELY_MS: u64 = 3_000;
+const LATELY: Duration = Duration::from_secs(3);
 
 impl Cluster {
     /// Flushes and closes vnodes that nobody used for long.
@@ -44,8 +44,7 @@ impl Cluster {
         // Where a node is not there its groups would be woken as often as they are put to sleep.
         let reports = self.meta.nodes().await.map(|(_, reports)| reports).unwrap_or_default();
         let answers = |node: NodeId| {
-            let silent = reports.iter().find(|one| one.node == node).and_then(|one| one.silent_ms);
-            silent.is_some_and(|ms| ms < LATELY_MS)
+            reports.iter().any(|one| one.node == node && one.was_heard_within(LATELY))
         };
         let (catalog, answers) = (&catalog, &answers);
         let slept = idle_now.into_iter().map(|vnode| async move {
@@ -141,8 +140,8 @@ fn busy(vnode: VnodeId, why: &str) -> replication::Error {
 /// Returns the end of the log, where all members have and count all of it and none comes or goes.
 fn quiet_at(status: &GroupStatus, set: &ReplicaSet) -> Option<u64> {
     let settled = |place: &VnodePlace| {
-        let stays = matches!(place.state, VnodeState::Founder | VnodeState::Joined);
-        stays && status.members.iter().any(|one| one.member == place.id.0 && one.votes)
+        place.state.stays()
+            && status.members.iter().any(|one| one.member == place.id.0 && one.votes)
     };
     let as_wanted = status.settled
         && status.members.len() == set.vnodes.len()

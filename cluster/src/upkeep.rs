@@ -261,7 +261,7 @@ impl Cluster {
     /// Removes vnodes that the older catalog has and the newer does not.
     async fn remove_dropped(&self, older: &Catalog, newer: &Catalog) {
         // Only what is known to be dropped: a set may be made, and written to, after this catalog.
-        for set in older.all_buckets().flat_map(|bucket| &bucket.replica_sets) {
+        for (_, set) in older.replica_sets() {
             if newer.replica_set(set.id).is_none() {
                 self.vnodes.forget(set.id);
             }

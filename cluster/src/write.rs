@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use meta::{Bucket, Command, ReplicaSet, VnodePlace, VnodeState};
+use meta::{Bucket, Command, ReplicaSet, VnodePlace};
 use model::{BucketId, DatabaseId, ErrorKind, Points};
 use tskv::wal::WAL_ENTRY_BYTES_MAX;
 use tskv::{Outcome, encode_write};
@@ -104,7 +104,7 @@ impl Cluster {
 
     /// Waits until all members of a replica set have applied an index.
     async fn wait_for_all(&self, (bucket, set): (&Bucket, &ReplicaSet), index: u64) -> Result<()> {
-        let members = set.vnodes.iter().filter(|place| place.state != VnodeState::Joining);
+        let members = set.vnodes.iter().filter(|place| place.state.counts());
         let applied = members.map(|place| async move {
             let applied = self.wait_for_one((bucket, set), place, index).await;
             applied.map_err(|error| Error::Partial {

@@ -309,6 +309,16 @@ pub enum VnodeState {
 }
 
 impl VnodeState {
+    /// Returns whether the vnode holds its replica set's rows and goes on to.
+    pub fn stays(self) -> bool {
+        matches!(self, Self::Founder | Self::Joined)
+    }
+
+    /// Returns whether the vnode holds its replica set's rows.
+    pub fn counts(self) -> bool {
+        self != Self::Joining
+    }
+
     /// Returns the word people read.
     pub fn name(self) -> &'static str {
         match self {
@@ -534,6 +544,22 @@ impl Catalog {
     pub fn replica_set(&self, id: ReplicaSetId) -> Option<(&Arc<Bucket>, &ReplicaSet)> {
         let bucket = self.buckets.get(self.set_buckets.get(&id)?)?;
         bucket.replica_sets.iter().find(|set| set.id == id).map(|set| (bucket, set))
+    }
+
+    /// Returns the replica sets of all databases, each with its bucket.
+    pub fn replica_sets(&self) -> impl Iterator<Item = (&Arc<Bucket>, &ReplicaSet)> {
+        self.buckets
+            .values()
+            .flat_map(|bucket| bucket.replica_sets.iter().map(move |set| (bucket, set)))
+    }
+
+    /// Returns how many vnodes each node holds; nodes that hold none are left out.
+    pub fn vnodes_by_node(&self) -> BTreeMap<NodeId, usize> {
+        let mut counts = BTreeMap::new();
+        for place in self.replica_sets().flat_map(|(_, set)| &set.vnodes) {
+            *counts.entry(place.node).or_default() += 1;
+        }
+        counts
     }
 
     /// Returns the replica set a vnode is in, and its bucket.

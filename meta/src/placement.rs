@@ -2,7 +2,7 @@
 //! zones that differ, as placement policies allow.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use model::{DatabaseId, ErrorKind, NodeId};
 
@@ -20,12 +20,7 @@ pub(crate) fn candidates(
 ) -> Vec<NodeId> {
     let replicas = catalog.database_by_id(database).map_or(1, |one| one.options.replicas as usize);
     let policy = catalog.policy_of(database);
-    let mut held: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for set in catalog.all_buckets().flat_map(|bucket| &bucket.replica_sets) {
-        for place in &set.vnodes {
-            *held.entry(place.node).or_default() += 1;
-        }
-    }
+    let held = catalog.vnodes_by_node();
     let takes = |node: &&std::sync::Arc<Node>| {
         let allowed = policy.is_none_or(|policy| policy.terms.allows(node));
         node.roles.data && node.state == NodeState::Ready && allowed && !load(node.id).is_full()

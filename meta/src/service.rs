@@ -106,6 +106,13 @@ pub struct NodeReport {
     pub load: NodeLoad,
 }
 
+impl NodeReport {
+    /// Returns whether the node gave a sign of life within this time.
+    pub fn was_heard_within(&self, time: Duration) -> bool {
+        self.silent_ms.is_some_and(|ms| u128::from(ms) < time.as_millis())
+    }
+}
+
 /// What is said while the catalog is followed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Event {

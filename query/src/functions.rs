@@ -4,6 +4,7 @@
 //! |---------------|------------------------------------------------------------------------------|
 //! | `bounded`     | DataFusion's functions that could make texts without end                      |
 //! | `domains`     | functions of numbers outside of where they are defined                         |
+//! | `guarded`     | the skeleton of functions whose arguments are looked at first                 |
 //! | `epochs`      | `extract(epoch FROM x)`                                                       |
 //! | `collected`   | the skeleton of aggregates that look at rows in order of time                 |
 //! | `accessors`   | the skeleton of functions that read the struct another function made          |
@@ -36,6 +37,7 @@ mod counters;
 mod domains;
 mod downsample;
 mod epochs;
+mod guarded;
 mod histogram;
 mod intervals;
 pub(crate) mod json;

@@ -7,6 +7,7 @@ use model::{DatabaseId, TenantId, VnodeId};
 
 use crate::access::Need;
 use crate::error::{Error, Result};
+use crate::nodes::time_text;
 use crate::output::Output;
 use crate::session::Session;
 
@@ -38,7 +39,7 @@ impl fmt::Display for Job {
 /// Returns all jobs, each with what it is about and how it stands.
 fn jobs(catalog: &Catalog) -> Vec<(Job, &'static str, String, String)> {
     let mut jobs = Vec::new();
-    for set in catalog.all_buckets().flat_map(|bucket| &bucket.replica_sets) {
+    for (_, set) in catalog.replica_sets() {
         for place in set.vnodes.iter().filter(|place| place.state == VnodeState::Joining) {
             let replaced = set.vnodes.iter().find(|one| Some(one.id) == place.replaces);
             let (kind, detail) = match replaced {
@@ -51,10 +52,7 @@ fn jobs(catalog: &Catalog) -> Vec<(Job, &'static str, String, String)> {
             jobs.push((Job::Fill(place.id), kind, format!("replica set {}", set.id), detail));
         }
     }
-    let when = |at: i64| {
-        let time = datafusion::arrow::temporal_conversions::timestamp_ns_to_datetime(at);
-        time.map_or_else(|| at.to_string(), |time| format!("at {time}"))
-    };
+    let when = |at: i64| format!("at {}", time_text(at));
     for database in catalog.all_databases() {
         if let Some(at) = database.drop_at {
             let object = format!("database {}", database.name);

@@ -53,7 +53,8 @@ fn no_object(what: &str, id: impl std::fmt::Display) -> Error {
     Error::new("42704", format!("{what} {id} does not exist"))
 }
 
-fn time_text(ns: i64) -> String {
+/// Writes an instant.
+pub(crate) fn time_text(ns: i64) -> String {
     use datafusion::arrow::temporal_conversions::timestamp_ns_to_datetime;
     timestamp_ns_to_datetime(ns).map_or_else(|| ns.to_string(), |time| time.to_string())
 }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, Result};
-use crate::log::{Durable, LogStore, RaftLog};
+use crate::log::{Durable, LogStore, RaftLog, told};
 use crate::machine::{Files, Machine, RaftMachine};
 use crate::network::{Links, Network, node_entry, node_of};
 use crate::types::{Commands, TypeConfig};
@@ -552,21 +552,13 @@ async fn propose_all(
             drop(noted);
             written
         });
-        let durable_here = async {
-            if let Some(durable_here) = durable_here
-                && durable_here.await.is_ok()
-            {
-                return;
-            }
-            std::future::pending().await
-        };
         tokio::select! {
             biased;
             written = &mut writing => {
                 answer(replies, Some(written));
                 drop(guards);
             }
-            () = durable_here => {
+            () = told(durable_here) => {
                 let held = (guards, place);
                 tokio::spawn(answer_later(stages.raft.clone(), writing, replies, held));
             }

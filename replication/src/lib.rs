@@ -42,7 +42,7 @@ mod types;
 pub use error::{Error, Result};
 pub use group::{Bounds, Group, GroupConfig, Origin, Purge};
 pub use host::{Hosted, RaftHost};
-pub use log::{Completion, LogStore};
+pub use log::{Completion, LogStore, told};
 pub use machine::{Image, Machine};
 pub use members::{GroupStatus, MemberStatus};
 pub use network::{HoldsGroup, Members, Network, Pieces, RaftService};

@@ -70,6 +70,16 @@ pub(crate) enum Covered {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Durable(Arc<Mutex<HashMap<usize, Vec<oneshot::Sender<()>>>>>);
 
+/// Returns once it is told that an entry is durable here; never, where nobody will tell.
+pub async fn told(durable: Option<oneshot::Receiver<()>>) {
+    if let Some(durable) = durable
+        && durable.await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
 /// Forgets who waits once the entry is over.
 pub(crate) struct Noted(Durable, usize);
 

@@ -84,8 +84,7 @@ pub(super) fn alter_node(
 
 pub(super) fn remove_node(catalog: &Catalog, id: NodeId, changes: &mut Changes) -> Result<()> {
     let node = node_of(catalog, id)?;
-    let sets = catalog.all_buckets().flat_map(|bucket| &bucket.replica_sets);
-    let vnodes = sets.flat_map(|set| &set.vnodes).filter(|place| place.node == id).count();
+    let vnodes = catalog.vnodes_by_node().get(&id).copied().unwrap_or(0);
     if vnodes > 0 {
         let message = format!("node {id} holds {vnodes} vnodes: drain it first");
         return refuse(ErrorKind::Conflict, message);
@@ -180,11 +179,6 @@ pub(super) fn vnode_joined(catalog: &Catalog, id: VnodeId, changes: &mut Changes
     Ok(())
 }
 
-/// Returns whether a vnode holds its replica set's rows and goes on to.
-fn stays(place: &VnodePlace) -> bool {
-    matches!(place.state, VnodeState::Founder | VnodeState::Joined)
-}
-
 pub(super) fn leave_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
     let found = catalog.replica_set_of(id).map(|(bucket, _)| bucket.as_ref());
     let mut bucket = bucket_of(found, "vnode", id)?;
@@ -192,7 +186,7 @@ pub(super) fn leave_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes)
         if set.vnodes.iter().all(|place| place.id != id) {
             continue;
         }
-        if !set.vnodes.iter().any(|place| place.id != id && stays(place)) {
+        if !set.vnodes.iter().any(|place| place.id != id && place.state.stays()) {
             let message = format!("vnode {id} is the last that holds the rows of its replica set");
             return refuse(ErrorKind::Conflict, message);
         }
@@ -218,7 +212,7 @@ pub(super) fn remove_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes
     let Some((bucket, _)) = catalog.replica_set_of(id) else { return Ok(()) };
     let mut bucket = Bucket::clone(bucket);
     for set in &mut bucket.replica_sets {
-        if set.vnodes.iter().any(|place| place.id == id && stays(place)) {
+        if set.vnodes.iter().any(|place| place.id == id && place.state.stays()) {
             return refuse(ErrorKind::Conflict, format!("vnode {id} was not told to leave"));
         }
         set.vnodes.retain(|place| place.id != id);

@@ -8,10 +8,9 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::SessionStateDefaults;
-use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
 
+use super::guarded::{Guard, guarded};
 use crate::error::Error;
 
 /// The longest text a function makes, and all it makes of one batch.
@@ -40,11 +39,7 @@ pub(super) fn scalar() -> Vec<Arc<ScalarUDF>> {
     let all = SessionStateDefaults::default_scalar_functions().into_iter();
     let kept = all.filter(|function| !LEFT_OUT.contains(&function.name()));
     let bound = |function: Arc<ScalarUDF>| {
-        if BOUNDED.contains(&function.name()) {
-            Arc::new(ScalarUDF::from(Bounded { inner: function }))
-        } else {
-            function
-        }
+        if BOUNDED.contains(&function.name()) { guarded(function, Bounded) } else { function }
     };
     kept.map(bound).collect()
 }
@@ -70,39 +65,20 @@ fn without_negatives(count: &ColumnarValue) -> Result<ColumnarValue> {
     })
 }
 
-/// A function whose results are measured before they are made.
+/// Measures results before they are made.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Bounded {
-    inner: Arc<ScalarUDF>,
-}
+struct Bounded;
 
-impl ScalarUDFImpl for Bounded {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(arguments)
-    }
-
-    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        self.inner.coerce_types(arguments)
-    }
-
-    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let name = self.name().to_owned();
+impl Guard for Bounded {
+    fn look(&self, name: &str, args: &mut ScalarFunctionArgs) -> Result<()> {
         let sizes: Vec<Sizes> = args.args.iter().map(Sizes::of).collect::<Result<_>>()?;
-        check(args.number_rows, |row| result_bytes(&name, &sizes, row))?;
-        if matches!(name.as_str(), "repeat" | "lpad" | "rpad")
+        check(args.number_rows, |row| result_bytes(name, &sizes, row))?;
+        if matches!(name, "repeat" | "lpad" | "rpad")
             && let Some(count) = args.args.get_mut(1)
         {
             *count = without_negatives(count)?;
         }
-        self.inner.invoke_with_args(args)
+        Ok(())
     }
 }
 

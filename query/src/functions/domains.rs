@@ -8,10 +8,9 @@ use datafusion::arrow::array::AsArray;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Float64Type};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
 
+use super::guarded::{Guard, Guarded, guarded};
 use crate::error::Error;
 
 /// Returns why a function has no value at a place: an SQLSTATE and a message.
@@ -42,16 +41,15 @@ fn outside(is_outside: bool) -> Option<(&'static str, &'static str)> {
 
 /// Returns a function with its domain checked, where it has one that is not.
 pub(crate) fn checked(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
-    if function.inner().downcast_ref::<Partial>().is_some() {
+    if function.inner().downcast_ref::<Guarded<Partial>>().is_some() {
         return None;
     }
     let at = PARTIAL.iter().position(|(name, _)| *name == function.name())?;
-    Some(Arc::new(ScalarUDF::from(Partial { inner: Arc::clone(function), at })))
+    Some(guarded(Arc::clone(function), Partial { at }))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Partial {
-    inner: Arc<ScalarUDF>,
     /// Which of [`PARTIAL`].
     at: usize,
 }
@@ -75,29 +73,8 @@ impl Partial {
     }
 }
 
-impl ScalarUDFImpl for Partial {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(arguments)
-    }
-
-    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        self.inner.coerce_types(arguments)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        args.args.iter().try_for_each(|value| self.check(value))?;
-        self.inner.invoke_with_args(args)
+impl Guard for Partial {
+    fn look(&self, _: &str, args: &mut ScalarFunctionArgs) -> Result<()> {
+        args.args.iter().try_for_each(|value| self.check(value))
     }
 }
