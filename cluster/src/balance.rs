@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use meta::{Catalog, Command, Node, NodeState, ReplicaSet, VnodePlace, VnodeState};
+use meta::{Catalog, Command, Node, NodeState, ReplicaSet, VnodePlace};
 use model::{NodeId, VnodeId};
 use tokio::time::Instant;
 
@@ -58,7 +58,7 @@ impl Cluster {
                 let follows = status.members.iter().any(|one| follows(one, place));
                 place.id.0 != member && status.settled && follows && answers(place.node)
             };
-            let mut stay = set.vnodes.iter().filter(|place| place.state != VnodeState::Leaving);
+            let mut stay = set.vnodes.iter().filter(|place| !place.state.leaves());
             let heir = if full { stay.find(fit) } else { stay.next().filter(fit) };
             let Some(heir) = heir else { continue };
             match self.hand_over_here(&hosted, heir.id, BALANCE_PATIENCE).await {

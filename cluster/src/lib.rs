@@ -8,6 +8,7 @@
 //! | `service`     | what this node does for the rows of others                              |
 //! | `members`     | replica sets as the catalog wants them                                  |
 //! | `balance`     | what nodes hold and lead, evened out                                    |
+//! | `repair`      | replicas that differ, made anew                                         |
 //! | `sleep`       | groups that nobody uses                                                 |
 //! | `remote_scan` | a scan on another node; `wire_batch` is its rows on their way           |
 //! | `replica_set` | a Raft group driving a vnode: the WAL as its log, the vnode its machine |
@@ -34,6 +35,7 @@ mod own_files;
 mod peers;
 mod read;
 mod remote_scan;
+mod repair;
 mod replica_set;
 mod router;
 mod series_limit;
@@ -101,6 +103,8 @@ pub struct ClusterConfig {
     pub rebuild_after: Duration,
     /// What nodes hold is evened out once it was uneven for so long.
     pub balance_after: Duration,
+    /// Replicas are compared so often; `None`: never by themselves.
+    pub compare_after: Option<Duration>,
     /// A vnode nobody used for so long is flushed and closed.
     pub idle_after: Duration,
 }
@@ -122,6 +126,7 @@ pub struct Cluster {
     pub(crate) peers: Option<Peers>,
     pub(crate) held: Held,
     pub(crate) known_series: KnownSeries,
+    pub(crate) compared: repair::Compared,
 }
 
 /// A running node: the cluster and its upkeep.
@@ -171,6 +176,7 @@ impl ClusterNode {
             peers: network.as_ref().map(|network| Peers(Arc::clone(&network.transport))),
             held: Held::default(),
             known_series: KnownSeries::default(),
+            compared: repair::Compared::default(),
             signals: upkeep::Signals::default(),
             compactions: compaction::Compactions::default(),
             config,

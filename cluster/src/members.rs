@@ -81,7 +81,7 @@ impl Cluster {
         let group = &hosted.group;
         let status = group.status();
         let places = &set.vnodes;
-        for place in places.iter().filter(|place| place.state != VnodeState::Leaving) {
+        for place in places.iter().filter(|place| !place.state.leaves()) {
             if status.members.iter().all(|one| one.member != place.id.0) {
                 tracing::info!(replica_set = %set.id, vnode = %place.id, "a vnode is filled");
                 return Ok(group.add_learner(place.id.0, place.node).await?);
@@ -91,7 +91,7 @@ impl Cluster {
         let waits = places.iter().any(|place| place.state == VnodeState::Joining);
         let wanted = |member: u64| {
             let place = places.iter().find(|place| place.id.0 == member);
-            place.is_some_and(|place| waits || place.state != VnodeState::Leaving)
+            place.is_some_and(|place| waits || !place.state.leaves())
         };
         let last = status.last_index.unwrap_or(0);
         let fit = status.members.iter().filter(|one| {
@@ -130,7 +130,7 @@ impl Cluster {
                 VnodeState::Joining if member.is_some_and(|one| one.votes) => {
                     self.meta.submit(&Command::VnodeJoined { vnode: place.id }).await?;
                 }
-                VnodeState::Leaving if member.is_none() => {
+                VnodeState::Leaving | VnodeState::Rebuilding if member.is_none() => {
                     tracing::info!(vnode = %place.id, node = %place.node, "a vnode has left");
                     self.meta.submit(&Command::RemoveVnode { vnode: place.id }).await?;
                 }
@@ -194,7 +194,7 @@ impl Cluster {
         seen: &Seen,
     ) -> Result<()> {
         let Some(database) = catalog.database_by_id(bucket.database) else { return Ok(()) };
-        let leaves = |place: &VnodePlace| place.state == VnodeState::Leaving || leaving(place.node);
+        let leaves = |place: &VnodePlace| place.state.leaves() || leaving(place.node);
         let going = set.vnodes.iter().find(|place| leaves(place));
         let Some(going) = going else { return Ok(()) };
         let staying = || set.vnodes.iter().filter(|place| !leaves(place));
@@ -202,7 +202,7 @@ impl Cluster {
         let joined = staying().filter(|place| place.state.counts()).count();
         // Whoever leads does the rest, once it is open: it must be, and there must be one.
         self.ensure_led(bucket, set).await?;
-        if going.state == VnodeState::Leaving {
+        if going.state.leaves() {
             return Ok(());
         }
         if joined >= replicas || !going.state.counts() {
@@ -330,14 +330,14 @@ impl Cluster {
 }
 
 /// The checksum of a replica, or why there is none.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ReplicaChecksum {
     /// The vnode.
     pub vnode: VnodeId,
     /// Its node.
     pub node: NodeId,
     /// The checksum.
-    pub checksum: std::result::Result<VnodeChecksum, String>,
+    pub checksum: Result<VnodeChecksum>,
 }
 
 impl Cluster {
@@ -358,7 +358,6 @@ impl Cluster {
             } else {
                 self.checksum_there(place, index).await
             };
-            let checksum = checksum.map_err(|error| error.to_string());
             checksums.push(ReplicaChecksum { vnode: place.id, node: place.node, checksum });
         }
         Ok(checksums)

@@ -475,4 +475,9 @@ impl Members for VnodeMembers {
         }
         .boxed()
     }
+
+    fn admit(&self) -> replication::Result<()> {
+        let admitted = self.0.upgrade().map_or(Ok(()), |cluster| cluster.wal.admit());
+        admitted.map_err(|error| replication::Error::NotReady(error.to_string()))
+    }
 }

@@ -93,8 +93,15 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
     // Beside the rounds: a compaction takes long, and flushes must not wait for it.
     let mut compacting: Option<JoinHandle<()>> = None;
     // And what asks other nodes, for they may not answer: one chore does not hold up another.
-    let [mut life, mut members, mut replacing, mut balancing, mut expiring, mut sleeping] =
-        std::array::from_fn(|_| Chore::default());
+    let [
+        mut life,
+        mut members,
+        mut replacing,
+        mut balancing,
+        mut expiring,
+        mut sleeping,
+        mut comparing,
+    ] = std::array::from_fn(|_| Chore::default());
     let seen = Arc::<tokio::sync::Mutex<Seen>>::default();
     loop {
         tokio::select! {
@@ -124,6 +131,8 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
         members.begin(async move { here.keep_members().await });
         let here = Arc::clone(&cluster);
         replacing.begin(async move { here.replace_vnodes(&mut *kept.lock().await).await });
+        let here = Arc::clone(&cluster);
+        comparing.begin(async move { here.compare_due().await });
         if rounds.is_multiple_of(BALANCE_ROUNDS) {
             let here = Arc::clone(&cluster);
             balancing.begin(async move { here.balance_leaders().await });
@@ -137,7 +146,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
             });
         }
     }
-    for chore in [life, members, replacing, balancing, expiring, sleeping] {
+    for chore in [life, members, replacing, balancing, expiring, sleeping, comparing] {
         chore.end().await;
     }
     if let Some(compacting) = compacting

@@ -233,7 +233,10 @@ impl Cluster {
             vnode.check_covers(purged)?;
             Ok::<_, tskv::Error>(vnode)
         });
-        let vnode = opened.await.map_err(|error| stopped(&error))?.map_err(|e| stopped(&e))?;
+        let vnode = opened.await.map_err(|error| stopped(&error))?.map_err(|error| {
+            let damaged = error.kind() == model::ErrorKind::Corrupt;
+            if damaged { replication::Error::Damaged(error.to_string()) } else { stopped(&error) }
+        })?;
         let vnode = Arc::new(vnode);
         let gives_images = self.peers.is_some();
         let machine = VnodeMachine::new(Arc::clone(&vnode), log.clone(), gives_images);

@@ -26,8 +26,8 @@ pub(crate) use databases::default_options;
 use databases::{define_database, new_database};
 pub use nodes::cluster_number;
 use nodes::{
-    add_vnode, alter_node, give_up_vnode, leave_vnode, prefer_vnode, register_node, remove_node,
-    remove_vnode, vnode_joined,
+    add_vnode, alter_node, give_up_vnode, leave_vnode, prefer_vnode, rebuild_vnode, register_node,
+    remove_node, remove_vnode, vnode_joined,
 };
 use policies::define_policy;
 use roles::forget_object;
@@ -149,6 +149,7 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
         }
         Command::VnodeJoined { vnode } => vnode_joined(catalog, vnode, changes)?,
         Command::LeaveVnode { vnode } => leave_vnode(catalog, vnode, changes)?,
+        Command::RebuildVnode { vnode } => rebuild_vnode(catalog, vnode, changes)?,
         Command::PreferVnode { vnode } => prefer_vnode(catalog, vnode, changes)?,
         Command::RemoveVnode { vnode } => remove_vnode(catalog, vnode, changes)?,
     }

@@ -306,6 +306,8 @@ pub enum VnodeState {
     Joined,
     /// It counts, and goes once another has joined in its stead.
     Leaving,
+    /// It counts, and goes; then another takes its place on its node.
+    Rebuilding,
 }
 
 impl VnodeState {
@@ -319,12 +321,18 @@ impl VnodeState {
         self != Self::Joining
     }
 
+    /// Returns whether the vnode is on its way out.
+    pub fn leaves(self) -> bool {
+        matches!(self, Self::Leaving | Self::Rebuilding)
+    }
+
     /// Returns the word people read.
     pub fn name(self) -> &'static str {
         match self {
             Self::Founder | Self::Joined => "joined",
             Self::Joining => "joining",
             Self::Leaving => "leaving",
+            Self::Rebuilding => "rebuilding",
         }
     }
 }

@@ -255,6 +255,12 @@ pub enum Command {
         /// Which.
         vnode: VnodeId,
     },
+    /// Has a vnode made anew on its node, from the others of its replica set: it leaves, and another comes in
+    /// its place.
+    RebuildVnode {
+        /// Which.
+        vnode: VnodeId,
+    },
     /// Puts a vnode first in its replica set: the lead goes back to the first whenever it can.
     PreferVnode {
         /// Which.
@@ -463,6 +469,7 @@ impl Command {
                 | Self::AlterNode { .. }
                 | Self::VnodeJoined { .. }
                 | Self::LeaveVnode { .. }
+                | Self::RebuildVnode { .. }
                 | Self::GiveUpVnode { .. }
                 | Self::AlterPolicy { .. }
                 | Self::PreferVnode { .. }

@@ -164,6 +164,7 @@ impl Session {
         self.check(Need::Administer)?;
         match statement {
             Node::Checksum(set) => self.checksum_group(ReplicaSetId(*set)).await,
+            Node::Repair(set) => self.repair_replicas(ReplicaSetId(*set)).await,
             Node::KillJob(name) => self.kill_job(name).await,
             Node::CreatePolicy { name, if_not_exists, terms } => {
                 self.create_policy(name, *if_not_exists, terms).await
@@ -194,6 +195,12 @@ impl Session {
         }
     }
 
+    async fn repair_replicas(&self, set: ReplicaSetId) -> Result<Output> {
+        let rebuilt = self.database().cluster().repair_replicas(set).await?;
+        let lines: Lines = rebuilt.iter().map(|vnode| vec![vnode.to_string()]).collect();
+        text_rows(&["rebuilt_vnode_id"], &lines)
+    }
+
     async fn checksum_group(&self, set: ReplicaSetId) -> Result<Output> {
         let checksums = self.database().cluster().checksums(set).await?;
         let lines: Lines = checksums
@@ -201,7 +208,7 @@ impl Session {
             .map(|one| {
                 let (rows, checksum) = match one.checksum {
                     Ok(sum) => (sum.rows.to_string(), format!("{:016x}", sum.hash)),
-                    Err(error) => (String::new(), error),
+                    Err(error) => (String::new(), error.to_string()),
                 };
                 vec![one.vnode.to_string(), one.node.to_string(), rows, checksum]
             })

@@ -217,6 +217,8 @@ pub enum NodeStatement {
     Checksum(u32),
     /// REPLICA DESTROY: the rows of a replica set are given up; an empty one takes its place.
     Destroy(u32),
+    /// `REPLICA REPAIR REPLICA_ID r`.
+    Repair(u32),
     /// KILL JOB.
     KillJob(String),
     /// CREATE PLACEMENT POLICY.

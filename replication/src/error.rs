@@ -17,6 +17,9 @@ pub enum Error {
     /// The group has stopped; what was proposed last may or may not have been applied.
     #[error("the raft group stopped: {0}")]
     Stopped(String),
+    /// What the member holds is not what was written: another member may serve.
+    #[error("{0}")]
+    Damaged(String),
     /// The group did not get ready in time.
     #[error("the raft group is not ready: {0}")]
     NotReady(String),
@@ -30,6 +33,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Refused(_) => ErrorKind::Conflict,
+            Self::Damaged(_) => ErrorKind::Corrupt,
             Self::NotLeader { .. } | Self::Stopped(_) | Self::NotReady(_) => ErrorKind::Unavailable,
         }
     }

@@ -244,6 +244,14 @@ impl Drop for Patient<'_> {
 pub trait Members: Send + Sync + 'static {
     /// Returns the group of a member.
     fn member(&self, member: u64) -> BoxFuture<'_, Result<Arc<dyn HoldsGroup>>>;
+
+    /// Refuses where their logs have no space for entries.
+    ///
+    /// # Errors
+    /// `NotReady`: there may be space later.
+    fn admit(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The service that takes what other members say.
@@ -270,9 +278,18 @@ impl<M: Members> RaftService<M> {
             Message::Append(request) if has_gap(&request) => {
                 return Err(Error::NotReady("entries do not follow one another".to_owned()));
             }
-            Message::Append(request) => {
+            Message::Append(mut request) => {
+                let full = if request.entries.is_empty() { Ok(()) } else { self.members.admit() };
+                if full.is_err() {
+                    // It hears from its leader all the same, and so does not stand for election.
+                    request.entries.clear();
+                }
                 let response = group.raft.append_entries(request).await;
-                Reply::Append(response.map_err(|error| stopped(&error))?)
+                let response = response.map_err(|error| stopped(&error))?;
+                if response.is_success() {
+                    full?;
+                }
+                Reply::Append(response)
             }
             Message::Vote(request) => {
                 let response = group.raft.vote(request).await;

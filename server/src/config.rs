@@ -154,6 +154,7 @@ pub(crate) struct Cluster {
     pub(crate) silence_seconds: u64,
     pub(crate) rebuild_seconds: u64,
     pub(crate) balance_seconds: u64,
+    pub(crate) compare_hours: u64,
 }
 
 impl Cluster {

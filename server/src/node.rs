@@ -275,6 +275,9 @@ fn cluster_config(config: &Config, shares: &Shares, node: NodeId) -> ClusterConf
         node_silence: Duration::from_secs(config.cluster.silence_seconds),
         rebuild_after: Duration::from_secs(config.cluster.rebuild_seconds),
         balance_after: Duration::from_secs(config.cluster.balance_seconds),
+        compare_after: Some(config.cluster.compare_hours)
+            .filter(|hours| *hours > 0)
+            .map(|hours| Duration::from_secs(hours.saturating_mul(3_600))),
         idle_after: Duration::from_secs(config.storage.idle_seconds),
         memcache_bytes_max: shares.memcache,
         flush_bytes: shares.flush,

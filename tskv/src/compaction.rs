@@ -123,7 +123,7 @@ impl Vnode {
             None => Ok(Some(CompactionReport::default())),
         });
         self.totals.running.store(false, Ordering::Release);
-        report
+        self.damage.note(report)
     }
 
     /// Returns the segments of the index that are to become one.

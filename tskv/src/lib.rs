@@ -20,6 +20,7 @@
 //! | `flush`      | memcache to file                                                          |
 //! | `compaction` | files to fewer files                                                      |
 //! | `checksum`   | one number of all rows, to compare replicas by                            |
+//! | `damage`     | whether a file was found damaged                                          |
 //! | `image`      | a full copy of a vnode, given and taken                                   |
 //! | `inspect`    | what files say, for people                                                |
 //! | `repair`     | damaged files of a stopped vnode                                          |
@@ -34,6 +35,7 @@
 mod checksum;
 mod command;
 mod compaction;
+mod damage;
 pub mod disk;
 mod error;
 mod flush;

@@ -12,6 +12,7 @@ use model::series_key::tag;
 use model::{ColumnId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
+use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::index::{SeriesFilter, SeriesIndex};
 use crate::reader::{ExactCounts, RowReader, RowRequest, ScanCounts};
@@ -63,6 +64,7 @@ pub struct VnodeScan {
     last_rows: bool,
     rows_about: usize,
     ready: VecDeque<RecordBatch>,
+    damage: Damage,
 }
 
 /// The keys of the series.
@@ -83,9 +85,9 @@ impl std::fmt::Debug for VnodeScan {
 impl VnodeScan {
     pub(crate) fn new(
         pinned: &SuperVersion,
-        mut ids: Vec<u32>,
-        index: &Arc<SeriesIndex>,
+        (mut ids, index): (Vec<u32>, &Arc<SeriesIndex>),
         request: ScanRequest,
+        damage: Damage,
     ) -> Result<Self> {
         let rows_about = rows_about(pinned, &request);
         let ordered = ids.len() <= ORDERED_SERIES_MAX || rows_about / ids.len() >= ROWS_LONG;
@@ -117,6 +119,7 @@ impl VnodeScan {
             rows_about,
             ready: VecDeque::new(),
             request,
+            damage,
         })
     }
 
@@ -164,6 +167,11 @@ impl VnodeScan {
     /// # Errors
     /// `Corrupt`, naming file and offset; what the disk says.
     pub fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        let next = self.read_batch();
+        self.damage.note(next)
+    }
+
+    fn read_batch(&mut self) -> Result<Option<RecordBatch>> {
         while self.ready.is_empty() {
             let run = if self.last_rows {
                 self.reader.next_last_rows()?

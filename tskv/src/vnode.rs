@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use crate::checksum::PinnedRows;
 use crate::command::{Change, Command, Outcome};
 use crate::compaction::CompactionTotals;
+use crate::damage::Damage;
 use crate::disk::{Disk, FewOpen};
 use crate::error::{Context, Error, Result};
 use crate::image::{self, PinnedImage};
@@ -83,6 +84,7 @@ pub struct Vnode {
     pub(crate) totals: CompactionTotals,
     pub(crate) pinned_images: Mutex<Vec<PinnedImage>>,
     pub(crate) pinned_rows: Mutex<Option<PinnedRows>>,
+    pub(crate) damage: Damage,
 }
 
 #[derive(Debug)]
@@ -168,12 +170,18 @@ impl Vnode {
             totals: CompactionTotals::default(),
             pinned_images: Mutex::default(),
             pinned_rows: Mutex::default(),
+            damage: Damage::default(),
         })
     }
 
     /// Returns the vnode's id.
     pub fn id(&self) -> VnodeId {
         self.id
+    }
+
+    /// Returns whether a file was found damaged by who read it since the vnode was opened.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.was_found()
     }
 
     /// Returns whether its disk may take long.
@@ -347,8 +355,10 @@ impl Vnode {
     pub fn scan(&self, request: ScanRequest) -> Result<VnodeScan> {
         let pinned = self.pin(request.table);
         // After the pin: rows pinned have their series already.
-        let series = self.series.matching(request.table, &request.filter)?;
-        VnodeScan::new(&pinned, series, &self.series, request)
+        let series = self.series.matching(request.table, &request.filter);
+        let series = self.damage.note(series)?;
+        let damage = self.damage.clone();
+        VnodeScan::new(&pinned, (series, &self.series), request, damage)
     }
 
     pub(crate) fn pin(&self, table: TableId) -> SuperVersion {

@@ -376,11 +376,14 @@ impl Writer {
     }
 
     fn make_reserve(&mut self) -> bool {
-        if let Err(error) = self.segments.make_reserve() {
-            tracing::warn!(%error, "no wal segment in reserve: writes are refused");
+        let made = self.segments.make_reserve();
+        self.has_reserve.store(made.is_ok(), Ordering::Release);
+        match &made {
+            Ok(()) => tracing::info!("a wal segment is in reserve again: writes are taken"),
+            // Said when it was lost; there are as many tries as refused writes.
+            Err(error) => tracing::debug!(%error, "still no wal segment in reserve"),
         }
-        self.has_reserve.store(self.segments.has_reserve(), Ordering::Release);
-        self.segments.has_reserve()
+        made.is_ok()
     }
 
     /// Deletes the oldest segments while nothing live is in them; votes, commit and purge points

@@ -101,12 +101,16 @@ impl Transport for Wire {
     }
 }
 
-struct OneMember(Arc<Group>);
+struct OneMember(Arc<Group>, Arc<Wal>);
 
 impl Members for OneMember {
     fn member(&self, _: u64) -> BoxFuture<'_, replication::Result<Arc<dyn HoldsGroup>>> {
         let group = Arc::clone(&self.0) as Arc<dyn HoldsGroup>;
         async move { Ok(group) }.boxed()
+    }
+
+    fn admit(&self) -> replication::Result<()> {
+        self.1.admit().map_err(|error| replication::Error::NotReady(error.to_string()))
     }
 }
 
@@ -114,7 +118,11 @@ struct Member {
     node: NodeId,
     group: Arc<Group>,
     machine: Arc<Kept>,
+    disk: SimDisk,
 }
+
+/// Segments of the log, small enough to be filled.
+const SEGMENT_BYTES: u64 = 64 << 10;
 
 struct Three {
     wires: Arc<Wires>,
@@ -131,18 +139,23 @@ impl Three {
             let node = NodeId(id);
             let wire = Wire { wires: Arc::clone(&wires), node };
             let network = Network::new(Arc::new(wire), "raft", node);
-            let config = WalConfig { writer: WalWriter::Caller, ..WalConfig::default() };
-            let wal = Wal::open(Arc::new(SimDisk::default()), Path::new("wal"), &config).unwrap();
+            let disk = SimDisk::default();
+            let config = WalConfig {
+                writer: WalWriter::Caller,
+                segment_bytes: SEGMENT_BYTES,
+                ..WalConfig::default()
+            };
+            let wal = Wal::open(Arc::new(disk.clone()), Path::new("wal"), &config).unwrap();
             let log = VnodeLogStore(wal.log(VnodeId(id)));
             let machine = Arc::new(Kept::default());
             let config = GroupConfig::networked(network.clone());
             let group = Group::open(&config, (id, &origin), log, Arc::clone(&machine)).await;
             let group = Arc::new(group.unwrap());
             let services = Services::default();
-            let service = RaftService::new(OneMember(Arc::clone(&group)), network);
+            let service = RaftService::new(OneMember(Arc::clone(&group), wal), network);
             services.offer("raft", Arc::new(service));
             wires.nodes.lock().unwrap().insert(node, services);
-            members.push(Member { node, group, machine });
+            members.push(Member { node, group, machine, disk });
         }
         members[0].group.found(&origin).await.unwrap();
         Self { wires, members }
@@ -227,4 +240,24 @@ async fn a_leader_that_is_cut_off_answers_no_read_and_what_others_acknowledge_st
     three.wires.heal();
     three.propose(other, b"c").await;
     three.wait_until_all_hold(&[b"a", b"b", b"c"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_without_space_takes_nothing_more_and_catches_up_once_there_is_some() {
+    static COMMAND: [u8; 1 << 10] = [7; 1 << 10];
+    let three = Three::start().await;
+    three.propose(0, &COMMAND).await;
+    let leader = three.leader(0).await;
+    let follower = (leader + 1) % 3;
+    three.members[follower].disk.fill(true);
+    // Four times what its log has place for, with the segment in reserve.
+    let commands = 8 * SEGMENT_BYTES as usize / COMMAND.len();
+    for _ in 1..commands {
+        three.propose(leader, &COMMAND).await;
+    }
+    let held = three.members[follower].machine.commands.lock().unwrap().len();
+    assert!(held < commands, "what has no space cannot hold all {commands}");
+    assert_eq!(three.leader(follower).await, leader, "it hears of its leader all the same");
+    three.members[follower].disk.fill(false);
+    three.wait_until_all_hold(&vec![&COMMAND[..]; commands]).await;
 }

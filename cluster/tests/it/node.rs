@@ -56,6 +56,7 @@ impl TestNode {
             node_silence: Duration::from_secs(5),
             rebuild_after: Duration::from_secs(60),
             balance_after: Duration::from_secs(60),
+            compare_after: None,
             idle_after: Duration::from_secs(300),
         };
         let clock = Arc::new(SetClock::new(0));

@@ -148,7 +148,7 @@ pub(super) fn give_up_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Change
         let Some(place) = set.vnodes.iter_mut().find(|place| place.id == id) else { continue };
         match place.state {
             VnodeState::Joining => place.state = VnodeState::Leaving,
-            VnodeState::Leaving => {}
+            VnodeState::Leaving | VnodeState::Rebuilding => {}
             VnodeState::Founder | VnodeState::Joined => {
                 return refuse(ErrorKind::Conflict, format!("vnode {id} is not being filled"));
             }
@@ -198,6 +198,27 @@ pub(super) fn leave_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes)
     Ok(())
 }
 
+pub(super) fn rebuild_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
+    let found = catalog.replica_set_of(id).map(|(bucket, _)| bucket.as_ref());
+    let mut bucket = bucket_of(found, "vnode", id)?;
+    for set in &mut bucket.replica_sets {
+        let Some(at) = set.vnodes.iter().position(|place| place.id == id) else { continue };
+        let mut others = set.vnodes.iter().filter(|place| place.id != id);
+        if set.vnodes[at].state == VnodeState::Rebuilding {
+            return Ok(());
+        }
+        if set.vnodes.len() < 2 || !others.all(|place| place.state.stays()) {
+            let message =
+                format!("vnode {id} is the only one, or others of its replica set come or go");
+            return refuse(ErrorKind::Conflict, message);
+        }
+        end_founding(set);
+        set.vnodes[at].state = VnodeState::Rebuilding;
+    }
+    changes.put(Entity::Bucket(bucket));
+    Ok(())
+}
+
 pub(super) fn prefer_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
     let found = catalog.replica_set_of(id).map(|(bucket, _)| bucket.as_ref());
     let mut bucket = bucket_of(found, "vnode", id)?;
@@ -215,7 +236,15 @@ pub(super) fn remove_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes
         if set.vnodes.iter().any(|place| place.id == id && place.state.stays()) {
             return refuse(ErrorKind::Conflict, format!("vnode {id} was not told to leave"));
         }
-        set.vnodes.retain(|place| place.id != id);
+        let place = set.vnodes.iter_mut().find(|place| place.id == id);
+        match place.filter(|place| place.state == VnodeState::Rebuilding) {
+            Some(place) => {
+                changes.counters.vnode += 1;
+                place.id = VnodeId(changes.counters.vnode);
+                place.state = VnodeState::Joining;
+            }
+            None => set.vnodes.retain(|place| place.id != id),
+        }
     }
     changes.put(Entity::Bucket(bucket));
     Ok(())

@@ -249,6 +249,45 @@ async fn groups_that_nobody_uses_sleep_and_wake_when_they_are_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_file_is_damaged_is_made_anew_from_the_others() {
+    let (nodes, leader, follower) = with_a_follower().await;
+    let client = nodes.client(leader).await;
+    let rows = "SELECT i, i * 2654435761 % 4294967296 FROM generate_series(2, 5000) AS g(i)";
+    lines(&client, &format!("INSERT INTO r.m (time, v) {rows}")).await;
+    lines(&client, "COMPACT DATABASE r").await;
+    let sound = lines(&client, "REPLICA REPAIR REPLICA_ID 1").await;
+    assert!(sound.is_empty(), "nothing differs yet: {sound:?}");
+    let all = |rows: &[Vec<String>]| rows[0] == ["5000"];
+    for node in [follower, leader] {
+        for file in nodes.column_files(node) {
+            let mut bytes = std::fs::read(&file).unwrap();
+            // What stands at both ends is checked when the file is opened.
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0xff;
+            std::fs::write(&file, bytes).unwrap();
+        }
+        if node == follower {
+            let rebuilt = lines(&client, "REPLICA REPAIR REPLICA_ID 1").await;
+            assert_eq!(rebuilt.len(), 1, "{rebuilt:?}");
+        } else {
+            // Nobody asks for it: whoever reads finds the damage, and then it is mended.
+            assert_eq!(code(&client, "SELECT sum(v) FROM r.m").await, "XX001");
+        }
+        let joined = |vnodes: &[Vec<String>]| {
+            let there = |node: usize| vnodes.iter().any(|vnode| vnode[1] == (node + 1).to_string());
+            let newest = vnodes.iter().filter_map(|vnode| vnode[0].parse::<u32>().ok()).max();
+            let expected = if node == follower { 4 } else { 5 };
+            newest == Some(expected)
+                && (0..3).all(there)
+                && vnodes.iter().all(|vnode| vnode[4] == "joined")
+        };
+        wait_until(&client, "SHOW VNODES", joined).await;
+        wait_until(&client, "SELECT count(v) FROM r.m", all).await;
+        assert_replicas_agree(&client, 3).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_are_written_and_read_on_while_the_catalog_has_no_majority() {
     let mut nodes = Nodes::start(3);
     let client = nodes.client(0).await;

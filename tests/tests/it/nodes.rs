@@ -56,6 +56,22 @@ impl Nodes {
         self.folder.path().join(format!("node{node}"))
     }
 
+    /// Returns the files of columns that a node has.
+    pub(crate) fn column_files(&self, node: usize) -> Vec<PathBuf> {
+        let (mut folders, mut files) = (vec![self.data_dir(node)], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "tsm") {
+                    files.push(path);
+                }
+            }
+        }
+        files
+    }
+
     /// Starts a node that does not run.
     pub(crate) fn restart(&mut self, node: usize) {
         let arguments = self.arguments(node);

@@ -89,11 +89,23 @@ struct Shared {
     next_inode: u64,
     operations: u64,
     fail_at: Option<(u64, Fault)>,
+    is_full: bool,
 }
 
 impl Shared {
     fn lost_power(&self) -> bool {
         matches!(self.fail_at, Some((at, Fault::PowerCut)) if at <= self.operations)
+    }
+
+    /// Returns whether an event needs space that its file does not have yet.
+    fn grows(&self, event: &SimEvent) -> bool {
+        let size = |inode| self.state.inodes.get(inode).map_or(0, |inode| inode.now.len() as u64);
+        match event {
+            SimEvent::Create(..) => true,
+            SimEvent::Write(inode, offset, bytes) => size(inode) < offset + bytes.len() as u64,
+            SimEvent::SetLen(inode, len) => size(inode) < *len,
+            _ => false,
+        }
     }
 }
 
@@ -266,6 +278,11 @@ impl SimDisk {
         self.shared.lock().fail_at = Some((n, fault));
     }
 
+    /// Fills the device up, or gives space back. A full one still takes what its files have space for.
+    pub fn fill(&self, is_full: bool) {
+        self.shared.lock().is_full = is_full;
+    }
+
     /// Returns whether a [`Fault::PowerCut`] has come.
     pub fn lost_power(&self) -> bool {
         self.shared.lock().lost_power()
@@ -301,13 +318,20 @@ impl SimDisk {
                 return Err(Error::other("simulated device error"));
             }
             if takes_space {
-                return Err(Error::new(ErrorKind::StorageFull, "simulated full device"));
+                return Err(full());
             }
+        }
+        if shared.is_full && shared.grows(&event) {
+            return Err(full());
         }
         shared.state.apply(&event);
         shared.journal.push(event);
         Ok(())
     }
+}
+
+fn full() -> Error {
+    Error::new(ErrorKind::StorageFull, "simulated full device")
 }
 
 fn not_found(path: &Path) -> Error {

@@ -56,7 +56,7 @@ pub(super) fn vnode(p: &mut Parser<'_>) -> Parsed<Statement> {
     Ok(Statement::Nodes(statement(vnode, node)))
 }
 
-/// Reads `REPLICA ADD | REMOVE | PROMOTE REPLICA_ID r NODE_ID n` and `REPLICA DESTROY REPLICA_ID r`.
+/// Reads `REPLICA ADD | REMOVE | PROMOTE REPLICA_ID r NODE_ID n` and `REPLICA DESTROY | REPAIR REPLICA_ID r`.
 pub(super) fn replica(p: &mut Parser<'_>) -> Parsed<Statement> {
     p.advance_token();
     let word = name(p)?;
@@ -68,8 +68,13 @@ pub(super) fn replica(p: &mut Parser<'_>) -> Parsed<Statement> {
             expect(p, "REPLICA_ID")?;
             return Ok(Statement::Nodes(NodeStatement::Destroy(count(p, "REPLICA_ID")?)));
         }
+        "repair" => {
+            expect(p, "REPLICA_ID")?;
+            return Ok(Statement::Nodes(NodeStatement::Repair(count(p, "REPLICA_ID")?)));
+        }
         other => {
-            let message = format!("REPLICA knows ADD, REMOVE, PROMOTE and DESTROY, not {other}");
+            let message =
+                format!("REPLICA knows ADD, REMOVE, PROMOTE, REPAIR and DESTROY, not {other}");
             return Err(Error::syntax(message).into());
         }
     };

@@ -1,0 +1,147 @@
+//! Replicas that differ are made anew: those whose files are damaged, and those whose rows are not what most
+//! replicas of the set have.
+//!
+//! Each node compares the sets it is first in from time to time, and at once those of which it found a file
+//! damaged. What is wrong is told from what the replicas answer alone, never from who leads.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use meta::{Catalog, Command};
+use model::{ErrorKind, ReplicaSetId, VnodeId};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::Cluster;
+use crate::error::Result;
+use crate::members::ReplicaChecksum;
+
+/// A set with a damaged file is compared again after so long at the soonest.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// When replica sets were compared last, or first seen.
+#[derive(Debug, Default)]
+pub(crate) struct Compared(Mutex<HashMap<ReplicaSetId, Instant>>);
+
+impl Compared {
+    /// Returns whether a set was not compared for so long; one that is new is not.
+    fn is_due(&self, set: ReplicaSetId, after: Duration) -> bool {
+        self.0.lock().entry(set).or_insert_with(Instant::now).elapsed() >= after
+    }
+
+    /// Notes that a set is compared now; forgets those that are gone.
+    fn note(&self, set: ReplicaSetId, catalog: &Catalog) {
+        let mut compared = self.0.lock();
+        compared.retain(|set, _| catalog.replica_set(*set).is_some());
+        compared.insert(set, Instant::now());
+    }
+}
+
+impl Cluster {
+    /// Compares the replicas of one set, where one is due.
+    pub(crate) async fn compare_due(&self) {
+        if self.peers.is_none() {
+            return;
+        }
+        let catalog = self.meta.catalog();
+        let Some(set) = self.due(&catalog).await else { return };
+        self.compared.note(set, &catalog);
+        match Box::pin(self.repair_replicas(set)).await {
+            Ok(None) => tracing::debug!(replica_set = %set, "replicas were compared"),
+            Ok(Some(vnode)) => tracing::warn!(replica_set = %set, %vnode, "a replica is made anew"),
+            Err(error) => tracing::warn!(replica_set = %set, %error, "replicas are not compared"),
+        }
+    }
+
+    async fn due(&self, catalog: &Catalog) -> Option<ReplicaSetId> {
+        for (member, hosted) in self.vnodes.open_now().await {
+            let set = catalog.replica_set_of(VnodeId(member)).map(|(_, set)| set);
+            if let Some(set) = set.filter(|set| set.vnodes.len() > 1)
+                && hosted.beside.vnode.is_damaged()
+                && self.compared.is_due(set.id, PAUSE)
+            {
+                return Some(set.id);
+            }
+        }
+        let after = self.config.compare_after?;
+        let mine = catalog.replica_sets().map(|(_, set)| set).filter(|set| {
+            let first = set.vnodes.first().is_some_and(|first| first.node == self.config.node);
+            first && set.vnodes.len() > 1
+        });
+        mine.map(|set| set.id).find(|set| self.compared.is_due(*set, after))
+    }
+
+    /// Compares the replicas of a set and has one that differs made anew, from the others. Returns that one.
+    ///
+    /// # Errors
+    /// A replica set that is not there, or that nobody leads; one whose vnodes come or go just now.
+    pub async fn repair_replicas(&self, id: ReplicaSetId) -> Result<Option<VnodeId>> {
+        let Some(vnode) = differing(&self.checksums(id).await?) else { return Ok(None) };
+        // What is dropped meanwhile replicas forget at different times: who differs must do so twice.
+        if differing(&self.checksums(id).await?) != Some(vnode) {
+            return Ok(None);
+        }
+        self.meta.submit(&Command::RebuildVnode { vnode }).await?;
+        Ok(Some(vnode))
+    }
+}
+
+/// Returns a replica that is damaged or differs, where it is clear which the others are to be told from.
+fn differing(replicas: &[ReplicaChecksum]) -> Option<VnodeId> {
+    let rows = |one: &ReplicaChecksum| one.checksum.as_ref().ok().map(|sum| (sum.rows, sum.hash));
+    let known: Vec<(u64, u64)> = replicas.iter().filter_map(rows).collect();
+    let count = |sum: &(u64, u64)| known.iter().filter(|one| *one == sum).count();
+    let sound = known.iter().max_by_key(|sum| count(sum))?;
+    if count(sound) < known.len() && count(sound) * 2 <= replicas.len() {
+        return None;
+    }
+    let differs = |one: &&ReplicaChecksum| match &one.checksum {
+        Ok(sum) => (sum.rows, sum.hash) != *sound,
+        Err(error) => error.kind() == ErrorKind::Corrupt,
+    };
+    replicas.iter().find(differs).map(|one| one.vnode)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::NodeId;
+    use tskv::VnodeChecksum;
+
+    use super::*;
+    use crate::error::Error;
+
+    /// Makes replicas 1, 2, …: of a hash, damaged, or without an answer.
+    fn replicas(answers: &[std::result::Result<u64, ErrorKind>]) -> Vec<ReplicaChecksum> {
+        let replica = |(id, answer): (u64, &std::result::Result<u64, ErrorKind>)| ReplicaChecksum {
+            vnode: VnodeId(id),
+            node: NodeId(id),
+            checksum: answer
+                .map(|hash| VnodeChecksum { index: 9, rows: 1, hash })
+                .map_err(|kind| Error::Remote { kind, message: String::new() }),
+        };
+        (1..).zip(answers).map(replica).collect()
+    }
+
+    #[test]
+    fn what_differs_from_most_or_is_damaged_is_made_anew_and_what_is_unclear_is_left() {
+        let (damaged, silent) = (Err(ErrorKind::Corrupt), Err(ErrorKind::Unavailable));
+        let cases = [
+            (&[Ok(7), Ok(7), Ok(7)][..], None),
+            (&[Ok(7), Ok(8), Ok(7)], Some(2)),
+            (&[Ok(8), Ok(7), Ok(7)], Some(1)),
+            (&[Ok(7), damaged, Ok(7)], Some(2)),
+            (&[damaged, damaged, Ok(7)], Some(1)),
+            (&[Ok(7), damaged], Some(2)),
+            (&[Ok(7), Ok(8)], None),
+            (&[Ok(7), Ok(8), damaged], None),
+            (&[Ok(7), Ok(8), silent], None),
+            (&[Ok(7), Ok(7), silent], None),
+            (&[damaged, damaged, damaged], None),
+            (&[damaged, silent, silent], None),
+        ];
+        for (answers, expected) in cases {
+            let found = differing(&replicas(answers));
+            assert_eq!(found, expected.map(VnodeId), "{answers:?}");
+        }
+    }
+}
