@@ -13,6 +13,7 @@
 //! | `remote_scan` | a scan on another node; `wire_batch` is its rows on their way           |
 //! | `replica_set` | a Raft group driving a vnode: the WAL as its log, the vnode its machine |
 //! | `vnodes`      | the replica sets of this node, opened on need                           |
+//! | `hand_off`    | writes that no majority could take                                      |
 //! | `write`       | a batch to its replica sets, with backpressure                          |
 //! | `change`      | deletes and updates, under a lock                                       |
 //! | `read`        | the scans that a query needs                                            |
@@ -28,6 +29,7 @@ mod balance;
 mod change;
 mod compaction;
 mod error;
+mod hand_off;
 mod leader;
 mod measures;
 mod members;
@@ -63,6 +65,8 @@ use tskv::{MemcacheGauge, SeriesCache};
 pub use change::ChangeLock;
 pub use compaction::VnodeFiles;
 pub use error::{Error, Result};
+use hand_off::HandOff;
+pub use hand_off::HandedOff;
 pub use measures::{GroupTotals, StorageMemory};
 pub use members::ReplicaChecksum;
 pub use peers::{GroupReport, PinnedScan};
@@ -95,6 +99,10 @@ pub struct ClusterConfig {
     pub series_cache_bytes: usize,
     /// Segments of the log above which those who hold the oldest are flushed.
     pub wal_segments_max: usize,
+    /// Bytes of disk that writes handed off may take.
+    pub hand_off_bytes_max: u64,
+    /// A write that was handed off is given up after so long.
+    pub hand_off_max: Duration,
     /// Settings of the log.
     pub wal: WalConfig,
     /// A node that gives no sign of life for so long is silent.
@@ -127,6 +135,7 @@ pub struct Cluster {
     pub(crate) held: Held,
     pub(crate) known_series: KnownSeries,
     pub(crate) compared: repair::Compared,
+    pub(crate) hand_off: Arc<HandOff>,
 }
 
 /// A running node: the cluster and its upkeep.
@@ -162,6 +171,13 @@ impl ClusterNode {
             let opened = move || Wal::open(disk, &folder, &settings);
             tokio::task::spawn_blocking(opened).await.map_err(Error::internal)??
         };
+        let hand_off = {
+            let (disk, folder) = (Arc::clone(&disk), config.data_dir.clone());
+            let bytes_max = config.hand_off_bytes_max;
+            let opened = move || HandOff::open(disk, &folder, bytes_max);
+            let opened = tokio::task::spawn_blocking(opened).await.map_err(Error::internal)?;
+            opened.map_err(Error::internal)?
+        };
         let Reply::Session(session) = meta.submit(&Command::NewSession).await? else {
             return Err(Error::internal("a session was asked for"));
         };
@@ -177,6 +193,7 @@ impl ClusterNode {
             held: Held::default(),
             known_series: KnownSeries::default(),
             compared: repair::Compared::default(),
+            hand_off: Arc::new(hand_off),
             signals: upkeep::Signals::default(),
             compactions: compaction::Compactions::default(),
             config,

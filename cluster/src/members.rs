@@ -283,11 +283,13 @@ impl Cluster {
         groups
     }
 
-    /// Asks all other nodes that hold data. Those that do not answer are left out.
+    /// Asks all other nodes that hold data or serve clients. Those that do not answer are left out.
     pub(crate) async fn ask_all(&self, request: &Request) -> Vec<Response> {
         let Some(peers) = &self.peers else { return Vec::new() };
         let catalog = self.meta.catalog();
-        let others = catalog.nodes().filter(|node| node.roles.data && node.id != self.config.node);
+        let others = catalog
+            .nodes()
+            .filter(|node| (node.roles.data || node.roles.query) && node.id != self.config.node);
         let asked = others.map(|node| async move {
             peers.ask(node.id, request, &[], PATIENCE).await.map(|(response, _)| response)
         });

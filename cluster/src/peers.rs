@@ -15,6 +15,7 @@ use tskv::{ExactCounts, ScanColumn, ScanCounts, SeriesFilter, VnodeChecksum};
 
 use crate::compaction::VnodeFiles;
 use crate::error::{Error, Result};
+use crate::hand_off::HandedOff;
 
 /// The service's name.
 pub(crate) const ROWS: &str = "rows";
@@ -57,6 +58,8 @@ pub(crate) enum Request {
     Compact { vnode: VnodeId },
     /// What vnodes are open, and how large are they?
     Files,
+    /// What waits in the hand-off queue?
+    HandedOff,
     /// What do groups look like from here?
     Groups,
     /// The checksum of the rows that a vnode kept for it, at this index.
@@ -96,6 +99,7 @@ pub(crate) enum Response {
     Done,
     Scan(ScanInfo),
     Files(Vec<VnodeFiles>),
+    HandedOff(Vec<HandedOff>),
     Groups(Vec<GroupReport>),
     Checksum(VnodeChecksum),
     /// Nothing was done: another member leads, on this node where one is known.

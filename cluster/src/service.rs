@@ -345,6 +345,7 @@ impl Cluster {
                 Response::Done
             }
             Request::Files => Response::Files(self.files_here().await),
+            Request::HandedOff => Response::HandedOff(self.handed_off_here()),
             Request::Groups => Response::Groups(self.groups_here().await),
             Request::Checksum { vnode, index } => Response::Checksum(
                 self.checksum_here(&*self.vnode_by_id(vnode).await?, index).await?,

@@ -73,6 +73,59 @@ impl Chore {
     }
 }
 
+/// What asks other nodes, beside the rounds, for they may not answer: one chore does not hold up another.
+#[derive(Default)]
+struct Chores {
+    life: Chore,
+    members: Chore,
+    replacing: Chore,
+    balancing: Chore,
+    expiring: Chore,
+    sleeping: Chore,
+    comparing: Chore,
+    delivering: Chore,
+    seen: Arc<tokio::sync::Mutex<Seen>>,
+}
+
+impl Chores {
+    /// Begins those that are due.
+    fn begin(&mut self, cluster: &Arc<Cluster>, rounds: u32) {
+        let here = || Arc::clone(cluster);
+        let (node, seen) = (here(), Arc::clone(&self.seen));
+        self.replacing.begin(async move { node.replace_vnodes(&mut *seen.lock().await).await });
+        let node = here();
+        self.sleeping.begin(async move { node.close_idle().await });
+        let node = here();
+        self.life.begin(async move { node.give_sign_of_life().await });
+        let node = here();
+        self.members.begin(async move { node.keep_members().await });
+        let node = here();
+        self.comparing.begin(async move { node.compare_due().await });
+        let node = here();
+        self.delivering.begin(async move { node.deliver().await });
+        if rounds.is_multiple_of(BALANCE_ROUNDS) {
+            let node = here();
+            self.balancing.begin(async move { node.balance_leaders().await });
+        }
+        if rounds >= EXPIRY_ROUNDS {
+            let node = here();
+            self.expiring.begin(async move {
+                node.drop_expired().await;
+                node.make_buckets_ahead().await;
+            });
+        }
+    }
+
+    /// Breaks them off.
+    async fn end(self) {
+        let first = [self.life, self.members, self.replacing, self.balancing];
+        let second = [self.expiring, self.sleeping, self.comparing, self.delivering];
+        for chore in first.into_iter().chain(second) {
+            chore.end().await;
+        }
+    }
+}
+
 impl Signals {
     pub(crate) fn flush_wanted(&self) {
         self.wanted.notify_one();
@@ -92,17 +145,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
     let mut rounds = 0_u32;
     // Beside the rounds: a compaction takes long, and flushes must not wait for it.
     let mut compacting: Option<JoinHandle<()>> = None;
-    // And what asks other nodes, for they may not answer: one chore does not hold up another.
-    let [
-        mut life,
-        mut members,
-        mut replacing,
-        mut balancing,
-        mut expiring,
-        mut sleeping,
-        mut comparing,
-    ] = std::array::from_fn(|_| Chore::default());
-    let seen = Arc::<tokio::sync::Mutex<Seen>>::default();
+    let mut chores = Chores::default();
     loop {
         tokio::select! {
             _ = &mut stop => break,
@@ -123,32 +166,12 @@ pub(crate) async fn run(cluster: Arc<Cluster>, mut stop: oneshot::Receiver<()>) 
             let cluster = Arc::clone(&cluster);
             compacting = Some(tokio::spawn(async move { cluster.compact_due(COLD).await }));
         }
-        let here = Arc::clone(&cluster);
-        sleeping.begin(async move { here.close_idle().await });
-        let (here, kept) = (Arc::clone(&cluster), Arc::clone(&seen));
-        life.begin(async move { here.give_sign_of_life().await });
-        let here = Arc::clone(&cluster);
-        members.begin(async move { here.keep_members().await });
-        let here = Arc::clone(&cluster);
-        replacing.begin(async move { here.replace_vnodes(&mut *kept.lock().await).await });
-        let here = Arc::clone(&cluster);
-        comparing.begin(async move { here.compare_due().await });
-        if rounds.is_multiple_of(BALANCE_ROUNDS) {
-            let here = Arc::clone(&cluster);
-            balancing.begin(async move { here.balance_leaders().await });
-        }
+        chores.begin(&cluster, rounds);
         if rounds >= EXPIRY_ROUNDS {
             rounds = 0;
-            let here = Arc::clone(&cluster);
-            expiring.begin(async move {
-                here.drop_expired().await;
-                here.make_buckets_ahead().await;
-            });
         }
     }
-    for chore in [life, members, replacing, balancing, expiring, sleeping, comparing] {
-        chore.end().await;
-    }
+    chores.end().await;
     if let Some(compacting) = compacting
         && let Err(error) = compacting.await
     {

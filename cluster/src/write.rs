@@ -31,6 +31,9 @@ pub enum Consistency {
     Quorum,
     /// Every member has applied it.
     All,
+    /// It is durable with a majority; or, where none can be had, with the node that was asked to write, which
+    /// delivers it later. It is not seen before.
+    Any,
 }
 
 impl Cluster {
@@ -94,6 +97,9 @@ impl Cluster {
         let id = self.vnodes.next_write(part.replica_set.id);
         let command = encode_write(id, self.clock.now_ns(), std::slice::from_ref(&part.points));
         let set = (&*part.bucket, &part.replica_set);
+        if consistency == Consistency::Any {
+            return self.write_or_hand_off(set, command).await;
+        }
         let only_durable = consistency == Consistency::One;
         let index = self.propose_until(set, command, only_durable).await?;
         if consistency == Consistency::All {

@@ -85,6 +85,20 @@ fn timed_out() -> Error {
     Error::new("57014", "canceling statement due to statement timeout")
 }
 
+/// Returns what writers are told that are to wait for less than a majority.
+fn caution(consistency: Consistency) -> Option<&'static str> {
+    match consistency {
+        Consistency::One => Some(
+            "what is written is not seen at once, and may be lost with the node that leads its replica set",
+        ),
+        Consistency::Any => Some(
+            "what no majority can take at once is kept by this node, and seen once it is delivered: over \
+             newer values, where there are such",
+        ),
+        Consistency::Quorum | Consistency::All => None,
+    }
+}
+
 impl Session {
     pub(crate) fn new(database: Arc<Database>, entry: Entry) -> Result<Self> {
         let Entry { identity, user, tenant, database: schema } = entry;
@@ -352,11 +366,9 @@ impl Session {
             Statement::Set(name, value) => {
                 self.set(name, value.as_deref())?;
                 if name.eq_ignore_ascii_case("consistency")
-                    && self.consistency() == Consistency::One
+                    && let Some(caution) = caution(self.consistency())
                 {
-                    let message = "what is written is not seen at once, and may be lost with the \
-                                   node that leads its replica set";
-                    self.notice(Notice::plain(message));
+                    self.notice(Notice::plain(caution));
                 }
                 return Ok(Output::Done(if value.is_some() { "SET" } else { "RESET" }));
             }

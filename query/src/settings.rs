@@ -71,7 +71,12 @@ const KNOWN: [Known; 21] = [
         reported: Some("DateStyle"),
         check: date_style,
     },
-    Known { name: CONSISTENCY, default: "quorum", reported: None, check: consistency },
+    Known {
+        name: CONSISTENCY,
+        default: "quorum",
+        reported: None,
+        check: |v| only(v, &["any", "one", "quorum", "all"]),
+    },
     Known { name: READ_ONLY_DEFAULT, default: "off", reported: None, check: switch },
     Known { name: "extra_float_digits", default: "1", reported: None, check: any },
     Known {
@@ -111,15 +116,6 @@ const KNOWN: [Known; 21] = [
 
 fn any(value: &str) -> std::result::Result<String, String> {
     Ok(value.to_owned())
-}
-
-fn consistency(value: &str) -> std::result::Result<String, String> {
-    if value.eq_ignore_ascii_case("any") {
-        return Err("there is no queue of writes for replica sets without a leader: one, quorum \
-                    and all are there"
-            .to_owned());
-    }
-    only(value, &["one", "quorum", "all"])
 }
 
 fn rows(value: &str) -> std::result::Result<String, String> {
@@ -377,6 +373,7 @@ impl Settings {
     /// Returns what writes wait for.
     pub(crate) fn consistency(&self) -> Consistency {
         match self.get(CONSISTENCY).as_deref() {
+            Ok("any") => Consistency::Any,
             Ok("one") => Consistency::One,
             Ok("all") => Consistency::All,
             _ => Consistency::Quorum,

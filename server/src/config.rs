@@ -138,6 +138,8 @@ pub(crate) struct Storage {
     pub(crate) wal_segment_bytes: u64,
     pub(crate) wal_segments_max: usize,
     pub(crate) idle_seconds: u64,
+    pub(crate) hand_off_bytes: u64,
+    pub(crate) hand_off_seconds: u64,
 }
 
 /// This node among others.

@@ -279,6 +279,8 @@ fn cluster_config(config: &Config, shares: &Shares, node: NodeId) -> ClusterConf
             .filter(|hours| *hours > 0)
             .map(|hours| Duration::from_secs(hours.saturating_mul(3_600))),
         idle_after: Duration::from_secs(config.storage.idle_seconds),
+        hand_off_bytes_max: config.storage.hand_off_bytes,
+        hand_off_max: Duration::from_secs(config.storage.hand_off_seconds),
         memcache_bytes_max: shares.memcache,
         flush_bytes: shares.flush,
         series_cache_bytes: shares.series_cache,

@@ -118,6 +118,22 @@ pub fn encode_checksum(id: WriteId, time_ns: i64) -> Bytes {
     begin(CHECKSUM, id, time_ns).into()
 }
 
+/// Returns a command under another id and time: another write of the same rows.
+///
+/// # Errors
+/// What is no command of this version.
+pub fn renumber(command: &[u8], id: WriteId, time_ns: i64) -> Decoded<Bytes> {
+    let mut reader = Reader::new(command);
+    let (version, kind) = (reader.u8()?, reader.u8()?);
+    if version != VERSION {
+        return malformed(format!("command version {version}; this program reads {VERSION}"));
+    }
+    reader.take(3 * size_of::<u64>())?;
+    let mut out = begin(kind, id, time_ns);
+    out.extend_from_slice(reader.take(reader.remaining())?);
+    Ok(out.into())
+}
+
 fn begin(kind: u8, id: WriteId, time_ns: i64) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_u8(VERSION);

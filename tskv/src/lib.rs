@@ -50,7 +50,7 @@ pub mod repair;
 mod run;
 mod scan;
 mod schemas;
-mod sealed;
+pub mod sealed;
 mod sessions;
 mod summary;
 mod tombstone;
@@ -62,7 +62,7 @@ pub mod wal;
 pub use checksum::VnodeChecksum;
 pub use command::{
     Move, Outcome, encode_checksum, encode_delete_matching, encode_delete_rows, encode_move,
-    encode_write,
+    encode_write, renumber,
 };
 pub use compaction::{CompactionReport, CompactionTotals, CompactionWish};
 pub use error::{Error, Result};

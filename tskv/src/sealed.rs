@@ -4,21 +4,24 @@
 use model::wire::{Decoded, Malformed, Reader, Write, malformed};
 
 /// Begins a file of a kind.
-pub(crate) fn begin(magic: &[u8; 8], version: u32) -> Vec<u8> {
+pub fn begin(magic: &[u8; 8], version: u32) -> Vec<u8> {
     let mut bytes = magic.to_vec();
     bytes.put_u32(version);
     bytes
 }
 
 /// Ends it with its checksum.
-pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+pub fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
     let crc = crc32fast::hash(&bytes);
     bytes.put_u32(crc);
     bytes
 }
 
 /// Checks the seal, the kind and the version; returns a reader of the body.
-pub(crate) fn open<'a>(bytes: &'a [u8], magic: &[u8; 8], version: u32) -> Decoded<Reader<'a>> {
+///
+/// # Errors
+/// Another file, or a damaged one.
+pub fn open<'a>(bytes: &'a [u8], magic: &[u8; 8], version: u32) -> Decoded<Reader<'a>> {
     let Some((body, crc)) = bytes.split_last_chunk::<4>() else {
         return Err(Malformed("shorter than a checksum".to_owned()));
     };

@@ -57,6 +57,8 @@ impl TestNode {
             rebuild_after: Duration::from_secs(60),
             balance_after: Duration::from_secs(60),
             compare_after: None,
+            hand_off_bytes_max: 1 << 20,
+            hand_off_max: Duration::from_secs(60),
             idle_after: Duration::from_secs(300),
         };
         let clock = Arc::new(SetClock::new(0));

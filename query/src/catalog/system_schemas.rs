@@ -17,6 +17,7 @@ use model::time::span_in_words;
 use super::SessionCatalogs;
 use super::information_schema::texts;
 use crate::access::{Need, check};
+use crate::nodes::time_text;
 use crate::running;
 use crate::usage::{COUNTED, Counted, UsageKey};
 
@@ -25,7 +26,7 @@ pub(crate) const CLUSTER_SCHEMA: &str = "cluster_schema";
 
 /// Tables of what vnodes take.
 const VNODES: [&str; 2] = ["vnode_disk_storage", "vnode_cache_size"];
-const CLUSTER: [&str; 3] = ["tenants", "users", "sql_history"];
+const CLUSTER: [&str; 4] = ["tenants", "users", "sql_history", "hand_off"];
 
 /// The schema of what is used.
 #[derive(Debug)]
@@ -145,6 +146,7 @@ impl SchemaProvider for ClusterSchema {
         let batch = match name {
             "tenants" => self.tenants(),
             "users" => self.users(),
+            "hand_off" => self.hand_off().await,
             _ => texts(&running::COLUMNS, &self.0.database.running().history()),
         }?;
         let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
@@ -190,6 +192,25 @@ impl ClusterSchema {
             vec![tenant.name.clone(), options.to_string(), state.to_owned()]
         });
         texts(&["tenant_name", "tenant_options", "state"], &rows.collect::<Vec<_>>())
+    }
+
+    async fn hand_off(&self) -> Result<RecordBatch> {
+        let catalog = self.0.database.catalog();
+        let waiting = self.0.database.cluster().handed_off().await;
+        let rows = waiting.into_iter().map(|one| {
+            let bucket = catalog.replica_set(one.replica_set).map(|(bucket, _)| bucket.database);
+            let database = bucket.and_then(|id| catalog.database_by_id(id));
+            vec![
+                one.node.to_string(),
+                one.replica_set.to_string(),
+                database.map(|database| database.name.clone()).unwrap_or_default(),
+                one.writes.to_string(),
+                one.bytes.to_string(),
+                time_text(one.oldest_ns),
+            ]
+        });
+        let columns = ["node_id", "replica_id", "database", "writes", "bytes", "oldest"];
+        texts(&columns, &rows.collect::<Vec<_>>())
     }
 
     fn users(&self) -> Result<RecordBatch> {

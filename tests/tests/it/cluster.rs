@@ -357,7 +357,27 @@ async fn a_write_waits_for_all_members_or_for_one_as_it_is_asked_to() {
     nodes.resume(other);
     let all = |rows: &[Vec<String>]| rows[0] == ["9", "45"];
     wait_until(&client, "SELECT count(*), sum(v) FROM r.m", all).await;
-    assert_eq!(code(&client, "SET consistency = 'any'").await, "22023");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_no_majority_takes_is_kept_by_its_node_and_delivered_later() {
+    let (mut nodes, leader, follower) = with_a_follower().await;
+    let others = [follower, 3 - leader - follower];
+    let client = nodes.client(leader).await;
+    lines(&client, "SET consistency = 'any'").await;
+    others.iter().for_each(|node| nodes.pause(*node));
+    for at in 2..=9 {
+        lines(&client, &format!("INSERT INTO r.m (time, v) VALUES ({at}, {at})")).await;
+    }
+    let waiting = "SELECT writes FROM cluster_schema.hand_off";
+    assert_eq!(lines(&client, waiting).await, [["8"]]);
+    nodes.kill(leader);
+    others.iter().for_each(|node| nodes.resume(*node));
+    nodes.restart(leader);
+    let client = nodes.client(follower).await;
+    let all = |rows: &[Vec<String>]| rows[0] == ["9", "45"];
+    wait_until(&client, "SELECT count(*), sum(v) FROM r.m", all).await;
+    wait_until(&client, waiting, <[Vec<String>]>::is_empty).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
