@@ -17,6 +17,7 @@
 //! | `write`       | a batch to its replica sets, with backpressure                          |
 //! | `change`      | deletes and updates, under a lock                                       |
 //! | `read`        | the scans that a query needs                                            |
+//! | `read_any`    | the scans of any replica, the first that answers                        |
 //! | `compaction`  | compactions, one at a time                                              |
 //! | `series_limit` | how many series a tenant may have                                     |
 //! | `measures`    | what can be measured of this node's data                                |
@@ -36,6 +37,7 @@ mod members;
 mod own_files;
 mod peers;
 mod read;
+mod read_any;
 mod remote_scan;
 mod repair;
 mod replica_set;
@@ -135,6 +137,7 @@ pub struct Cluster {
     pub(crate) held: Held,
     pub(crate) known_series: KnownSeries,
     pub(crate) compared: repair::Compared,
+    pub(crate) open_times: read_any::OpenTimes,
     pub(crate) hand_off: Arc<HandOff>,
 }
 
@@ -193,6 +196,7 @@ impl ClusterNode {
             held: Held::default(),
             known_series: KnownSeries::default(),
             compared: repair::Compared::default(),
+            open_times: read_any::OpenTimes::default(),
             hand_off: Arc::new(hand_off),
             signals: upkeep::Signals::default(),
             compactions: compaction::Compactions::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
-use meta::{Bucket, ReplicaSet, VnodePlace};
+use meta::{Bucket, ReplicaSet};
 use model::{DatabaseId, NodeId, TimeRange};
 use tskv::{ExactCounts, ScanCounts, ScanRequest, VnodeScan};
 
@@ -16,8 +16,6 @@ use crate::leader::{Leader, Search};
 use crate::peers::{PinnedScan, Request, Response, WireScan};
 use crate::remote_scan::RemoteScan;
 
-/// How long a member that follows may take to open a scan, before who leads is asked.
-const FOLLOWER_PATIENCE: Duration = Duration::from_secs(2);
 /// Replica sets whose scans are opened at once.
 const OPENED_AT_ONCE: usize = 16;
 
@@ -175,43 +173,6 @@ impl Cluster {
         Ok(Scans { parts, buckets_all, buckets: buckets.len() })
     }
 
-    /// Pins a scan of this node's member, or of another that follows; `None` where none can serve, or
-    /// where only who leads could.
-    async fn scan_any(
-        &self,
-        (bucket, set): (&Bucket, &ReplicaSet),
-        request: &ScanRequest,
-        stale: Duration,
-    ) -> Result<Option<Scan>> {
-        // One that leaves may get no log any more.
-        let fit = |place: &&VnodePlace| place.state.stays();
-        if set.vnodes.iter().filter(fit).any(|place| place.node == self.config.node) {
-            return match self.open_scan_follower((bucket, set), stale, request).await {
-                Ok(scan) => Ok(Some(Scan::Here(Box::new(scan)))),
-                Err(error) => {
-                    tracing::debug!(%error, "the vnode here does not serve");
-                    Ok(None)
-                }
-            };
-        }
-        let (Some(peers), false) = (&self.peers, stale.is_zero()) else { return Ok(None) };
-        let leader = self.vnodes.leader_hint(set.id);
-        let followers = set.vnodes.iter().filter(fit).filter(|place| Some(place.node) != leader);
-        let Some(place) = followers.min_by_key(|place| self.vnodes.is_doubted(place.node)) else {
-            return Ok(None);
-        };
-        let (scan, schema) = wire(request)?;
-        let stale_ms = u64::try_from(stale.as_millis()).ok();
-        let open = Request::OpenScan { vnode: place.id, scan, stale_ms };
-        match peers.ask(place.node, &open, &schema, FOLLOWER_PATIENCE).await {
-            Ok((Response::Scan(info), _)) => {
-                let scan = RemoteScan::new(peers.clone(), place.node, info);
-                Ok(Some(Scan::There(Box::new(scan))))
-            }
-            _ => Ok(None),
-        }
-    }
-
     /// Pins a scan where the replica set is led: all that was acknowledged is there.
     async fn scan_replica_set(
         &self,
@@ -246,7 +207,7 @@ impl Cluster {
     }
 }
 
-fn wire(request: &ScanRequest) -> Result<(WireScan, Vec<u8>)> {
+pub(crate) fn wire(request: &ScanRequest) -> Result<(WireScan, Vec<u8>)> {
     let scan = WireScan {
         table: request.table,
         columns: request.columns.clone(),

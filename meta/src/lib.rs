@@ -7,6 +7,7 @@
 //! | `apply`   | the pure state machine: (catalog, command) → changes and a reply        |
 //! | `store`   | RocksDB: column families, log, state                                    |
 //! | `machine` | the state machine over the store                                        |
+//! | `backup`  | the catalog of a stopped node as text, and back                         |
 //! | `client`  | what the rest of the program talks to                                   |
 //! | `node`    | a node's part: a member of the group, or a follower of one              |
 //! | `service` | what members do for other nodes                                         |
@@ -18,6 +19,7 @@
 //! Change an entity: also touch docs/formats/meta.md.
 
 mod apply;
+mod backup;
 mod catalog;
 mod client;
 mod command;
@@ -31,6 +33,7 @@ mod service;
 mod store;
 
 pub use apply::{FIRST_DATABASE, FIRST_TENANT, cluster_number};
+pub use backup::{dump, restore};
 pub use catalog::{
     Bucket, Catalog, CustomRole, Database, DatabaseOptions, Grant, GrantObject, Level, Node,
     NodeRoles, NodeState, PlacementPolicy, PlacementRule, PlacementTerms, Precision, ReplicaSet,

@@ -147,6 +147,11 @@ fn decode_row(row: &[u8]) -> io::Result<Entity> {
     serde_json::from_slice(row).map_err(damaged)
 }
 
+/// Returns rows with their keys.
+pub(crate) fn keyed(rows: Vec<Bytes>) -> io::Result<Vec<(Vec<u8>, Bytes)>> {
+    rows.into_iter().map(|row| Ok((decode_row(&row)?.key().bytes(), row))).collect()
+}
+
 fn encode_answer(answer: &Answer) -> io::Result<Bytes> {
     serde_json::to_vec(answer).map(Bytes::from).map_err(damaged)
 }
@@ -157,7 +162,7 @@ pub(crate) fn decode_answer(bytes: &[u8]) -> Result<Answer> {
 }
 
 /// Writes an image: the raft state, then every row.
-fn encode_image(raft_state: Option<&Bytes>, rows: &[Bytes]) -> Bytes {
+pub(crate) fn encode_image(raft_state: Option<&Bytes>, rows: &[Bytes]) -> Bytes {
     let mut out = Vec::new();
     out.put_bytes(raft_state.map_or(&[][..], |state| &state[..]));
     out.put_varint(rows.len() as u64);
@@ -207,14 +212,9 @@ impl Machine for MetaMachine {
         let _guard = self.applying.lock();
         let (_, rows) = decode_image(&image.data).map_err(damaged)?;
         let catalog = catalog_of(&rows)?;
-        let mut keyed = Vec::with_capacity(rows.len());
-        for row in rows {
-            keyed.push((decode_row(&row)?.key().bytes(), row.to_vec()));
-        }
         let raft_state = image.raft_state.unwrap_or_default();
-        let rows: Vec<Bytes> = keyed.iter().map(|(_, row)| Bytes::copy_from_slice(row)).collect();
         let data = encode_image(Some(&raft_state), &rows);
-        self.store.replace(&keyed, (&raft_state, &data))?;
+        self.store.replace(&keyed(rows)?, (&raft_state, &data))?;
         self.catalog.send_replace(Arc::new(catalog));
         // Who follows by changes has missed some: an empty change tells them to begin anew.
         let changes: Vec<Row> = Vec::new();

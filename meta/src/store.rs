@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use replication::{Completion, LogStore};
+use replication::{BegunAlone, Completion, LogStore};
 use rocksdb::properties::{BLOCK_CACHE_USAGE, CUR_SIZE_ALL_MEM_TABLES, ESTIMATE_TABLE_READERS_MEM};
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, Direction, IteratorMode, Options, WriteBatch,
@@ -138,7 +138,7 @@ impl MetaStore {
     /// Replaces all rows, durably; `snapshot` is the image they came from.
     pub(crate) fn replace(
         &self,
-        rows: &[(Vec<u8>, Vec<u8>)],
+        rows: &[(Vec<u8>, Bytes)],
         (raft_state, snapshot): (&[u8], &[u8]),
     ) -> io::Result<()> {
         let mut batch = WriteBatch::default();
@@ -149,6 +149,19 @@ impl MetaStore {
         batch.put_cf(self.family(STATE), APPLIED, raft_state);
         batch.put_cf(self.family(STATE), SNAPSHOT, snapshot);
         self.write(batch, true)
+    }
+
+    /// Begins as the only member of a group that has rows already, durably; `snapshot` is their image.
+    pub(crate) fn begin_with(
+        &self,
+        rows: &[(Vec<u8>, Bytes)],
+        snapshot: &[u8],
+        begun: &BegunAlone,
+    ) -> io::Result<()> {
+        self.put_synced(STATE, VOTE, &begun.vote)?;
+        let purged = [&index_key(begun.last_index)[..], &begun.last[..]].concat();
+        self.put_synced(STATE, PURGED, &purged)?;
+        self.replace(rows, (&begun.state, snapshot))
     }
 
     /// Keeps an image as the current snapshot, durably, and with it all that was applied.

@@ -3,6 +3,7 @@
 //! Invariant: an ordering is declared only where every scan of a partition keeps it, for a false one
 //! gives silently wrong answers.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -430,6 +431,14 @@ impl DisplayAs for TskvScanExec {
         )?;
         if let Some(node) = self.node {
             write!(f, ", node={node}")?;
+        } else {
+            let scans = self.partitions.iter().flatten();
+            let nodes: BTreeSet<NodeId> =
+                scans.filter_map(Scan::elsewhere).map(|(node, _)| node).collect();
+            if !nodes.is_empty() {
+                let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+                write!(f, ", rows_of_nodes=[{}]", nodes.join(", "))?;
+            }
         }
         if let Some(limit) = self.limit {
             write!(f, ", limit={limit}")?;

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use model::NodeId;
 use model::wire::{Decoded, Reader, Write, malformed};
 use openraft::{BasicNode, CommittedLeaderId, EntryPayload, Membership};
 
+use crate::network::node_entry;
 use crate::types::{Commands, Entry, LogId, StoredMembership, Vote};
 
 const VERSION: u8 = 1;
@@ -98,6 +100,29 @@ pub(crate) fn decode_state(bytes: &[u8]) -> Decoded<(Option<LogId>, StoredMember
     let membership = take_membership(&mut reader)?;
     reader.finish()?;
     Ok((last, StoredMembership::new(log_id, membership)))
+}
+
+/// What a store holds of a group whose only member begins with rows that no log of it led to.
+#[derive(Clone, Debug)]
+pub struct BegunAlone {
+    /// The place in the log that the rows stand for.
+    pub last_index: u64,
+    /// Its log id.
+    pub last: Bytes,
+    /// What is kept beside the rows.
+    pub state: Bytes,
+    /// The vote.
+    pub vote: Bytes,
+}
+
+/// Returns what a store holds where a member of a node begins a group alone, with rows.
+pub fn begun_alone(member: u64, node: NodeId) -> BegunAlone {
+    let last = LogId::new(CommittedLeaderId::new(1, member), 1);
+    let nodes = BTreeMap::from([(member, node_entry(node))]);
+    let membership = Membership::new(vec![BTreeSet::from([member])], nodes);
+    let state = encode_state(Some(last), &StoredMembership::new(Some(last), membership));
+    let vote = encode_vote(&Vote::new(1, member));
+    BegunAlone { last_index: last.index, last: encode_log_id(last), state, vote }
 }
 
 fn versioned(bytes: &[u8]) -> Decoded<Reader<'_>> {

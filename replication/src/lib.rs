@@ -39,6 +39,7 @@ pub mod suite;
 pub mod transport;
 mod types;
 
+pub use codec::{BegunAlone, begun_alone};
 pub use error::{Error, Result};
 pub use group::{Bounds, Group, GroupConfig, Origin, Purge};
 pub use host::{Hosted, RaftHost};

@@ -1,5 +1,6 @@
 //! The binary `cnosdb`: reads its settings, starts a node, stops it when told to.
 
+mod catalog;
 mod config;
 mod membership;
 mod memory;
@@ -43,6 +44,8 @@ enum CommandKind {
     Inspect(tools::Inspect),
     /// Repairs the damaged files of a stopped node.
     Repair(tools::Repair),
+    /// Writes the catalog of a stopped node out, or makes one of what was written out.
+    Catalog(catalog::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         CommandKind::Check { file } => config::check(&file),
         CommandKind::Inspect(arguments) => tools::inspect(&arguments),
         CommandKind::Repair(arguments) => tools::mend(&arguments),
+        CommandKind::Catalog(arguments) => catalog::run(&arguments),
         CommandKind::Run(flags) => config::load(&flags).and_then(|config| {
             if config.memory.bytes != 0 {
                 memory::share_arenas();

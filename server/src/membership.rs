@@ -176,6 +176,18 @@ impl Membership {
     }
 }
 
+/// Returns the node that a data directory is of.
+///
+/// # Errors
+/// A directory of none.
+pub(crate) fn node_of(disk: &dyn Disk, data_dir: &Path) -> Result<NodeId, String> {
+    let path = data_dir.join("node");
+    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let bytes = read_file(disk, &path).map_err(|error| at(&error))?;
+    let identity: Identity = serde_json::from_slice(&bytes).map_err(|error| at(&error))?;
+    identity.node.ok_or_else(|| at(&"the node never joined a cluster"))
+}
+
 impl Identity {
     fn of(disk: &dyn Disk, data_dir: &Path) -> Result<Self, String> {
         let path = data_dir.join("node");

@@ -102,7 +102,7 @@ pub(crate) fn mend(arguments: &Repair) -> Result<(), String> {
 }
 
 /// Takes the data directory that a folder lies in for this process alone, as a server does.
-fn claim(folder: &Path) -> Result<Option<File>, String> {
+pub(crate) fn claim(folder: &Path) -> Result<Option<File>, String> {
     let folder = folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
     let Some(lock) = folder.ancestors().map(|one| one.join("lock")).find(|lock| lock.is_file())
     else {

@@ -318,6 +318,30 @@ async fn rows_are_written_and_read_on_while_the_catalog_has_no_majority() {
     lines(&client, "INSERT INTO alone.other (time, v) VALUES (1, 1)").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_whose_catalog_lost_its_majority_goes_on_with_a_dump_of_it() {
+    let (mut nodes, _, _) = with_a_follower().await;
+    (0..3).for_each(|node| nodes.stop(node));
+    let (data_dir, dump) = (nodes.data_dir(0), nodes.data_dir(0).with_extension("dump"));
+    let catalog = |arguments: &[&std::path::Path]| {
+        let program = tests::binary("cnosdb");
+        let done = std::process::Command::new(program).arg("catalog").args(arguments).output();
+        let done = done.unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    catalog(&["dump".as_ref(), &data_dir, &dump]);
+    (0..3).for_each(|node| std::fs::remove_dir_all(nodes.data_dir(node).join("meta")).unwrap());
+    catalog(&["restore".as_ref(), &data_dir, &dump]);
+    nodes.restart_all();
+    let client = nodes.client(2).await;
+    lines(&client, "INSERT INTO r.m (time, v) VALUES (2, 2)").await;
+    assert_eq!(lines(&client, "SELECT count(*), sum(v) FROM r.m").await, [["2", "3"]]);
+    // All three keep it again: one may go.
+    lines(&client, "CREATE TABLE r.other (v BIGINT)").await;
+    wait_until(&client, "SHOW NODES", |nodes| nodes.len() == 3).await;
+    assert_replicas_agree(&client, 3).await;
+}
+
 /// Three nodes with a table of three replicas, and the number of one that follows, counted from 0.
 async fn with_a_follower() -> (Nodes, usize, usize) {
     let nodes = Nodes::start(3);
@@ -396,6 +420,41 @@ async fn any_replica_tells_what_was_acknowledged_or_what_is_old_enough() {
     (0..3).filter(|node| *node != follower).for_each(|node| nodes.pause(node));
     assert_eq!(lines(&reader, "SELECT count(*) FROM r.m").await, [["39"]]);
     (0..3).filter(|node| *node != follower).for_each(|node| nodes.resume(node));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_replica_stands_still_another_is_read_that_does_not_lead() {
+    let nodes = Nodes::start(4);
+    let client = nodes.client(0).await;
+    for sql in [
+        "CREATE DATABASE r WITH REPLICA 3",
+        "CREATE TABLE r.m (v BIGINT)",
+        "INSERT INTO r.m (time, v) VALUES (1, 1)",
+    ] {
+        lines(&client, sql).await;
+    }
+    let location = lines(&client, "SHOW REPLICAS").await[0][1].clone();
+    let held: Vec<&str> = location.split(',').collect();
+    let number = |node: &str| node.trim_end_matches('*').parse::<usize>().unwrap() - 1;
+    let outside = (0..4).find(|node| held.iter().all(|one| number(one) != *node)).unwrap();
+    let followers = held.iter().filter(|node| !node.ends_with('*')).map(|node| number(node));
+    let followers: Vec<usize> = followers.collect();
+    let reader = nodes.client(outside).await;
+    let read = async || {
+        let plan = lines(&reader, "EXPLAIN ANALYZE SELECT v FROM r.m").await;
+        let plan = plan.concat().join("\n");
+        let reads = |node: &&usize| plan.contains(&format!("rows_of_nodes=[{}]", **node + 1));
+        followers.iter().find(reads).copied().unwrap_or_else(|| panic!("{plan}"))
+    };
+    // It has to know who leads, to read from others.
+    lines(&reader, "SELECT v FROM r.m").await;
+    lines(&reader, "SET read_from = 'any'").await;
+    lines(&reader, "SET max_staleness = '60s'").await;
+    let first = read().await;
+    nodes.pause(first);
+    let second = read().await;
+    assert_ne!(second, first);
+    nodes.resume(first);
 }
 
 /// Asks until the rows are as wanted.

@@ -52,7 +52,7 @@ impl Nodes {
         self.restart(self.servers.len() - 1);
     }
 
-    fn data_dir(&self, node: usize) -> PathBuf {
+    pub(crate) fn data_dir(&self, node: usize) -> PathBuf {
         self.folder.path().join(format!("node{node}"))
     }
 
