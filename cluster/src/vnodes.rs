@@ -13,6 +13,7 @@ use replication::RaftHost;
 use replication::{Group, GroupConfig, Origin};
 use tokio::sync::RwLock;
 use tokio::time::Instant;
+use tskv::wal::VnodeLog;
 use tskv::{Schemas, TableFate, Vnode, VnodeConfig, WriteId};
 
 use crate::error::{Error, Result};
@@ -177,13 +178,11 @@ impl Cluster {
             return Err(Error::Internal(message));
         };
         let id = place.id;
-        let open = |config| async move {
-            let folder = self.folder(bucket, replica_set, id);
-            let folder = folder.map_err(|error| stopped(&error))?;
-            self.open_vnode(config, folder, (id, origin(replica_set, id))).await
+        let open = |config| {
+            let opening = self.opening(bucket, replica_set, id);
+            async move { opening.map_err(|error| stopped(&error))?.open(config).await }
         };
-        // On the heap: opening is rare, and its state would make every write's future large.
-        Ok(Box::pin(self.vnodes.host.get(id.0, open)).await?)
+        Ok(self.vnodes.host.get(id.0, open).await?)
     }
 
     fn folder(&self, bucket: &Bucket, set: &ReplicaSet, vnode: VnodeId) -> Result<PathBuf> {
@@ -206,18 +205,12 @@ impl Cluster {
         ))
     }
 
-    async fn open_vnode(
-        &self,
-        config: GroupConfig,
-        folder: PathBuf,
-        (id, origin): (VnodeId, Origin),
-    ) -> replication::Result<HostedVnode> {
+    /// Returns all that the opening of a vnode needs.
+    fn opening(&self, bucket: &Bucket, set: &ReplicaSet, id: VnodeId) -> Result<Opening> {
         let options = self.options_of(id);
-        let log = self.wal.log(id);
-        let purged = log.purged().map_or(0, |(upto, _)| upto);
-        let config_of_vnode = VnodeConfig {
+        let vnode = VnodeConfig {
             disk: Arc::clone(&self.disk),
-            folder,
+            folder: self.folder(bucket, set, id)?,
             gauge: Arc::clone(&self.gauge),
             cache: Arc::clone(&self.series_cache),
             schemas: self.schemas(),
@@ -228,24 +221,8 @@ impl Cluster {
                 .and_then(|options| options.max_cache_readers)
                 .map(|count| count as usize),
         };
-        let opened = tokio::task::spawn_blocking(move || {
-            let vnode = Vnode::open(config_of_vnode, id)?;
-            vnode.check_covers(purged)?;
-            Ok::<_, tskv::Error>(vnode)
-        });
-        let vnode = opened.await.map_err(|error| stopped(&error))?.map_err(|error| {
-            let damaged = error.kind() == model::ErrorKind::Corrupt;
-            if damaged { replication::Error::Damaged(error.to_string()) } else { stopped(&error) }
-        })?;
-        let vnode = Arc::new(vnode);
-        let gives_images = self.peers.is_some();
-        let machine = VnodeMachine::new(Arc::clone(&vnode), log.clone(), gives_images);
-        let store = VnodeLogStore(log);
-        let group = Group::open(&config, (id.0, &origin), store, Arc::new(machine)).await?;
-        let last_use = Mutex::new(LastUse { at: Instant::now(), applied: None });
-        let beside =
-            OpenVnode { vnode, changes: Arc::default(), fresh: Mutex::default(), last_use };
-        Ok(HostedVnode { group, beside })
+        let (log, gives_images) = (self.wal.log(id), self.peers.is_some());
+        Ok(Opening { id, vnode, log, origin: origin(set, id), gives_images })
     }
 
     /// Returns the options of a vnode's database.
@@ -266,6 +243,39 @@ impl Cluster {
                 None => TableFate::Unknown,
             }
         })
+    }
+}
+
+/// A vnode about to be opened.
+struct Opening {
+    id: VnodeId,
+    vnode: VnodeConfig,
+    log: VnodeLog,
+    origin: Origin,
+    gives_images: bool,
+}
+
+impl Opening {
+    async fn open(self, config: GroupConfig) -> replication::Result<HostedVnode> {
+        let Self { id, vnode, log, origin, gives_images } = self;
+        let purged = log.purged().map_or(0, |(upto, _)| upto);
+        let opened = tokio::task::spawn_blocking(move || {
+            let vnode = Vnode::open(vnode, id)?;
+            vnode.check_covers(purged)?;
+            Ok::<_, tskv::Error>(vnode)
+        });
+        let vnode = opened.await.map_err(|error| stopped(&error))?.map_err(|error| {
+            let damaged = error.kind() == model::ErrorKind::Corrupt;
+            if damaged { replication::Error::Damaged(error.to_string()) } else { stopped(&error) }
+        })?;
+        let vnode = Arc::new(vnode);
+        let machine = VnodeMachine::new(Arc::clone(&vnode), log.clone(), gives_images);
+        let store = VnodeLogStore(log);
+        let group = Group::open(&config, (id.0, &origin), store, Arc::new(machine)).await?;
+        let last_use = Mutex::new(LastUse { at: Instant::now(), applied: None });
+        let beside =
+            OpenVnode { vnode, changes: Arc::default(), fresh: Mutex::default(), last_use };
+        Ok(HostedVnode { group, beside })
     }
 }
 

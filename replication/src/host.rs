@@ -58,7 +58,8 @@ impl<T: Send + Sync + 'static> RaftHost<T> {
     }
 
     /// Returns the group of a member, opening it where it is not open. One that failed is opened
-    /// again, at growing intervals.
+    /// again, at growing intervals. What was begun is ended, also where whoever asked for it is gone: it may
+    /// take longer than anybody waits, and a group half open must not meet itself.
     ///
     /// # Errors
     /// What `open` says; `NotReady` while a failed group waits.
@@ -68,10 +69,9 @@ impl<T: Send + Sync + 'static> RaftHost<T> {
         open: impl FnOnce(GroupConfig) -> F,
     ) -> Result<Arc<Hosted<T>>>
     where
-        F: Future<Output = Result<Hosted<T>>>,
+        F: Future<Output = Result<Hosted<T>>> + Send + 'static,
     {
-        let slot = self.slot(member);
-        let mut slot = slot.lock().await;
+        let mut slot = self.slot(member).lock_owned().await;
         if let Some(hosted) = &slot.open {
             let Some(failure) = hosted.group.failure() else { return Ok(Arc::clone(hosted)) };
             tracing::error!(member, failure, "a raft group stopped and is opened again");
@@ -83,18 +83,22 @@ impl<T: Send + Sync + 'static> RaftHost<T> {
         {
             return Err(Error::NotReady(format!("member {member} failed and waits")));
         }
-        match open(self.config.clone()).await {
-            Ok(hosted) => {
-                let hosted = Arc::new(hosted);
-                slot.open = Some(Arc::clone(&hosted));
-                Ok(hosted)
+        let opening = open(self.config.clone());
+        let opened = tokio::spawn(async move {
+            match opening.await {
+                Ok(hosted) => {
+                    let hosted = Arc::new(hosted);
+                    slot.open = Some(Arc::clone(&hosted));
+                    Ok(hosted)
+                }
+                Err(error) => {
+                    tracing::error!(member, %error, "a raft group does not open");
+                    slot.fail();
+                    Err(error)
+                }
             }
-            Err(error) => {
-                tracing::error!(member, %error, "a raft group does not open");
-                slot.fail();
-                Err(error)
-            }
-        }
+        });
+        opened.await.unwrap_or_else(|panicked| Err(Error::Stopped(panicked.to_string())))
     }
 
     /// Returns the groups that are open now.
@@ -128,14 +132,19 @@ impl<T: Send + Sync + 'static> RaftHost<T> {
         }
     }
 
-    /// Closes a group once nobody else holds it. Returns false where somebody does.
+    /// Closes a group once nobody else holds it. Returns false where somebody does. What was begun is ended.
     pub async fn close(&self, member: u64) -> bool {
-        let slot = self.slot(member);
-        let mut slot = slot.lock().await;
+        let mut slot = self.slot(member).lock_owned().await;
         let Some(hosted) = slot.open.take() else { return true };
         match Arc::try_unwrap(hosted) {
             Ok(hosted) => {
-                hosted.group.close().await;
+                let closing = tokio::spawn(async move {
+                    hosted.group.close().await;
+                    drop(slot);
+                });
+                if closing.await.is_err() {
+                    tracing::error!(member, "the closing of a raft group panicked");
+                }
                 true
             }
             Err(used) => {
@@ -151,5 +160,34 @@ impl<T> Slot<T> {
         let wait = BACK_OFF_FIRST.saturating_mul(1 << self.failures.min(10)).min(BACK_OFF_MOST);
         self.failures += 1;
         self.closed_until = Some(Instant::now() + wait);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::FutureExt;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_opening_goes_on_where_whoever_asked_for_it_is_gone() {
+        let host = RaftHost::<()>::new(GroupConfig::alone());
+        let (begun, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+        let open = |_| {
+            let (begun, ended) = (Arc::clone(&begun), Arc::clone(&ended));
+            async move {
+                begun.fetch_add(1, Ordering::SeqCst);
+                ended.notified().await;
+                Err(Error::NotReady("as the test wants it".to_owned()))
+            }
+        };
+        assert!(host.get(1, open).now_or_never().is_none());
+        tokio::task::yield_now().await;
+        ended.notify_one();
+        assert!(host.get(1, open).await.is_err());
+        assert_eq!(begun.load(Ordering::SeqCst), 1, "it was opened to its end, once");
     }
 }

@@ -125,11 +125,15 @@ impl Node {
     }
 
     /// Returns a replica of this node, opening it where it is not open.
-    pub(crate) async fn replica(&self, member: Member) -> replication::Result<Arc<Hosting>> {
+    pub(crate) async fn replica(
+        self: &Arc<Self>,
+        member: Member,
+    ) -> replication::Result<Arc<Hosting>> {
         let place = self.around.places.get(member).filter(|place| place.node == self.id);
         let gone = || replication::Error::NotReady(format!("member {member} is not here"));
         let place = place.ok_or_else(gone)?;
-        let open = |config| async move { self.open(&config, member, place).await };
+        let node = Arc::clone(self);
+        let open = |config| async move { node.open(&config, member, place).await };
         self.host.get(member, open).await
     }
 
