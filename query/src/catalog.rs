@@ -22,6 +22,7 @@ pub(crate) use system::{
     SessionNames, SystemCatalog, catalog_replacement, mentions_catalog, register_functions,
 };
 use system_schemas::{CLUSTER_SCHEMA, USAGE_SCHEMA};
+pub(crate) use tables::TskvTable;
 
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
 pub(crate) const PG_CATALOG: &str = "pg_catalog";

@@ -318,6 +318,7 @@ fn template(config: &DatabaseConfig) -> Result<SessionState> {
         .with_analyzer_rule(Arc::new(crate::text_casts::TextCasts))
         .with_analyzer_rule(Arc::new(crate::functions::windows::SlidingWindows))
         .with_analyzer_rule(Arc::new(crate::gap_fill::GapFilling))
+        .with_analyzer_rule(Arc::new(crate::distinct_on::NewestRows))
         .with_analyzer_rule(Arc::new(crate::as_of::AsOfJoins))
         .with_optimizer_rule(Arc::new(crate::lossy_casts::LossyCasts))
         .with_query_planner(Arc::new(crate::extensions::Planner))

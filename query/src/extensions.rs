@@ -12,6 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 
 use crate::as_of::{self, AsOfJoin};
+use crate::distinct_on::{self, FirstRows};
 use crate::gap_fill::{self, GapFill};
 
 /// DataFusion's planner, with our nodes.
@@ -45,6 +46,9 @@ impl ExtensionPlanner for Nodes {
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         if let (Some(node), [input]) = (node.as_any().downcast_ref::<GapFill>(), inputs) {
             return gap_fill::plan(node, Arc::clone(input), session).map(Some);
+        }
+        if let (Some(node), [input]) = (node.as_any().downcast_ref::<FirstRows>(), inputs) {
+            return distinct_on::plan(node, Arc::clone(input), session).map(Some);
         }
         match node.as_any().downcast_ref::<AsOfJoin>() {
             Some(node) => as_of::plan(node, inputs, session).map(Some),

@@ -17,7 +17,17 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateInputMode};
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
+use crate::distinct_on::FirstRowsExec;
 use crate::scan::TskvScanExec;
+
+/// Nodes that let all rows pass.
+const PASSING: [&str; 5] = [
+    "CooperativeExec",
+    "RepartitionExec",
+    "CoalescePartitionsExec",
+    "SortExec",
+    "SortPreservingMergeExec",
+];
 
 /// Reads only the newest rows where the plan shows that no other can matter.
 #[derive(Debug)]
@@ -30,10 +40,13 @@ impl PhysicalOptimizerRule for LastRows {
         _: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_down(|plan| {
-            let Some(aggregate) = plan.downcast_ref::<AggregateExec>() else {
-                return Ok(Transformed::no(plan));
+            let input = match plan.downcast_ref::<AggregateExec>() {
+                Some(aggregate) if wants_last_rows(aggregate) => aggregate.input(),
+                // It is made for nothing else.
+                None if plan.is::<FirstRowsExec>() => plan.children()[0],
+                _ => return Ok(Transformed::no(plan)),
             };
-            match wants_last_rows(aggregate).then(|| with_last_rows(aggregate.input())).flatten() {
+            match with_last_rows(input) {
                 Some(input) => Ok(Transformed::yes(
                     Arc::clone(&plan).replace_children(vec![input], recomputed())?,
                 )),
@@ -63,7 +76,7 @@ fn with_last_rows(plan: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan
         return scan.only_last_rows().map(|scan| Arc::new(scan) as _);
     }
     match plan.children().as_slice() {
-        [child] if ["CooperativeExec", "RepartitionExec"].contains(&plan.name()) => {
+        [child] if PASSING.contains(&plan.name()) && plan.fetch().is_none() => {
             let child = with_last_rows(child)?;
             Arc::clone(plan).replace_children(vec![child], recomputed()).ok()
         }

@@ -37,6 +37,7 @@
 //! | `copy`     | COPY, both ways                                                             |
 //! | `catalog`  | databases and tables as DataFusion sees them; system schemas                |
 //! | `exact_numbers` | a rule: integers overflow with an error, casts to them round             |
+//! | `distinct_on` | DISTINCT ON of the newest rows                                           |
 //! | `last_rows` | a rule: read newest rows only, where no other matters                      |
 //! | `scan`     | the leaf of every plan                                                      |
 //! | `functions` | DataFusion's functions, the dangerous ones bounded; those of time series     |
@@ -65,6 +66,7 @@ mod correlated;
 mod cursors;
 mod database;
 mod ddl;
+mod distinct_on;
 mod dump;
 mod empty_subqueries;
 mod error;

@@ -196,6 +196,11 @@ impl TableProvider for TskvTable {
 }
 
 impl TskvTable {
+    /// Returns what kind of column a name is.
+    pub(crate) fn kind_of(&self, name: &str) -> Option<ColumnKind> {
+        self.table.column(name).map(|column| column.kind)
+    }
+
     /// Returns the times of rows that have not outlived the database's TTL.
     fn alive(&self) -> TimeRange {
         match self.database.options.ttl {
