@@ -162,9 +162,20 @@ impl HandOff {
 
     /// Lets go of a write. Blocks on the disk.
     fn remove(&self, number: u64) -> io::Result<()> {
-        self.disk.remove(&self.path(number))?;
-        self.state.lock().remove(number);
+        match self.disk.remove(&self.path(number)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => self.state.lock().remove(number),
+        }
         self.disk.sync_folder(&self.folder)
+    }
+
+    /// Puts a write aside that cannot be delivered, for people to look at. Blocks on the disk.
+    fn put_aside(&self, number: u64) {
+        let path = self.path(number);
+        if let Err(error) = self.disk.rename(&path, &path.with_extension("refused")) {
+            tracing::error!(path = %path.display(), %error, "a refused write is not put aside");
+        }
+        self.state.lock().remove(number);
     }
 
     fn waiting(&self) -> Vec<(u64, Waiting)> {
@@ -232,10 +243,19 @@ impl Cluster {
                 if away.contains(&id) {
                     continue;
                 }
-                if let Err(error) = Box::pin(self.deliver_one((bucket, set), number)).await {
-                    tracing::debug!(replica_set = %id, %error, "writes wait on");
-                    away.insert(id);
-                    continue;
+                match Box::pin(self.deliver_one((bucket, set), number)).await {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::Unavailable => {
+                        tracing::debug!(replica_set = %id, %error, "writes wait on");
+                        away.insert(id);
+                        continue;
+                    }
+                    // Those behind it must not wait for what will never be.
+                    Err(error) => {
+                        tracing::error!(replica_set = %id, number, %error, "a write that waited is refused");
+                        self.hand_off.put_aside(number);
+                        continue;
+                    }
                 }
             }
             let queue = Arc::clone(&self.hand_off);
@@ -256,7 +276,10 @@ impl Cluster {
         let id = self.vnodes.next_write(set.1.id);
         let command = renumber(&command, id, self.clock.now_ns()).map_err(Error::internal)?;
         let proposed = tokio::time::timeout(PATIENCE, self.propose(set, command)).await;
-        let late = |_| Error::internal("no majority answers");
+        let late = |_| Error::Remote {
+            kind: ErrorKind::Unavailable,
+            message: "no majority answers".to_owned(),
+        };
         proposed.map_err(late)?.map(|_| ())
     }
 

@@ -137,7 +137,7 @@ pub struct Cluster {
     pub(crate) held: Held,
     pub(crate) known_series: KnownSeries,
     pub(crate) compared: repair::Compared,
-    pub(crate) open_times: read_any::OpenTimes,
+    pub(crate) open_times: Arc<read_any::OpenTimes>,
     pub(crate) hand_off: Arc<HandOff>,
 }
 
@@ -196,7 +196,7 @@ impl ClusterNode {
             held: Held::default(),
             known_series: KnownSeries::default(),
             compared: repair::Compared::default(),
-            open_times: read_any::OpenTimes::default(),
+            open_times: Arc::default(),
             hand_off: Arc::new(hand_off),
             signals: upkeep::Signals::default(),
             compactions: compaction::Compactions::default(),

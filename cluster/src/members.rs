@@ -205,7 +205,9 @@ impl Cluster {
         if going.state.leaves() {
             return Ok(());
         }
-        if joined >= replicas || !going.state.counts() {
+        // One that is not filled yet goes too, but only once another comes in its stead.
+        let is_replaced = joined >= replicas || staying().count() >= replicas;
+        if joined >= replicas || (is_replaced && !going.state.counts()) {
             self.meta.submit(&Command::LeaveVnode { vnode: going.id }).await?;
         } else if staying().count() < replicas {
             if joined == 0 && seen.silent.contains_key(&going.node) {
@@ -355,8 +357,10 @@ impl Cluster {
         let mut checksums = Vec::with_capacity(set.vnodes.len());
         for place in set.vnodes.iter().filter(|place| place.state.counts()) {
             let checksum = if place.node == self.config.node {
-                let hosted = self.vnode(bucket, set).await?;
-                self.checksum_here(&hosted, index).await
+                match self.vnode(bucket, set).await {
+                    Ok(hosted) => self.checksum_here(&hosted, index).await,
+                    Err(error) => Err(error),
+                }
             } else {
                 self.checksum_there(place, index).await
             };

@@ -237,7 +237,9 @@ pub(crate) fn failed(error: &Error) -> Response {
         }
         Error::LockLost => Response::LockLost,
         Error::Replication(
-            error @ (replication::Error::Stopped(_) | replication::Error::NotReady(_)),
+            error @ (replication::Error::Stopped(_)
+            | replication::Error::NotReady(_)
+            | replication::Error::Damaged(_)),
         ) => Response::Unknown { reason: error.to_string() },
         other => Response::Failed { kind: other.kind(), message: other.to_string() },
     }

@@ -2,12 +2,14 @@
 //! takes longer than it usually does.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use meta::{Bucket, ReplicaSet, VnodePlace};
 use model::NodeId;
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tskv::ScanRequest;
 
@@ -97,37 +99,39 @@ impl Cluster {
         loop {
             tokio::select! {
                 biased;
-                Some(opened) = asked.next(), if !asked.is_empty() => match opened? {
-                    Some(scan) => return Ok(Some(scan)),
-                    None => next_at = Instant::now(),
+                Some(opened) = asked.next(), if !asked.is_empty() => match opened {
+                    Ok(Some(scan)) => return Ok(Some(scan)),
+                    Ok(None) | Err(_) => next_at = Instant::now(),
                 },
                 () = tokio::time::sleep_until(next_at), if rest.len() > 0 => {
                     let Some(place) = rest.next() else { continue };
                     next_at = Instant::now() + self.open_times.usual(place.node);
-                    asked.push(self.open_there(place, request, stale));
+                    asked.push(self.open_there(place, request, stale)?);
                 }
                 else => return Ok(None),
             }
         }
     }
 
-    /// Has a follower pin a scan; `None` where it does not serve.
-    async fn open_there(
+    /// Has a follower pin a scan; `None` where it does not serve. It goes on where another was quicker: what
+    /// is pinned is let go then, and its time is known.
+    fn open_there(
         &self,
         place: &VnodePlace,
         request: &ScanRequest,
         stale: Duration,
-    ) -> Result<Option<Scan>> {
-        let Some(peers) = &self.peers else { return Ok(None) };
+    ) -> Result<JoinHandle<Option<Scan>>> {
+        let (peers, times, node) = (self.peers.clone(), Arc::clone(&self.open_times), place.node);
         let (scan, schema) = wire(request)?;
         let stale_ms = u64::try_from(stale.as_millis()).ok();
         let open = Request::OpenScan { vnode: place.id, scan, stale_ms };
-        let begun = Instant::now();
-        let answer = peers.ask(place.node, &open, &schema, PATIENCE).await;
-        let Ok((Response::Scan(info), _)) = answer else { return Ok(None) };
-        self.open_times.note(place.node, begun.elapsed());
-        let scan = RemoteScan::new(peers.clone(), place.node, info);
-        Ok(Some(Scan::There(Box::new(scan))))
+        Ok(tokio::spawn(async move {
+            let (peers, begun) = (peers?, Instant::now());
+            let answer = peers.ask(node, &open, &schema, PATIENCE).await;
+            let Ok((Response::Scan(info), _)) = answer else { return None };
+            times.note(node, begun.elapsed());
+            Some(Scan::There(Box::new(RemoteScan::new(peers, node, info))))
+        }))
     }
 }
 

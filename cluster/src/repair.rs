@@ -13,27 +13,43 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::Cluster;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::members::ReplicaChecksum;
 
 /// A set with a damaged file is compared again after so long at the soonest.
-const PAUSE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(600);
 
-/// When replica sets were compared last, or first seen.
+/// When replica sets were compared last.
 #[derive(Debug, Default)]
-pub(crate) struct Compared(Mutex<HashMap<ReplicaSetId, Instant>>);
+pub(crate) struct Compared {
+    /// Or first seen.
+    all: Mutex<HashMap<ReplicaSetId, Instant>>,
+    /// For a damaged file.
+    damaged: Mutex<HashMap<ReplicaSetId, Instant>>,
+}
 
 impl Compared {
     /// Returns whether a set was not compared for so long; one that is new is not.
     fn is_due(&self, set: ReplicaSetId, after: Duration) -> bool {
-        self.0.lock().entry(set).or_insert_with(Instant::now).elapsed() >= after
+        self.all.lock().entry(set).or_insert_with(Instant::now).elapsed() >= after
+    }
+
+    /// Returns whether a set with a damaged file is to be compared now.
+    fn begin_damaged(&self, set: ReplicaSetId) -> bool {
+        let mut damaged = self.damaged.lock();
+        let due = damaged.get(&set).is_none_or(|at| at.elapsed() >= PAUSE);
+        if due {
+            damaged.insert(set, Instant::now());
+        }
+        due
     }
 
     /// Notes that a set is compared now; forgets those that are gone.
     fn note(&self, set: ReplicaSetId, catalog: &Catalog) {
-        let mut compared = self.0.lock();
-        compared.retain(|set, _| catalog.replica_set(*set).is_some());
-        compared.insert(set, Instant::now());
+        for compared in [&self.all, &self.damaged] {
+            compared.lock().retain(|set, _| catalog.replica_set(*set).is_some());
+        }
+        self.all.lock().insert(set, Instant::now());
     }
 }
 
@@ -54,11 +70,13 @@ impl Cluster {
     }
 
     async fn due(&self, catalog: &Catalog) -> Option<ReplicaSetId> {
-        for (member, hosted) in self.vnodes.open_now().await {
+        let open = self.vnodes.open_now().await;
+        let in_use = open.iter().filter(|(_, hosted)| hosted.beside.vnode.is_damaged());
+        let in_use = in_use.map(|(member, _)| *member);
+        for member in in_use.chain(self.vnodes.damaged()) {
             let set = catalog.replica_set_of(VnodeId(member)).map(|(_, set)| set);
             if let Some(set) = set.filter(|set| set.vnodes.len() > 1)
-                && hosted.beside.vnode.is_damaged()
-                && self.compared.is_due(set.id, PAUSE)
+                && self.compared.begin_damaged(set.id)
             {
                 return Some(set.id);
             }
@@ -86,18 +104,25 @@ impl Cluster {
     }
 }
 
-/// Returns a replica that is damaged or differs, where it is clear which the others are to be told from.
+/// Returns a replica that is damaged or differs, where it is clear which the others are to be told from, and
+/// those that are sound are a majority without it.
 fn differing(replicas: &[ReplicaChecksum]) -> Option<VnodeId> {
+    let damaged = |error: &Error| error.kind() == ErrorKind::Corrupt;
+    let silent = |one: &ReplicaChecksum| one.checksum.as_ref().is_err_and(|error| !damaged(error));
+    if replicas.iter().any(silent) {
+        return None;
+    }
     let rows = |one: &ReplicaChecksum| one.checksum.as_ref().ok().map(|sum| (sum.rows, sum.hash));
     let known: Vec<(u64, u64)> = replicas.iter().filter_map(rows).collect();
     let count = |sum: &(u64, u64)| known.iter().filter(|one| *one == sum).count();
     let sound = known.iter().max_by_key(|sum| count(sum))?;
-    if count(sound) < known.len() && count(sound) * 2 <= replicas.len() {
+    let is_clear = count(sound) == known.len() || count(sound) * 2 > replicas.len();
+    if !is_clear || count(sound) * 2 < replicas.len() {
         return None;
     }
     let differs = |one: &&ReplicaChecksum| match &one.checksum {
         Ok(sum) => (sum.rows, sum.hash) != *sound,
-        Err(error) => error.kind() == ErrorKind::Corrupt,
+        Err(error) => damaged(error),
     };
     replicas.iter().find(differs).map(|one| one.vnode)
 }
@@ -108,7 +133,6 @@ mod tests {
     use tskv::VnodeChecksum;
 
     use super::*;
-    use crate::error::Error;
 
     /// Makes replicas 1, 2, …: of a hash, damaged, or without an answer.
     fn replicas(answers: &[std::result::Result<u64, ErrorKind>]) -> Vec<ReplicaChecksum> {
@@ -130,7 +154,9 @@ mod tests {
             (&[Ok(7), Ok(8), Ok(7)], Some(2)),
             (&[Ok(8), Ok(7), Ok(7)], Some(1)),
             (&[Ok(7), damaged, Ok(7)], Some(2)),
-            (&[damaged, damaged, Ok(7)], Some(1)),
+            (&[damaged, damaged, Ok(7)], None),
+            (&[Ok(7), silent, damaged], None),
+            (&[Ok(7), Ok(7), damaged, Ok(7), damaged], Some(3)),
             (&[Ok(7), damaged], Some(2)),
             (&[Ok(7), Ok(8)], None),
             (&[Ok(7), Ok(8), damaged], None),

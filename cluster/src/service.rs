@@ -301,6 +301,21 @@ impl Cluster {
         Ok((Arc::clone(bucket), set.clone()))
     }
 
+    async fn checksum_for_others(&self, vnode: VnodeId, index: u64) -> Result<Response> {
+        let summed = match self.vnode_by_id(vnode).await {
+            Ok(hosted) => self.checksum_here(&hosted, index).await,
+            Err(error) => Err(error),
+        };
+        match summed {
+            Ok(checksum) => Ok(Response::Checksum(checksum)),
+            // Who asks wants to know of this replica, and would ask another.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                Ok(Response::Failed { kind: error.kind(), message: error.to_string() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn answer(self: &Arc<Self>, request: Request, payload: Bytes) -> Result<Response> {
         Ok(match request {
             Request::Propose { vnode, bucket, lock, only_durable } => {
@@ -347,9 +362,7 @@ impl Cluster {
             Request::Files => Response::Files(self.files_here().await),
             Request::HandedOff => Response::HandedOff(self.handed_off_here()),
             Request::Groups => Response::Groups(self.groups_here().await),
-            Request::Checksum { vnode, index } => Response::Checksum(
-                self.checksum_here(&*self.vnode_by_id(vnode).await?, index).await?,
-            ),
+            Request::Checksum { vnode, index } => self.checksum_for_others(vnode, index).await?,
             Request::Leader { vnode } => {
                 let status = self.vnode_by_id(vnode).await?.group.status();
                 Response::NotLeader { leader: status.leader.map(|(_, node)| node) }

@@ -106,6 +106,11 @@ impl Vnodes {
         self.host.open_groups().await
     }
 
+    /// Returns the vnodes that do not open, for a file of theirs is damaged.
+    pub(crate) fn damaged(&self) -> Vec<u64> {
+        self.host.damaged()
+    }
+
     /// Returns a vnode that is open.
     pub(crate) async fn open_one(&self, vnode: VnodeId) -> Option<Arc<HostedVnode>> {
         self.host.open_group(vnode.0).await
@@ -127,8 +132,7 @@ impl Vnodes {
     }
 
     pub(crate) async fn close_all(&self) {
-        for (member, hosted) in self.host.open_groups().await {
-            drop(hosted);
+        for member in self.host.members() {
             if !self.host.close(member).await {
                 tracing::warn!(vnode = member, "still in use while the node stops");
             }

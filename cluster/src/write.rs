@@ -23,8 +23,8 @@ const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
 /// What a write waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consistency {
-    /// It is durable with the member that leads. It is not seen yet, and is lost where that member is lost
-    /// before others have it.
+    /// It is durable with the member that leads. It is not seen yet, and is lost where that member is lost,
+    /// or another leads, before others have it.
     One,
     /// It is durable with a majority of the members, and seen.
     #[default]

@@ -360,6 +360,28 @@ pub(crate) struct Counters {
     pub(crate) policy: u32,
 }
 
+impl Counters {
+    /// Returns the counters with so many ids of each kind left out, but for the cluster, which stays itself.
+    pub(crate) fn raised(self, by: u32) -> Self {
+        let (one, other) =
+            (|id: u32| id.saturating_add(by), |id: u64| id.saturating_add(by.into()));
+        Self {
+            tenant: one(self.tenant),
+            user: one(self.user),
+            database: one(self.database),
+            table: one(self.table),
+            bucket: one(self.bucket),
+            replica_set: one(self.replica_set),
+            vnode: other(self.vnode),
+            session: other(self.session),
+            node: other(self.node),
+            version: other(self.version),
+            cluster: self.cluster,
+            policy: one(self.policy),
+        }
+    }
+}
+
 /// One stored row of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Entity {

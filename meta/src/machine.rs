@@ -139,11 +139,11 @@ fn row_of(change: &Change) -> io::Result<Row> {
 }
 
 // FORMAT: docs/formats/meta.md, v1
-fn encode_row(entity: &Entity) -> io::Result<Vec<u8>> {
+pub(crate) fn encode_row(entity: &Entity) -> io::Result<Vec<u8>> {
     serde_json::to_vec(entity).map_err(damaged)
 }
 
-fn decode_row(row: &[u8]) -> io::Result<Entity> {
+pub(crate) fn decode_row(row: &[u8]) -> io::Result<Entity> {
     serde_json::from_slice(row).map_err(damaged)
 }
 

@@ -16,6 +16,7 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::{Stream, StreamExt};
 use meta::RateGroup;
 use model::TableSchema;
+use model::schema::TIME_ZONE;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -512,8 +513,10 @@ impl Session {
             template.config().clone().with_default_catalog_and_schema(&self.tenant, &schema);
         config.options_mut().execution.time_zone = Some(zone.arrow().to_owned());
         let (runtime, catalogs) = (self.runtime(), Arc::new(catalogs));
-        let mut state = if Arc::ptr_eq(&runtime, template.runtime_env()) {
-            // A third of what a builder takes.
+        let as_template =
+            Arc::ptr_eq(&runtime, template.runtime_env()) && zone.arrow() == TIME_ZONE;
+        let mut state = if as_template {
+            // A third of what a builder takes; which gives functions such as now() another zone, though.
             let mut state = template.clone();
             *state.config_mut() = config;
             state.register_catalog_list(catalogs);

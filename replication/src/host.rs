@@ -28,6 +28,8 @@ struct Slot<T> {
     open: Option<Arc<Hosted<T>>>,
     failures: u32,
     closed_until: Option<Instant>,
+    /// What is damaged, where it did not open for that.
+    damage: Option<String>,
 }
 
 /// An open group and what its owner keeps beside it.
@@ -53,7 +55,7 @@ impl<T: Send + Sync + 'static> RaftHost<T> {
 
     fn slot(&self, member: u64) -> Arc<AsyncMutex<Slot<T>>> {
         let mut slots = self.slots.lock();
-        let fresh = || Slot { open: None, failures: 0, closed_until: None };
+        let fresh = || Slot { open: None, failures: 0, closed_until: None, damage: None };
         Arc::clone(slots.entry(member).or_insert_with(|| Arc::new(AsyncMutex::new(fresh()))))
     }
 
@@ -81,19 +83,24 @@ impl<T: Send + Sync + 'static> RaftHost<T> {
         if let Some(until) = slot.closed_until
             && Instant::now() < until
         {
-            return Err(Error::NotReady(format!("member {member} failed and waits")));
+            let waits = || Error::NotReady(format!("member {member} failed and waits"));
+            return Err(slot.damage.clone().map_or_else(waits, Error::Damaged));
         }
         let opening = open(self.config.clone());
         let opened = tokio::spawn(async move {
             match opening.await {
                 Ok(hosted) => {
                     let hosted = Arc::new(hosted);
-                    slot.open = Some(Arc::clone(&hosted));
+                    (slot.open, slot.damage) = (Some(Arc::clone(&hosted)), None);
                     Ok(hosted)
                 }
                 Err(error) => {
                     tracing::error!(member, %error, "a raft group does not open");
                     slot.fail();
+                    slot.damage = match &error {
+                        Error::Damaged(damage) => Some(damage.clone()),
+                        _ => None,
+                    };
                     Err(error)
                 }
             }
@@ -101,17 +108,28 @@ impl<T: Send + Sync + 'static> RaftHost<T> {
         opened.await.unwrap_or_else(|panicked| Err(Error::Stopped(panicked.to_string())))
     }
 
-    /// Returns the groups that are open now.
+    /// Returns the members that were ever opened.
+    pub fn members(&self) -> Vec<u64> {
+        self.slots.lock().keys().copied().collect()
+    }
+
+    /// Returns the groups that are open now; those that are being opened or closed are left out.
     pub async fn open_groups(&self) -> Vec<(u64, Arc<Hosted<T>>)> {
-        let slots: Vec<_> =
-            self.slots.lock().iter().map(|(id, slot)| (*id, Arc::clone(slot))).collect();
-        let mut open = Vec::new();
-        for (member, slot) in slots {
-            if let Some(hosted) = &slot.lock().await.open {
-                open.push((member, Arc::clone(hosted)));
-            }
-        }
-        open
+        let slots = self.slots.lock();
+        let open = slots.iter().filter_map(|(member, slot)| {
+            let slot = slot.try_lock().ok()?;
+            slot.open.as_ref().map(|hosted| (*member, Arc::clone(hosted)))
+        });
+        open.collect()
+    }
+
+    /// Returns the members that do not open, for what they hold is damaged.
+    pub fn damaged(&self) -> Vec<u64> {
+        let slots = self.slots.lock();
+        let is_damaged = |slot: &Arc<AsyncMutex<Slot<T>>>| {
+            slot.try_lock().is_ok_and(|slot| slot.open.is_none() && slot.damage.is_some())
+        };
+        slots.iter().filter(|(_, slot)| is_damaged(slot)).map(|(member, _)| *member).collect()
     }
 
     /// Returns the group of a member where it is open.

@@ -1,8 +1,9 @@
 //! The catalog of a stopped node, written out and restored.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write, stdout};
-use std::path::PathBuf;
+use std::io::{BufReader, BufWriter, stdout};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use tskv::disk::{Disk, OsDisk};
@@ -49,27 +50,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         What::Dump { data_dir, file } => {
             // Held until all is done.
             let _lock = claim(data_dir)?;
-            let mut out: Box<dyn Write> = match file {
-                None => Box::new(stdout().lock()),
-                Some(file) => {
-                    let made = File::create_new(file);
-                    let made = made.map_err(|error| format!("{}: {error}", file.display()))?;
-                    Box::new(BufWriter::new(made))
-                }
-            };
-            let version = meta::dump(&data_dir.join(FOLDER), &mut out);
-            let version = version.map_err(|error| error.to_string())?;
+            let folder = data_dir.join(FOLDER);
+            let version = match file {
+                None => meta::dump(&folder, &mut stdout().lock()).map_err(|e| e.to_string()),
+                Some(file) => dump_to(&folder, file),
+            }?;
             say(&format!("version {version} of the catalog was written"));
         }
         What::Restore { data_dir, file } => {
             let _lock = claim(data_dir)?;
             let node = node_of(&OsDisk, data_dir)?;
             let dump = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            let at = |error: std::io::Error| format!("{}: {error}", data_dir.display());
+            let (old, kept) = (data_dir.join(FOLDER), data_dir.join(REPLACED));
+            if kept.try_exists().map_err(at)? {
+                return Err(format!("{} is there already: move it away", kept.display()));
+            }
             let fresh = data_dir.join("meta.restored");
+            // Of a try that failed.
+            OsDisk.remove_folder(&fresh).map_err(at)?;
             let restored = meta::restore(&fresh, node, &mut BufReader::new(dump));
             let version = restored.map_err(|error| error.to_string())?;
-            let (old, kept) = (data_dir.join(FOLDER), data_dir.join(REPLACED));
-            let at = |error: std::io::Error| format!("{}: {error}", data_dir.display());
             if old.try_exists().map_err(at)? {
                 OsDisk.rename(&old, &kept).map_err(at)?;
             }
@@ -79,6 +80,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Writes the catalog to a new file, which nobody else may read: verifiers of passwords are in it.
+fn dump_to(folder: &Path, file: &Path) -> Result<u64, String> {
+    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let made = File::options().write(true).create_new(true).mode(0o600).open(file);
+    let mut out = BufWriter::new(made.map_err(|error| at(&error))?);
+    let dumped = meta::dump(folder, &mut out).map_err(|error| error.to_string());
+    let synced = |version| out.get_ref().sync_all().map(|()| version).map_err(|error| at(&error));
+    let dumped = dumped.and_then(synced);
+    if dumped.is_err() {
+        OsDisk.remove(file).map_err(|error| at(&error))?;
+    }
+    dumped
 }
 
 fn say(what: &str) {

@@ -79,6 +79,7 @@ impl Vnode {
                 add_run(&mut sum, table, &run, (&series, &self.series))?;
             }
         }
+        self.damage.clear();
         Ok(Some(sum))
     }
 }

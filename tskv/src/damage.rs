@@ -20,6 +20,11 @@ impl Damage {
         outcome
     }
 
+    /// Takes it back: all was read and sound.
+    pub(crate) fn clear(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+
     pub(crate) fn was_found(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }

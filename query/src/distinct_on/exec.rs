@@ -96,7 +96,8 @@ impl ExecutionPlan for FirstRowsExec {
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
+        // It does; but whoever pushes a sort down would put another order in the stead of the required one.
+        vec![false]
     }
 
     fn apply_expressions(

@@ -330,12 +330,20 @@ async fn a_cluster_whose_catalog_lost_its_majority_goes_on_with_a_dump_of_it() {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     };
     catalog(&["dump".as_ref(), &data_dir, &dump]);
+    // What is written after it was made is not taken for what comes after it is restored.
+    nodes.restart_all();
+    lines(&nodes.client(1).await, "INSERT INTO r.m (time, v) VALUES (3, 3)").await;
+    (0..3).for_each(|node| nodes.stop(node));
     (0..3).for_each(|node| std::fs::remove_dir_all(nodes.data_dir(node).join("meta")).unwrap());
     catalog(&["restore".as_ref(), &data_dir, &dump]);
     nodes.restart_all();
     let client = nodes.client(2).await;
-    lines(&client, "INSERT INTO r.m (time, v) VALUES (2, 2)").await;
-    assert_eq!(lines(&client, "SELECT count(*), sum(v) FROM r.m").await, [["2", "3"]]);
+    for node in 0..3 {
+        let at = 10 + node;
+        let insert = format!("INSERT INTO r.m (time, v) VALUES ({at}, 10)");
+        lines(&nodes.client(node).await, &insert).await;
+    }
+    assert_eq!(lines(&client, "SELECT count(*), sum(v) FROM r.m").await, [["5", "34"]]);
     // All three keep it again: one may go.
     lines(&client, "CREATE TABLE r.other (v BIGINT)").await;
     wait_until(&client, "SHOW NODES", |nodes| nodes.len() == 3).await;
@@ -379,8 +387,9 @@ async fn a_write_waits_for_all_members_or_for_one_as_it_is_asked_to() {
     }
     nodes.resume(follower);
     nodes.resume(other);
-    let all = |rows: &[Vec<String>]| rows[0] == ["9", "45"];
-    wait_until(&client, "SELECT count(*), sum(v) FROM r.m", all).await;
+    // What only one had may be gone: another may lead now. What a majority had is there.
+    let kept = |rows: &[Vec<String>]| rows[0][0].parse::<u32>().is_ok_and(|count| count >= 3);
+    wait_until(&client, "SELECT count(*) FROM r.m", kept).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
