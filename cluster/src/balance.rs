@@ -42,7 +42,7 @@ impl Cluster {
         };
         let full = self.wal.admit().is_err();
         let catalog = self.meta.catalog();
-        for (member, hosted) in self.vnodes.open_now().await {
+        for (member, hosted) in self.vnodes.open_now() {
             let Some((_, set)) = catalog.replica_set_of(VnodeId(member)) else { continue };
             if !hosted.group.leads() {
                 continue;

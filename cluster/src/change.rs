@@ -12,7 +12,6 @@ use meta::{Bucket, ReplicaSet};
 use model::{DatabaseId, ErrorKind, NodeId, Points, TableId, TimeRange, VnodeId};
 use replication::transport::CallError;
 use tokio::task::JoinHandle;
-use tskv::wal::WAL_ENTRY_BYTES_MAX;
 use tskv::{
     Move, SeriesFilter, encode_delete_matching, encode_delete_rows, encode_move, encode_write,
 };
@@ -22,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::peers::{LockId, Request, Response, done, not_answered};
 use crate::router::{Part, split};
 use crate::vnodes::HostedVnode;
-use crate::write::applied;
+use crate::write::{applied, fits_an_entry};
 
 /// How often a lock is renewed while its statement runs.
 const RENEWAL: Duration = Duration::from_secs(10);
@@ -130,9 +129,7 @@ impl Cluster {
         set: &LockedSet,
         command: Bytes,
     ) -> Result<()> {
-        if command.len() > WAL_ENTRY_BYTES_MAX {
-            return Err(Error::TooLarge { bytes: command.len() });
-        }
+        fits_an_entry(&command)?;
         let proposed = self.propose_where_locked(set, command).await;
         let Err(Error::LockLost) = proposed else {
             lock.used.store(true, Ordering::Relaxed);

@@ -95,7 +95,7 @@ impl Cluster {
 
     /// Compacts what levels ask for, of all vnodes open; and idle vnodes to one run.
     pub(crate) async fn compact_due(&self, cold_after: Duration) {
-        for (member, hosted) in self.vnodes.open_now().await {
+        for (member, hosted) in self.vnodes.open_now() {
             let cold = idle(&hosted) >= cold_after;
             let wish = if cold { CompactionWish::Cold } else { CompactionWish::Due };
             let vnode = &hosted.beside.vnode;
@@ -154,7 +154,7 @@ impl Cluster {
     /// Returns what is known of the files of the vnodes open on this node.
     pub async fn files_here(&self) -> Vec<VnodeFiles> {
         let catalog = self.meta.catalog();
-        let open = self.vnodes.open_now().await;
+        let open = self.vnodes.open_now();
         let files = open.iter().filter_map(|(member, hosted)| {
             let vnode = &hosted.beside.vnode;
             let totals = vnode.compaction_totals();

@@ -19,12 +19,12 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tskv::disk::{Disk, read_file, replace_file};
-use tskv::wal::WAL_ENTRY_BYTES_MAX;
 use tskv::{renumber, sealed};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
 use crate::peers::{Request, Response};
+use crate::write::fits_an_entry;
 
 const FOLDER: &str = "hand_off";
 const MAGIC: &[u8; 8] = b"CNOSHAND";
@@ -161,21 +161,31 @@ impl HandOff {
     }
 
     /// Lets go of a write. Blocks on the disk.
-    fn remove(&self, number: u64) -> io::Result<()> {
+    fn remove(&self, number: u64) -> Result<()> {
         match self.disk.remove(&self.path(number)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::internal(error));
+            }
             Ok(()) | Err(_) => self.state.lock().remove(number),
         }
-        self.disk.sync_folder(&self.folder)
+        self.disk.sync_folder(&self.folder).map_err(Error::internal)
     }
 
     /// Puts a write aside that cannot be delivered, for people to look at. Blocks on the disk.
-    fn put_aside(&self, number: u64) {
+    fn put_aside(&self, number: u64) -> Result<()> {
         let path = self.path(number);
-        if let Err(error) = self.disk.rename(&path, &path.with_extension("refused")) {
-            tracing::error!(path = %path.display(), %error, "a refused write is not put aside");
-        }
         self.state.lock().remove(number);
+        self.disk.rename(&path, &path.with_extension("refused")).map_err(Error::internal)
+    }
+
+    /// Does what blocks on the disk.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let queue = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&queue)).await;
+        done.map_err(Error::internal)?
     }
 
     fn waiting(&self) -> Vec<(u64, Waiting)> {
@@ -214,9 +224,7 @@ impl Cluster {
         (bucket, set): (&Bucket, &ReplicaSet),
         command: Bytes,
     ) -> Result<()> {
-        if command.len() > WAL_ENTRY_BYTES_MAX {
-            return Err(Error::TooLarge { bytes: command.len() });
-        }
+        fits_an_entry(&command)?;
         if !self.hand_off.is_away(set.id) {
             let proposed = Box::pin(self.propose((bucket, set), command.clone()));
             match tokio::time::timeout(PATIENCE, proposed).await {
@@ -225,9 +233,8 @@ impl Cluster {
                 Ok(Err(_)) | Err(_) => self.hand_off.note_away(set.id),
             }
         }
-        let (queue, set, now) = (Arc::clone(&self.hand_off), set.id, self.clock.now_ns());
-        let kept = tokio::task::spawn_blocking(move || queue.keep(set, now, &command));
-        kept.await.map_err(Error::internal)?
+        let (set, now) = (set.id, self.clock.now_ns());
+        self.hand_off.blocking(move |queue| queue.keep(set, now, &command)).await
     }
 
     /// Delivers what waits for replica sets that have a majority again; gives up what waited too long.
@@ -237,6 +244,7 @@ impl Cluster {
         let mut away = BTreeSet::new();
         for (number, waiting) in self.hand_off.waiting() {
             let id = waiting.replica_set;
+            let mut ended: fn(&HandOff, u64) -> Result<()> = HandOff::remove;
             if self.clock.now_ns().saturating_sub(waiting.since_ns) > age {
                 tracing::error!(replica_set = %id, "a write waited too long and is given up");
             } else if let Some((bucket, set)) = catalog.replica_set(id) {
@@ -253,25 +261,18 @@ impl Cluster {
                     // Those behind it must not wait for what will never be.
                     Err(error) => {
                         tracing::error!(replica_set = %id, number, %error, "a write that waited is refused");
-                        self.hand_off.put_aside(number);
-                        continue;
+                        ended = HandOff::put_aside;
                     }
                 }
             }
-            let queue = Arc::clone(&self.hand_off);
-            let removed = tokio::task::spawn_blocking(move || queue.remove(number)).await;
-            match removed {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a delivered write is kept on"),
-                Err(error) => tracing::error!(%error, "a delivered write is kept on"),
+            if let Err(error) = self.hand_off.blocking(move |queue| ended(queue, number)).await {
+                tracing::error!(number, %error, "a write that waits no more is kept on");
             }
         }
     }
 
     async fn deliver_one(&self, set: (&Bucket, &ReplicaSet), number: u64) -> Result<()> {
-        let queue = Arc::clone(&self.hand_off);
-        let command = tokio::task::spawn_blocking(move || queue.command(number)).await;
-        let command = command.map_err(Error::internal)??;
+        let command = self.hand_off.blocking(move |queue| queue.command(number)).await?;
         // Under its first id it might be taken for one so old that nobody knows whether it was applied.
         let id = self.vnodes.next_write(set.1.id);
         let command = renumber(&command, id, self.clock.now_ns()).map_err(Error::internal)?;

@@ -60,7 +60,7 @@ impl Cluster {
     pub async fn group_totals(&self) -> BTreeMap<DatabaseId, GroupTotals> {
         let catalog = self.meta.catalog();
         let mut all: BTreeMap<DatabaseId, GroupTotals> = BTreeMap::new();
-        for (member, hosted) in self.vnodes.open_now().await {
+        for (member, hosted) in self.vnodes.open_now() {
             let Some((bucket, _)) = catalog.replica_set_of(VnodeId(member)) else { continue };
             let status = hosted.group.status();
             let totals = all.entry(bucket.database).or_default();

@@ -50,7 +50,7 @@ impl Cluster {
             return;
         }
         let catalog = self.meta.catalog();
-        for (member, hosted) in self.vnodes.open_now().await {
+        for (member, hosted) in self.vnodes.open_now() {
             if !hosted.group.leads() {
                 continue;
             }
@@ -197,19 +197,19 @@ impl Cluster {
         let leaves = |place: &VnodePlace| place.state.leaves() || leaving(place.node);
         let going = set.vnodes.iter().find(|place| leaves(place));
         let Some(going) = going else { return Ok(()) };
-        let staying = || set.vnodes.iter().filter(|place| !leaves(place));
+        let staying: Vec<_> = set.vnodes.iter().filter(|place| !leaves(place)).collect();
         let replicas = (database.options.replicas as usize).min(set.vnodes.len());
-        let joined = staying().filter(|place| place.state.counts()).count();
+        let joined = staying.iter().filter(|place| place.state.counts()).count();
         // Whoever leads does the rest, once it is open: it must be, and there must be one.
         self.ensure_led(bucket, set).await?;
         if going.state.leaves() {
             return Ok(());
         }
-        // One that is not filled yet goes too, but only once another comes in its stead.
-        let is_replaced = joined >= replicas || staying().count() >= replicas;
-        if joined >= replicas || (is_replaced && !going.state.counts()) {
+        // One that is not filled yet goes once others come in its stead, before these are filled.
+        let waited_for = if going.state.counts() { joined } else { staying.len() };
+        if waited_for >= replicas {
             self.meta.submit(&Command::LeaveVnode { vnode: going.id }).await?;
-        } else if staying().count() < replicas {
+        } else if staying.len() < replicas {
             if joined == 0 && seen.silent.contains_key(&going.node) {
                 return Err(Error::internal("no other vnode holds its rows"));
             }
@@ -253,7 +253,7 @@ impl Cluster {
                 (0, 0)
             }
         };
-        let open = self.vnodes.open_now().await;
+        let open = self.vnodes.open_now();
         let leads = open.iter().filter(|(_, hosted)| hosted.group.leads()).count();
         let (vnodes, leads) = (open.len() as u64, leads as u64);
         let load = NodeLoad { disk_free, disk_size, vnodes, leads };
@@ -264,7 +264,7 @@ impl Cluster {
 
     pub(crate) async fn groups_here(&self) -> Vec<GroupReport> {
         let catalog = self.meta.catalog();
-        let open = self.vnodes.open_now().await;
+        let open = self.vnodes.open_now();
         let reports = open.iter().filter_map(|(member, hosted)| {
             let (bucket, _) = catalog.replica_set_of(VnodeId(*member))?;
             Some(report(self.config.node, bucket, hosted))
@@ -357,10 +357,7 @@ impl Cluster {
         let mut checksums = Vec::with_capacity(set.vnodes.len());
         for place in set.vnodes.iter().filter(|place| place.state.counts()) {
             let checksum = if place.node == self.config.node {
-                match self.vnode(bucket, set).await {
-                    Ok(hosted) => self.checksum_here(&hosted, index).await,
-                    Err(error) => Err(error),
-                }
+                self.checksum_here(place.id, index).await
             } else {
                 self.checksum_there(place, index).await
             };
@@ -380,11 +377,8 @@ impl Cluster {
     }
 
     /// Returns the checksum a vnode here kept the rows for, once it has applied so much.
-    pub(crate) async fn checksum_here(
-        &self,
-        hosted: &HostedVnode,
-        index: u64,
-    ) -> Result<VnodeChecksum> {
+    pub(crate) async fn checksum_here(&self, vnode: VnodeId, index: u64) -> Result<VnodeChecksum> {
+        let hosted = self.vnode_by_id(vnode).await?;
         hosted.group.wait_for_applied(index, PATIENCE).await?;
         let vnode = Arc::clone(&hosted.beside.vnode);
         let summed = tokio::task::spawn_blocking(move || vnode.checksum()).await;

@@ -70,7 +70,7 @@ impl Cluster {
     }
 
     async fn due(&self, catalog: &Catalog) -> Option<ReplicaSetId> {
-        let open = self.vnodes.open_now().await;
+        let open = self.vnodes.open_now();
         let in_use = open.iter().filter(|(_, hosted)| hosted.beside.vnode.is_damaged());
         let in_use = in_use.map(|(member, _)| *member);
         for member in in_use.chain(self.vnodes.damaged()) {
@@ -116,8 +116,9 @@ fn differing(replicas: &[ReplicaChecksum]) -> Option<VnodeId> {
     let known: Vec<(u64, u64)> = replicas.iter().filter_map(rows).collect();
     let count = |sum: &(u64, u64)| known.iter().filter(|one| *one == sum).count();
     let sound = known.iter().max_by_key(|sum| count(sum))?;
-    let is_clear = count(sound) == known.len() || count(sound) * 2 > replicas.len();
-    if !is_clear || count(sound) * 2 < replicas.len() {
+    // More than half of all; or half, where none says otherwise.
+    let needed = if count(sound) == known.len() { replicas.len() } else { replicas.len() + 1 };
+    if count(sound) * 2 < needed {
         return None;
     }
     let differs = |one: &&ReplicaChecksum| match &one.checksum {

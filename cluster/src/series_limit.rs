@@ -104,7 +104,7 @@ impl Cluster {
             let closed = self.known_series.closed.lock();
             here.map(|place| (place.id, closed.get(&place.id).copied())).collect()
         };
-        for (member, hosted) in self.vnodes.open_now().await {
+        for (member, hosted) in self.vnodes.open_now() {
             if let Some(count) = counts.get_mut(&VnodeId(member)) {
                 *count = Some(hosted.beside.vnode.series());
             }

@@ -302,11 +302,7 @@ impl Cluster {
     }
 
     async fn checksum_for_others(&self, vnode: VnodeId, index: u64) -> Result<Response> {
-        let summed = match self.vnode_by_id(vnode).await {
-            Ok(hosted) => self.checksum_here(&hosted, index).await,
-            Err(error) => Err(error),
-        };
-        match summed {
+        match self.checksum_here(vnode, index).await {
             Ok(checksum) => Ok(Response::Checksum(checksum)),
             // Who asks wants to know of this replica, and would ask another.
             Err(error) if error.kind() == ErrorKind::Corrupt => {

@@ -31,7 +31,7 @@ impl Cluster {
     /// Flushes and closes vnodes that nobody used for long.
     pub(crate) async fn close_idle(&self) {
         let mut idle_now = Vec::new();
-        for (member, hosted) in self.vnodes.open_now().await {
+        for (member, hosted) in self.vnodes.open_now() {
             hosted.beside.vnode.release_pins();
             if idle(&hosted) >= self.config.idle_after && idle_now.len() < SLEEPERS_MAX {
                 idle_now.push(VnodeId(member));

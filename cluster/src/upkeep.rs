@@ -1,6 +1,6 @@
 //! What a node does by itself: flush, close what is idle, drop what expired, remove what was dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,77 +51,56 @@ pub struct LocalSize {
     pub memcache_bytes: usize,
 }
 
-/// Something done beside the rounds, once at a time.
-#[derive(Default)]
-struct Chore(Option<JoinHandle<()>>);
-
-impl Chore {
-    /// Begins it, unless it is still being done.
-    fn begin(&mut self, work: impl Future<Output = ()> + Send + 'static) {
-        if self.0.as_ref().is_none_or(JoinHandle::is_finished) {
-            self.0 = Some(tokio::spawn(work));
-        }
-    }
-
-    /// Breaks it off.
-    async fn end(self) {
-        let Some(running) = self.0 else { return };
-        running.abort();
-        if running.await.is_err_and(|error| error.is_panic()) {
-            tracing::error!("a chore of upkeep panicked");
-        }
-    }
-}
-
-/// What asks other nodes, beside the rounds, for they may not answer: one chore does not hold up another.
+/// What asks other nodes, beside the rounds, for they may not answer: one chore does not hold up another, and each
+/// is done once at a time.
 #[derive(Default)]
 struct Chores {
-    life: Chore,
-    members: Chore,
-    replacing: Chore,
-    balancing: Chore,
-    expiring: Chore,
-    sleeping: Chore,
-    comparing: Chore,
-    delivering: Chore,
+    running: HashMap<&'static str, JoinHandle<()>>,
     seen: Arc<tokio::sync::Mutex<Seen>>,
 }
 
 impl Chores {
     /// Begins those that are due.
     fn begin(&mut self, cluster: &Arc<Cluster>, rounds: u32) {
-        let here = || Arc::clone(cluster);
-        let (node, seen) = (here(), Arc::clone(&self.seen));
-        self.replacing.begin(async move { node.replace_vnodes(&mut *seen.lock().await).await });
-        let node = here();
-        self.sleeping.begin(async move { node.close_idle().await });
-        let node = here();
-        self.life.begin(async move { node.give_sign_of_life().await });
-        let node = here();
-        self.members.begin(async move { node.keep_members().await });
-        let node = here();
-        self.comparing.begin(async move { node.compare_due().await });
-        let node = here();
-        self.delivering.begin(async move { node.deliver().await });
+        let seen = Arc::clone(&self.seen);
+        self.begin_one("sleep", cluster, |node| async move { node.close_idle().await });
+        self.begin_one("life", cluster, |node| async move { node.give_sign_of_life().await });
+        self.begin_one("members", cluster, |node| async move { node.keep_members().await });
+        self.begin_one("replace", cluster, |node| async move {
+            node.replace_vnodes(&mut *seen.lock().await).await;
+        });
+        self.begin_one("compare", cluster, |node| async move { node.compare_due().await });
+        self.begin_one("deliver", cluster, |node| async move { node.deliver().await });
         if rounds.is_multiple_of(BALANCE_ROUNDS) {
-            let node = here();
-            self.balancing.begin(async move { node.balance_leaders().await });
+            self.begin_one("balance", cluster, |node| async move { node.balance_leaders().await });
         }
         if rounds >= EXPIRY_ROUNDS {
-            let node = here();
-            self.expiring.begin(async move {
+            self.begin_one("expire", cluster, |node| async move {
                 node.drop_expired().await;
                 node.make_buckets_ahead().await;
             });
         }
     }
 
+    /// Begins one, unless it is still being done.
+    fn begin_one<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        name: &'static str,
+        cluster: &Arc<Cluster>,
+        work: impl FnOnce(Arc<Cluster>) -> F,
+    ) {
+        if self.running.get(name).is_none_or(JoinHandle::is_finished) {
+            self.running.insert(name, tokio::spawn(work(Arc::clone(cluster))));
+        }
+    }
+
     /// Breaks them off.
     async fn end(self) {
-        let first = [self.life, self.members, self.replacing, self.balancing];
-        let second = [self.expiring, self.sleeping, self.comparing, self.delivering];
-        for chore in first.into_iter().chain(second) {
-            chore.end().await;
+        for (name, running) in self.running {
+            running.abort();
+            if running.await.is_err_and(|error| error.is_panic()) {
+                tracing::error!(chore = name, "a chore of upkeep panicked");
+            }
         }
     }
 }
@@ -184,13 +163,13 @@ impl Cluster {
     /// segments of the log.
     async fn flush_some(&self) {
         let holders = self.wal.holders_of_oldest(self.config.wal_segments_max);
-        let open = self.vnodes.open_now().await;
+        let open = self.vnodes.open_now();
         for vnode in &holders {
             if !open.iter().any(|(member, _)| *member == vnode.0) {
                 self.open_holder(*vnode).await;
             }
         }
-        let mut due: Vec<_> = self.vnodes.open_now().await;
+        let mut due: Vec<_> = self.vnodes.open_now();
         let short = self.gauge.bytes() >= self.config.memcache_bytes_max / 2;
         let size = |hosted: &HostedVnode| hosted.beside.vnode.memcache_bytes();
         let largest = due.iter().map(|(_, hosted)| size(hosted)).max().unwrap_or(0);
@@ -346,7 +325,7 @@ impl Cluster {
     /// Returns what the open vnodes of this node hold.
     pub async fn local_size(&self) -> LocalSize {
         let mut total = LocalSize::default();
-        for (_, hosted) in self.vnodes.open_now().await {
+        for (_, hosted) in self.vnodes.open_now() {
             let size = hosted.beside.vnode.size();
             total.vnodes += 1;
             total.file_bytes += size.file_bytes;
@@ -360,7 +339,7 @@ impl Cluster {
     /// # Errors
     /// A vnode that cannot be flushed.
     pub async fn flush_all(&self) -> Result<()> {
-        for (_, hosted) in self.vnodes.open_now().await {
+        for (_, hosted) in self.vnodes.open_now() {
             hosted.group.snapshot(Purge::Covered).await?;
         }
         Ok(())

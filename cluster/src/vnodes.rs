@@ -102,8 +102,8 @@ impl Vnodes {
         WriteId { session: self.session, sequence: counter.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    pub(crate) async fn open_now(&self) -> Vec<(u64, Arc<HostedVnode>)> {
-        self.host.open_groups().await
+    pub(crate) fn open_now(&self) -> Vec<(u64, Arc<HostedVnode>)> {
+        self.host.open_groups()
     }
 
     /// Returns the vnodes that do not open, for a file of theirs is damaged.

@@ -150,9 +150,7 @@ impl Cluster {
         command: Bytes,
         only_durable: bool,
     ) -> Result<u64> {
-        if command.len() > WAL_ENTRY_BYTES_MAX {
-            return Err(Error::TooLarge { bytes: command.len() });
-        }
+        fits_an_entry(&command)?;
         let here = |hosted: Arc<HostedVnode>| {
             let command = command.clone();
             async move {
@@ -192,6 +190,12 @@ impl Cluster {
         let waited = tokio::time::timeout(MEMORY_PATIENCE, freed).await;
         waited.map_err(|_| Error::Overloaded { seconds: MEMORY_PATIENCE.as_secs() })
     }
+}
+
+/// Refuses a command that an entry of the log cannot hold.
+pub(crate) fn fits_an_entry(command: &[u8]) -> Result<()> {
+    let bytes = command.len();
+    if bytes > WAL_ENTRY_BYTES_MAX { Err(Error::TooLarge { bytes }) } else { Ok(()) }
 }
 
 /// Makes of a command's outcome what a writer is told: the index of its entry.

@@ -22,6 +22,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::Error;
+use crate::plan_nodes::{each_once, places_of};
 pub(crate) use exec::{AsOfJoinExec, plan};
 
 /// The marker around what MATCH_CONDITION says.
@@ -97,20 +98,12 @@ impl UserDefinedLogicalNodeCore for AsOfJoin {
 
     fn necessary_children_exprs(&self, output: &[usize]) -> Option<Vec<Vec<usize>>> {
         let width = self.left.schema().fields().len();
-        let used = |plan: &LogicalPlan, exprs: Vec<&Expr>| -> Option<Vec<usize>> {
-            let columns = exprs.into_iter().flat_map(Expr::column_refs);
-            columns.map(|column| plan.schema().index_of_column(column).ok()).collect()
-        };
         let pairs = || self.keys.iter().chain([&self.times]);
-        let mut left = used(&self.left, pairs().map(|pair| &pair.0).collect())?;
-        let mut right = used(&self.right, pairs().map(|pair| &pair.1).collect())?;
+        let mut left = places_of(self.left.schema(), pairs().map(|pair| &pair.0))?;
+        let mut right = places_of(self.right.schema(), pairs().map(|pair| &pair.1))?;
         left.extend(output.iter().filter(|at| **at < width));
         right.extend(output.iter().filter(|at| **at >= width).map(|at| at - width));
-        for indices in [&mut left, &mut right] {
-            indices.sort_unstable();
-            indices.dedup();
-        }
-        Some(vec![left, right])
+        Some(vec![each_once(left), each_once(right)])
     }
 }
 

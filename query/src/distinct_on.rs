@@ -11,20 +11,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult};
-use datafusion::common::{Column, DFSchemaRef, Result};
+use datafusion::common::{DFSchemaRef, Result};
 use datafusion::config::ConfigOptions;
-use datafusion::datasource::source_as_provider;
+use datafusion::datasource::{TableProvider, source_as_provider};
 use datafusion::logical_expr::expr_rewriter::{normalize_cols, normalize_sorts};
-use datafusion::logical_expr::utils::{expr_to_columns, split_conjunction};
+use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
     Distinct, DistinctOn, Expr, Extension, LogicalPlan, LogicalPlanBuilder, SortExpr,
-    TableProviderFilterPushDown, TableScan, UserDefinedLogicalNodeCore,
+    TableProviderFilterPushDown, UserDefinedLogicalNodeCore,
 };
 use datafusion::optimizer::AnalyzerRule;
 use model::schema::ColumnKind;
 
 use crate::catalog::TskvTable;
-use crate::error::Error;
+use crate::plan_nodes::{each_once, only, places_of};
 pub(crate) use exec::{FirstRowsExec, plan};
 
 /// Keeps the first row of each key, in an order that begins with the keys.
@@ -54,18 +54,9 @@ impl UserDefinedLogicalNodeCore for FirstRows {
     }
 
     fn necessary_children_exprs(&self, output: &[usize]) -> Option<Vec<Vec<usize>>> {
-        let mut columns = std::collections::HashSet::new();
-        for sort in &self.order {
-            expr_to_columns(&sort.expr, &mut columns).ok()?;
-        }
-        let schema = self.input.schema();
-        let mut needed: Vec<usize> = output.to_vec();
-        for column in &columns {
-            needed.push(schema.index_of_column(column).ok()?);
-        }
-        needed.sort_unstable();
-        needed.dedup();
-        Some(vec![needed])
+        let mut needed = places_of(self.input.schema(), self.order.iter().map(|sort| &sort.expr))?;
+        needed.extend(output);
+        Some(vec![each_once(needed)])
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,14 +64,9 @@ impl UserDefinedLogicalNodeCore for FirstRows {
         write!(f, "FirstRows: keys={}, order=[{}]", self.keys, order.join(", "))
     }
 
-    fn with_exprs_and_inputs(
-        &self,
-        exprs: Vec<Expr>,
-        mut inputs: Vec<LogicalPlan>,
-    ) -> Result<Self> {
-        let input = inputs.pop().ok_or_else(|| Error::internal("one input"))?;
+    fn with_exprs_and_inputs(&self, exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
         let order = self.order.iter().zip(exprs).map(|(sort, expr)| sort.with_expr(expr)).collect();
-        Ok(Self { input, order, keys: self.keys })
+        Ok(Self { input: only(inputs)?, order, keys: self.keys })
     }
 }
 
@@ -128,9 +114,15 @@ fn asked_for(distinct: &DistinctOn) -> Result<Option<(usize, Vec<SortExpr>)>> {
         },
         _ => return Ok(None),
     };
-    if !all_read_by(scan, &filters)? {
+    let provider = source_as_provider(&scan.source)?;
+    let Some(table) = provider.downcast_ref::<TskvTable>() else { return Ok(None) };
+    // What the scan does not filter itself would choose among the newest rows.
+    let exact =
+        |answer: &TableProviderFilterPushDown| *answer == TableProviderFilterPushDown::Exact;
+    if scan.fetch.is_some() || !table.supports_filters_pushdown(&filters)?.iter().all(exact) {
         return Ok(None);
     }
+    let is = |expr: &Expr, wanted| matches!(expr, Expr::Column(column) if table.kind_of(&column.name) == Some(wanted));
     let keys = normalize_cols(distinct.on_expr.clone(), distinct.input.as_ref())?;
     let sorts = normalize_sorts(sorts.clone(), distinct.input.as_ref())?;
     let is_key = |sort: &&SortExpr| keys.contains(&sort.expr);
@@ -138,27 +130,8 @@ fn asked_for(distinct: &DistinctOn) -> Result<Option<(usize, Vec<SortExpr>)>> {
     // Each key once, first; then the time, from the newest on.
     let each_once = leading == keys.len()
         && keys.iter().all(|key| sorts[..leading].iter().any(|sort| sort.expr == *key));
-    let newest_first = sorts
-        .get(leading)
-        .is_some_and(|sort| !sort.asc && is_column(scan, &sort.expr, ColumnKind::Time));
-    let by_tags = keys.iter().all(|key| is_column(scan, key, ColumnKind::Tag));
+    let newest_first =
+        sorts.get(leading).is_some_and(|sort| !sort.asc && is(&sort.expr, ColumnKind::Time));
+    let by_tags = keys.iter().all(|key| is(key, ColumnKind::Tag));
     Ok((each_once && newest_first && by_tags).then_some((leading, sorts)))
-}
-
-/// Returns whether a scan of one of our tables applies all filters itself.
-fn all_read_by(scan: &TableScan, filters: &[&Expr]) -> Result<bool> {
-    let provider = source_as_provider(&scan.source)?;
-    if provider.downcast_ref::<TskvTable>().is_none() || scan.fetch.is_some() {
-        return Ok(false);
-    }
-    let exact =
-        |answer: &TableProviderFilterPushDown| *answer == TableProviderFilterPushDown::Exact;
-    Ok(provider.supports_filters_pushdown(filters)?.iter().all(exact))
-}
-
-fn is_column(scan: &TableScan, expr: &Expr, wanted: ColumnKind) -> bool {
-    let Expr::Column(Column { name, .. }) = expr else { return false };
-    let Ok(provider) = source_as_provider(&scan.source) else { return false };
-    let table = provider.downcast_ref::<TskvTable>();
-    table.and_then(|table| table.kind_of(name)) == Some(wanted)
 }

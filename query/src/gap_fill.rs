@@ -28,6 +28,7 @@ use crate::error::Error;
 use crate::functions::windows::{
     DATE_BIN_GAPFILL, INTERPOLATE, LOCF, Stride, TIME_WINDOW_GAPFILL, stride_of, window_start,
 };
+use crate::plan_nodes::only;
 pub(crate) use exec::plan;
 
 /// What a column of the aggregation is to gap filling.
@@ -112,15 +113,10 @@ impl UserDefinedLogicalNodeCore for GapFill {
         Ok(())
     }
 
-    fn with_exprs_and_inputs(
-        &self,
-        exprs: Vec<Expr>,
-        mut inputs: Vec<LogicalPlan>,
-    ) -> Result<Self> {
+    fn with_exprs_and_inputs(&self, exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
         let bounds = self.bounds.iter().zip(exprs);
         let bounds = bounds.map(|(bound, value)| Bound { op: bound.op, value }).collect();
-        let input = inputs.pop().ok_or_else(|| Error::internal("one input"))?;
-        Self::new(input, self.roles.clone(), (self.stride, self.origin), bounds)
+        Self::new(only(inputs)?, self.roles.clone(), (self.stride, self.origin), bounds)
     }
 }
 

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::as_of::AsOfJoinExec;
 use crate::error::Error;
+use crate::plan_nodes::only;
 
 /// Makes a plan one that `interrupt` stops soon.
 ///
@@ -116,10 +117,9 @@ impl PhysicalExpr for Asking {
 
     fn with_new_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn PhysicalExpr>>,
+        children: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<Arc<dyn PhysicalExpr>> {
-        let inner = children.pop().ok_or_else(|| Error::internal("one child"))?;
-        Ok(Arc::new(Self { inner, interrupt: self.interrupt.clone() }))
+        Ok(Arc::new(Self { inner: only(children)?, interrupt: self.interrupt.clone() }))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -14,10 +14,11 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateInputMode};
-use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
 use crate::distinct_on::FirstRowsExec;
+use crate::plan_nodes::recomputed;
 use crate::scan::TskvScanExec;
 
 /// Nodes that let all rows pass.
@@ -63,10 +64,6 @@ impl PhysicalOptimizerRule for LastRows {
     fn schema_check(&self) -> bool {
         true
     }
-}
-
-fn recomputed() -> ReplaceChildrenOptions {
-    ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute)
 }
 
 /// Returns the plan with its scan reading the newest rows only, where nothing between the two chooses

@@ -44,6 +44,7 @@
 //! | `geometry` | shapes as texts, read and checked                                           |
 //! | `gap_fill` | rows for windows in which there was none                                     |
 //! | `as_of`    | joins by the nearest time                                                    |
+//! | `plan_nodes` | what our nodes of plans share                                             |
 //! | `extensions` | physical nodes of our own logical ones                                     |
 //! | `sugar`    | spellings that stand for other SQL                                           |
 //! | `temporary` | tables of a session, in memory                                              |
@@ -90,6 +91,7 @@ mod nesting;
 mod nodes;
 mod output;
 mod plan_expressions;
+mod plan_nodes;
 mod planning;
 mod policies;
 mod quotas;

@@ -25,14 +25,14 @@ use datafusion::physical_plan::metrics::{
 };
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
-    ReplaceChildrenOptions,
+    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
 };
 
 use model::{ColumnId, NodeId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::plan_nodes::recomputed;
 
 /// Up to so many vnodes each is a partition of its own; above, they are read one after another in
 /// [`PARTITIONS_FEW`] partitions.
@@ -484,8 +484,7 @@ impl ExecutionPlan for TskvScanExec {
         self: Arc<Self>,
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mode = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-        self.replace_children(children, mode)
+        self.replace_children(children, recomputed())
     }
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

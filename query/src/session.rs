@@ -90,7 +90,8 @@ fn timed_out() -> Error {
 fn caution(consistency: Consistency) -> Option<&'static str> {
     match consistency {
         Consistency::One => Some(
-            "what is written is not seen at once, and may be lost with the node that leads its replica set",
+            "what is written is not seen at once, and may be lost where the node that leads its replica set is lost \
+             or another leads",
         ),
         Consistency::Any => Some(
             "what no majority can take at once is kept by this node, and seen once it is delivered: over \
@@ -516,7 +517,7 @@ impl Session {
         let as_template =
             Arc::ptr_eq(&runtime, template.runtime_env()) && zone.arrow() == TIME_ZONE;
         let mut state = if as_template {
-            // A third of what a builder takes; which gives functions such as now() another zone, though.
+            // A builder registers each function anew; it must where the zone differs, for now() and the like.
             let mut state = template.clone();
             *state.config_mut() = config;
             state.register_catalog_list(catalogs);

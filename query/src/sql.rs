@@ -217,7 +217,7 @@ pub enum NodeStatement {
     Checksum(u32),
     /// REPLICA DESTROY: the rows of a replica set are given up; an empty one takes its place.
     Destroy(u32),
-    /// `REPLICA REPAIR REPLICA_ID r`.
+    /// REPLICA REPAIR: replicas are compared, and one that differs is made anew.
     Repair(u32),
     /// KILL JOB.
     KillJob(String),

@@ -114,7 +114,7 @@ impl<T: Send + Sync + 'static> RaftHost<T> {
     }
 
     /// Returns the groups that are open now; those that are being opened or closed are left out.
-    pub async fn open_groups(&self) -> Vec<(u64, Arc<Hosted<T>>)> {
+    pub fn open_groups(&self) -> Vec<(u64, Arc<Hosted<T>>)> {
         let slots = self.slots.lock();
         let open = slots.iter().filter_map(|(member, slot)| {
             let slot = slot.try_lock().ok()?;

@@ -19,6 +19,8 @@ use crate::node::{check_reach, listen};
 
 /// The id of whoever is alone or begins a cluster.
 const FIRST: NodeId = NodeId(1);
+/// The file of a data directory that says whose it is.
+const NODE: &str = "node";
 /// A pause before a cluster that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -181,29 +183,32 @@ impl Membership {
 /// # Errors
 /// A directory of none.
 pub(crate) fn node_of(disk: &dyn Disk, data_dir: &Path) -> Result<NodeId, String> {
-    let path = data_dir.join("node");
-    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let bytes = read_file(disk, &path).map_err(|error| at(&error))?;
-    let identity: Identity = serde_json::from_slice(&bytes).map_err(|error| at(&error))?;
-    identity.node.ok_or_else(|| at(&"the node never joined a cluster"))
+    let node = Identity::read(disk, data_dir)?.and_then(|identity| identity.node);
+    node.ok_or_else(|| format!("{}: no node of a cluster", data_dir.display()))
 }
 
 impl Identity {
     fn of(disk: &dyn Disk, data_dir: &Path) -> Result<Self, String> {
-        let path = data_dir.join("node");
+        if let Some(known) = Self::read(disk, data_dir)? {
+            return Ok(known);
+        }
+        let mut random = [0; 16];
+        let filled = ring::rand::SystemRandom::new().fill(&mut random);
+        filled.map_err(|_| "no randomness".to_owned())?;
+        let identity = format!("{:032x}", u128::from_be_bytes(random));
+        let fresh = Self { identity, node: None, cluster: 0 };
+        // Before anybody hears of it: a node that joined must find itself again.
+        fresh.write(disk, &data_dir.join(NODE))?;
+        Ok(fresh)
+    }
+
+    /// Returns what a data directory says; `None` where it says nothing yet.
+    fn read(disk: &dyn Disk, data_dir: &Path) -> Result<Option<Self>, String> {
+        let path = data_dir.join(NODE);
         let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         match read_file(disk, &path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| at(&error)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let mut random = [0; 16];
-                let filled = ring::rand::SystemRandom::new().fill(&mut random);
-                filled.map_err(|_| "no randomness".to_owned())?;
-                let identity = format!("{:032x}", u128::from_be_bytes(random));
-                let fresh = Self { identity, node: None, cluster: 0 };
-                // Before anybody hears of it: a node that joined must find itself again.
-                fresh.write(disk, &path)?;
-                Ok(fresh)
-            }
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| at(&error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(at(&error)),
         }
     }
@@ -218,7 +223,7 @@ impl Identity {
             return Ok(());
         }
         let known = Self { node: Some(node), cluster, ..self.clone() };
-        known.write(disk, &data_dir.join("node"))
+        known.write(disk, &data_dir.join(NODE))
     }
 
     fn write(&self, disk: &dyn Disk, path: &Path) -> Result<(), String> {

@@ -170,7 +170,7 @@ impl Node {
 
     /// Returns the replicas that are open.
     pub(crate) async fn open_replicas(&self) -> Vec<(Member, Arc<Hosting>)> {
-        let mut open = self.host.open_groups().await;
+        let mut open = self.host.open_groups();
         open.sort_by_key(|(member, _)| *member);
         open
     }

@@ -99,9 +99,10 @@ pub(super) fn remove_node(catalog: &Catalog, id: NodeId, changes: &mut Changes) 
     Ok(())
 }
 
-/// Returns the bucket of a replica set or vnode, to be changed.
-fn bucket_of(found: Option<&Bucket>, what: &str, id: impl ToString) -> Result<Bucket> {
-    found.cloned().ok_or_else(|| Error::not_found(what, &id.to_string()))
+/// Returns the bucket of a vnode, to be changed.
+fn bucket_of_vnode(catalog: &Catalog, id: VnodeId) -> Result<Bucket> {
+    let found = catalog.replica_set_of(id).map(|(bucket, _)| Bucket::clone(bucket));
+    found.ok_or_else(|| Error::not_found("vnode", &id.to_string()))
 }
 
 pub(super) fn add_vnode(
@@ -110,8 +111,8 @@ pub(super) fn add_vnode(
     node: NodeId,
     changes: &mut Changes,
 ) -> Result<Reply> {
-    let found = catalog.replica_set(id).map(|(bucket, _)| bucket.as_ref());
-    let mut bucket = bucket_of(found, "replica set", id)?;
+    let found = catalog.replica_set(id).map(|(bucket, _)| Bucket::clone(bucket));
+    let mut bucket = found.ok_or_else(|| Error::not_found("replica set", &id.to_string()))?;
     if !node_of(catalog, node)?.roles.data {
         return refuse(ErrorKind::Conflict, format!("node {node} holds no data"));
     }
@@ -142,8 +143,7 @@ pub(super) fn add_vnode(
 }
 
 pub(super) fn give_up_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
-    let found = catalog.replica_set_of(id).map(|(bucket, _)| bucket.as_ref());
-    let mut bucket = bucket_of(found, "vnode", id)?;
+    let mut bucket = bucket_of_vnode(catalog, id)?;
     for set in &mut bucket.replica_sets {
         let Some(place) = set.vnodes.iter_mut().find(|place| place.id == id) else { continue };
         match place.state {
@@ -168,8 +168,7 @@ fn end_founding(set: &mut ReplicaSet) {
 }
 
 pub(super) fn vnode_joined(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
-    let found = catalog.replica_set_of(id).map(|(bucket, _)| bucket.as_ref());
-    let mut bucket = bucket_of(found, "vnode", id)?;
+    let mut bucket = bucket_of_vnode(catalog, id)?;
     let places = bucket.replica_sets.iter_mut().flat_map(|set| &mut set.vnodes);
     for place in places.filter(|place| place.id == id && place.state == VnodeState::Joining) {
         place.state = VnodeState::Joined;
@@ -180,8 +179,7 @@ pub(super) fn vnode_joined(catalog: &Catalog, id: VnodeId, changes: &mut Changes
 }
 
 pub(super) fn leave_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
-    let found = catalog.replica_set_of(id).map(|(bucket, _)| bucket.as_ref());
-    let mut bucket = bucket_of(found, "vnode", id)?;
+    let mut bucket = bucket_of_vnode(catalog, id)?;
     for set in &mut bucket.replica_sets {
         if set.vnodes.iter().all(|place| place.id != id) {
             continue;
@@ -199,8 +197,7 @@ pub(super) fn leave_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes)
 }
 
 pub(super) fn rebuild_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
-    let found = catalog.replica_set_of(id).map(|(bucket, _)| bucket.as_ref());
-    let mut bucket = bucket_of(found, "vnode", id)?;
+    let mut bucket = bucket_of_vnode(catalog, id)?;
     for set in &mut bucket.replica_sets {
         let Some(at) = set.vnodes.iter().position(|place| place.id == id) else { continue };
         let mut others = set.vnodes.iter().filter(|place| place.id != id);
@@ -220,8 +217,7 @@ pub(super) fn rebuild_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Change
 }
 
 pub(super) fn prefer_vnode(catalog: &Catalog, id: VnodeId, changes: &mut Changes) -> Result<()> {
-    let found = catalog.replica_set_of(id).map(|(bucket, _)| bucket.as_ref());
-    let mut bucket = bucket_of(found, "vnode", id)?;
+    let mut bucket = bucket_of_vnode(catalog, id)?;
     for set in &mut bucket.replica_sets {
         set.vnodes.sort_by_key(|place| place.id != id);
     }

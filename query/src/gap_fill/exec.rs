@@ -26,8 +26,8 @@ use datafusion::physical_expr::{
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan,
-    InputDistributionRequirements, Partitioning, PlanProperties, ReplaceChildrenOptions,
+    DisplayAs, DisplayFormatType, ExecutionPlan, InputDistributionRequirements, Partitioning,
+    PlanProperties, ReplaceChildrenOptions,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use model::schema::TIME_ZONE;
@@ -35,6 +35,7 @@ use model::schema::TIME_ZONE;
 use super::{GapFill, Role, is_time};
 use crate::error::Error;
 use crate::functions::windows::Stride;
+use crate::plan_nodes::{only, recomputed};
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 8_192;
@@ -165,19 +166,17 @@ impl ExecutionPlan for GapFillExec {
 
     fn replace_children(
         self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = children.pop().ok_or_else(|| Error::internal("one child"))?;
-        Ok(Arc::new(Self::new(input, Arc::clone(&self.schema), self.filling.clone())))
+        Ok(Arc::new(Self::new(only(children)?, Arc::clone(&self.schema), self.filling.clone())))
     }
 
     fn with_new_children(
         self: Arc<Self>,
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mode = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-        self.replace_children(children, mode)
+        self.replace_children(children, recomputed())
     }
 
     fn execute(

@@ -24,10 +24,7 @@ use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
-    displayable,
-};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable};
 use datafusion_distributed::{DistributedLeafExec, NetworkCoalesceExec};
 use datafusion_proto::bytes::{
     physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
@@ -37,6 +34,7 @@ use model::NodeId;
 
 use super::{has_stages, stage_rows_min};
 use crate::error::Error;
+use crate::plan_nodes::recomputed;
 use crate::scan::TskvScanExec;
 
 /// Cuts plans into stages.
@@ -91,10 +89,6 @@ impl PhysicalOptimizerRule for CutStages {
     fn schema_check(&self) -> bool {
         true
     }
-}
-
-fn recomputed() -> ReplaceChildrenOptions {
-    ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute)
 }
 
 impl CutStages {

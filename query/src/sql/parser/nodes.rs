@@ -64,14 +64,8 @@ pub(super) fn replica(p: &mut Parser<'_>) -> Parsed<Statement> {
         "add" => NodeStatement::Add,
         "remove" => NodeStatement::RemoveReplica,
         "promote" => NodeStatement::Promote,
-        "destroy" | "destory" => {
-            expect(p, "REPLICA_ID")?;
-            return Ok(Statement::Nodes(NodeStatement::Destroy(count(p, "REPLICA_ID")?)));
-        }
-        "repair" => {
-            expect(p, "REPLICA_ID")?;
-            return Ok(Statement::Nodes(NodeStatement::Repair(count(p, "REPLICA_ID")?)));
-        }
+        "destroy" | "destory" => return whole_set(p, NodeStatement::Destroy),
+        "repair" => return whole_set(p, NodeStatement::Repair),
         other => {
             let message =
                 format!("REPLICA knows ADD, REMOVE, PROMOTE, REPAIR and DESTROY, not {other}");
@@ -82,6 +76,11 @@ pub(super) fn replica(p: &mut Parser<'_>) -> Parsed<Statement> {
     let set = count(p, "REPLICA_ID")?;
     expect(p, "NODE_ID")?;
     Ok(Statement::Nodes(statement(set, u64::from(count(p, "NODE_ID")?))))
+}
+
+fn whole_set(p: &mut Parser<'_>, statement: fn(u32) -> NodeStatement) -> Parsed<Statement> {
+    expect(p, "REPLICA_ID")?;
+    Ok(Statement::Nodes(statement(count(p, "REPLICA_ID")?)))
 }
 
 /// Reads `CHECKSUM GROUP r`.
