@@ -32,6 +32,9 @@ const ENTRY_BYTES_SENT: usize = 1 << 20;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a leader may take to begin its term.
 const TERM_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a member that hears of a leader refuses its vote to others: openraft takes the longest timeout of
+/// an election for it, milliseconds.
+pub(crate) const LEASE_MS: u64 = 700;
 /// How long an image may take to reach another member, milliseconds.
 const IMAGE_PATIENCE_MS: u64 = 3_600_000;
 
@@ -76,7 +79,7 @@ impl GroupConfig {
         let raft = Config {
             heartbeat_interval: 200,
             election_timeout_min: 400,
-            election_timeout_max: 700,
+            election_timeout_max: LEASE_MS,
             ..raft_config()
         };
         Self { raft: Arc::new(raft), network: Some(network) }
@@ -116,7 +119,7 @@ pub struct Group {
     machine: Weak<dyn Files>,
     pub(crate) member: u64,
     pub(crate) network: Option<Network>,
-    /// Held by who hands over the lead: no proposal begins meanwhile.
+    /// Held by who hands over the lead: no proposal and no read begins meanwhile.
     pub(crate) lead: Arc<RwLock<()>>,
     proposals: mpsc::Sender<Proposal>,
     closing: Mutex<Option<Closing>>,
@@ -267,6 +270,7 @@ impl Group {
             }
             self.resumed.filter(|(term, _)| *term == metrics.current_term)
         };
+        let _leads = self.lead.read().await;
         let barrier = tokio::time::timeout(TERM_PATIENCE, self.raft.ensure_linearizable()).await;
         match barrier {
             Ok(Ok(_)) => match resumed {

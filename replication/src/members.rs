@@ -8,7 +8,7 @@ use model::NodeId;
 use openraft::{ChangeMembers, LogIdOptionExt};
 
 use crate::error::{Error, Result};
-use crate::group::{Group, Metrics, translate};
+use crate::group::{Group, LEASE_MS, Metrics, translate};
 use crate::network::{node_entry, node_of};
 
 /// How long who takes over the lead may take to have it.
@@ -24,9 +24,12 @@ async fn agreed<T>(change: impl Future<Output = Result<T>>) -> Result<()> {
     changed.map_err(late)?.map(|_| ())
 }
 
-/// How often a member is asked to stand for election, and how long a new leader refuses its vote.
+/// How often a member is asked to stand for election.
 const HAND_OVER_TRIES: usize = 3;
-const LEASE: Duration = Duration::from_millis(1_000);
+/// After this time members that hear of no leader give their votes, and none stands for election yet.
+const LEASE: Duration = Duration::from_millis(LEASE_MS + 50);
+/// How long a member that was asked to may take to be elected.
+const ELECTION_PATIENCE: Duration = Duration::from_millis(1_000);
 
 /// What a member knows of its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +74,22 @@ pub struct MemberStatus {
     pub votes: bool,
     /// The index up to which it holds the leader's log; known by the leader alone.
     pub matched: Option<u64>,
+}
+
+/// A member that neither sends heartbeats nor stands for election.
+struct Silent<'a>(&'a Group);
+
+impl<'a> Silent<'a> {
+    fn new(group: &'a Group) -> Self {
+        group.keep_still(true);
+        Self(group)
+    }
+}
+
+impl Drop for Silent<'_> {
+    fn drop(&mut self) {
+        self.0.keep_still(false);
+    }
 }
 
 impl Group {
@@ -197,10 +216,11 @@ impl Group {
         self.wait(caught_up, patience).await.map(|_| ())
     }
 
-    /// Hands the lead over to another voter. Proposals wait meanwhile.
+    /// Hands the lead over to another voter. Proposals and reads wait meanwhile.
     ///
     /// openraft 0.9 has no transfer: once the target holds the whole log it is told to stand for
-    /// election; this leader votes for it, so that it has a majority of three.
+    /// election. This leader votes for it, which makes a majority of three; where more vote, it falls
+    /// silent first for so long that they give their votes too, and stands for no election itself.
     ///
     /// # Errors
     /// `NotLeader`, or `NotReady` where the target does not take over in time; then this member may
@@ -228,11 +248,16 @@ impl Group {
             matched == metrics.last_log_index
         };
         self.wait(caught_up, HAND_OVER_PATIENCE).await?;
+        let voters = status.members.iter().filter(|one| one.votes).count();
+        let silent = (voters > 3).then(|| Silent::new(self));
         // A leader that is new refuses its vote for the time of a lease; then once more is enough.
         for _ in 0..HAND_OVER_TRIES {
+            if silent.is_some() {
+                tokio::time::sleep(LEASE).await;
+            }
             network.elect((node, target)).await?;
             let took = move |metrics: &Metrics| metrics.current_leader == Some(target);
-            match self.wait(took, LEASE).await {
+            match self.wait(took, ELECTION_PATIENCE).await {
                 Err(Error::NotReady(_)) if self.leads() => {}
                 Err(Error::NotReady(_)) => {
                     self.wait(|metrics| metrics.current_leader.is_some(), HAND_OVER_PATIENCE)

@@ -1,4 +1,4 @@
-//! Groups of three members over a transport in this process that can be cut: who leads, who may
+//! Groups of a few members over a transport in this process that can be cut: who leads, who may
 //! answer, and that nothing acknowledged is lost when the lead changes hands.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -68,7 +68,7 @@ struct Wire {
 
 impl Wires {
     fn cut(&self, node: NodeId) {
-        for other in [NodeId(1), NodeId(2), NodeId(3)] {
+        for other in self.nodes.lock().unwrap().keys().copied() {
             self.cut.lock().unwrap().extend([(node, other), (other, node)]);
         }
     }
@@ -124,18 +124,18 @@ struct Member {
 /// Segments of the log, small enough to be filled.
 const SEGMENT_BYTES: u64 = 64 << 10;
 
-struct Three {
+struct Few {
     wires: Arc<Wires>,
     members: Vec<Member>,
 }
 
-impl Three {
-    async fn start() -> Self {
+impl Few {
+    async fn start(count: u64) -> Self {
         let wires = Arc::new(Wires::default());
-        let founders: BTreeMap<u64, NodeId> = (1..4).map(|id| (id, NodeId(id))).collect();
+        let founders: BTreeMap<u64, NodeId> = (1..=count).map(|id| (id, NodeId(id))).collect();
         let origin = Origin::Founded(founders);
         let mut members = Vec::new();
-        for id in 1..4 {
+        for id in 1..=count {
             let node = NodeId(id);
             let wire = Wire { wires: Arc::clone(&wires), node };
             let network = Network::new(Arc::new(wire), "raft", node);
@@ -196,68 +196,87 @@ const HAND_OVERS: u32 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lead_is_handed_over_and_no_proposal_is_lost() {
-    let three = Three::start().await;
-    three.propose(0, b"a").await;
+    let few = Few::start(3).await;
+    few.propose(0, b"a").await;
     let mut expected: Vec<&'static [u8]> = vec![b"a"];
     for round in 0..4 {
-        let heir = (three.leader(0).await + 1) % 3;
+        let heir = (few.leader(0).await + 1) % 3;
         // An election may go to the third member; then that one is asked.
         for attempt in 0..=HAND_OVERS {
-            let leader = three.leader(0).await;
+            let leader = few.leader(0).await;
             if leader == heir {
                 break;
             }
             assert!(attempt < HAND_OVERS, "round {round}: member {leader} leads, not {heir}");
-            let handed = three.members[leader].group.hand_over(heir as u64 + 1);
-            let (handed, ()) = tokio::join!(handed, three.propose(leader, b"b"));
+            let handed = few.members[leader].group.hand_over(heir as u64 + 1);
+            let (handed, ()) = tokio::join!(handed, few.propose(leader, b"b"));
             expected.push(b"b");
             match handed {
-                Ok(()) => assert!(three.members[heir].group.leads(), "round {round}"),
+                Ok(()) => assert!(few.members[heir].group.leads(), "round {round}"),
                 Err(replication::Error::NotLeader { .. } | replication::Error::NotReady(_)) => {}
                 Err(error) => panic!("{error}"),
             }
         }
     }
-    three.wait_until_all_hold(&expected).await;
+    few.wait_until_all_hold(&expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lead_goes_to_any_of_four_members() {
+    const ATTEMPTS: u32 = 3;
+    let few = Few::start(4).await;
+    few.propose(0, b"a").await;
+    // Who waits least before it stands for election is another one each time.
+    for heir in 0..4 {
+        for attempt in 0..=ATTEMPTS {
+            let leader = few.leader(heir).await;
+            if leader == heir {
+                break;
+            }
+            assert!(attempt < ATTEMPTS, "member {leader} leads, not {heir}");
+            // On a machine that is busy another may stand for election before it.
+            let _refused = few.members[leader].group.hand_over(heir as u64 + 1).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_cut_off_answers_no_read_and_what_others_acknowledge_stays() {
-    let three = Three::start().await;
-    three.propose(0, b"a").await;
-    let old = three.leader(0).await;
-    three.members[old].group.read_barrier().await.unwrap();
-    three.wires.cut(three.members[old].node);
+    let few = Few::start(3).await;
+    few.propose(0, b"a").await;
+    let old = few.leader(0).await;
+    few.members[old].group.read_barrier().await.unwrap();
+    few.wires.cut(few.members[old].node);
     // It still believes that it leads; what it is told goes nowhere.
-    let lost = three.members[old].group.propose(Bytes::from_static(b"lost"));
+    let lost = few.members[old].group.propose(Bytes::from_static(b"lost"));
     assert!(lost.now_or_never().is_none(), "nobody can have acknowledged it");
     let other = (old + 1) % 3;
-    let node = three.members[old].node;
-    three.members[other].group.wait_for_other_leader(node).await.unwrap();
-    three.propose(other, b"b").await;
-    let refused = three.members[old].group.read_barrier().await;
+    let node = few.members[old].node;
+    few.members[other].group.wait_for_other_leader(node).await.unwrap();
+    few.propose(other, b"b").await;
+    let refused = few.members[old].group.read_barrier().await;
     assert!(matches!(refused, Err(replication::Error::NotLeader { .. })), "{refused:?}");
-    three.wires.heal();
-    three.propose(other, b"c").await;
-    three.wait_until_all_hold(&[b"a", b"b", b"c"]).await;
+    few.wires.heal();
+    few.propose(other, b"c").await;
+    few.wait_until_all_hold(&[b"a", b"b", b"c"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_without_space_takes_nothing_more_and_catches_up_once_there_is_some() {
     static COMMAND: [u8; 1 << 10] = [7; 1 << 10];
-    let three = Three::start().await;
-    three.propose(0, &COMMAND).await;
-    let leader = three.leader(0).await;
+    let few = Few::start(3).await;
+    few.propose(0, &COMMAND).await;
+    let leader = few.leader(0).await;
     let follower = (leader + 1) % 3;
-    three.members[follower].disk.fill(true);
+    few.members[follower].disk.fill(true);
     // Four times what its log has place for, with the segment in reserve.
     let commands = 8 * SEGMENT_BYTES as usize / COMMAND.len();
     for _ in 1..commands {
-        three.propose(leader, &COMMAND).await;
+        few.propose(leader, &COMMAND).await;
     }
-    let held = three.members[follower].machine.commands.lock().unwrap().len();
+    let held = few.members[follower].machine.commands.lock().unwrap().len();
     assert!(held < commands, "what has no space cannot hold all {commands}");
-    assert_eq!(three.leader(follower).await, leader, "it hears of its leader all the same");
-    three.members[follower].disk.fill(false);
-    three.wait_until_all_hold(&vec![&COMMAND[..]; commands]).await;
+    assert_eq!(few.leader(follower).await, leader, "it hears of its leader all the same");
+    few.members[follower].disk.fill(false);
+    few.wait_until_all_hold(&vec![&COMMAND[..]; commands]).await;
 }
