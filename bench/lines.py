@@ -8,36 +8,15 @@ URL is the whole address of the write route, such as http://127.0.0.1:8902/api/v
 """
 
 import http.client
-import importlib.util
-import pathlib
 import sys
 import threading
 import time
 import urllib.parse
 
+from peers import lines
+from tsbs import batches, cpu_seconds, resident_mb
+
 CONNECTIONS = 2
-
-spec = importlib.util.spec_from_file_location("tsbs", pathlib.Path(__file__).with_name("tsbs.py"))
-source = spec.loader.get_source("tsbs").replace("\nmain()\n", "\n")
-tsbs = {}
-exec(compile(source, "tsbs.py", "exec"), tsbs)
-
-
-def bodies(hosts, hours):
-    """Turns the COPY text of tsbs.py into lines."""
-    tags, fields = tsbs["TAGS"], tsbs["FIELDS"]
-    stamps = {}
-    for text in tsbs["batches"](hosts, hours):
-        lines = []
-        for row in text.splitlines():
-            cells = row.split("\t")
-            stamp = stamps.get(cells[0])
-            if stamp is None:
-                stamp = stamps[cells[0]] = tsbs["START"] + len(stamps) * tsbs["STEP"]
-            head = ",".join(f"{name}={value}" for name, value in zip(tags, cells[1 : 1 + len(tags)]))
-            body = ",".join(f"{name}={value}" for name, value in zip(fields, cells[1 + len(tags) :]))
-            lines.append(f"cpu,{head} {body} {stamp}000000000\n")
-        yield "".join(lines).encode()
 
 
 def send(url, share, failures):
@@ -54,19 +33,19 @@ def send(url, share, failures):
 
 def main():
     hosts, hours = int(sys.argv[1]), int(sys.argv[2])
-    data = list(bodies(hosts, hours))
+    data = [lines(text, "0" * 9) for text in batches(hosts, hours)]
     rows = sum(body.count(b"\n") for body in data)
     for peer in sys.argv[3:]:
         name, rest = peer.split("=", 1)
         url, pid = rest.rsplit(":", 1)
         failures = []
-        begin, cpu = time.monotonic(), tsbs["cpu_seconds"](pid)
+        begin, cpu = time.monotonic(), cpu_seconds(pid)
         threads = [threading.Thread(target=send, args=(url, data[at::CONNECTIONS], failures)) for at in range(CONNECTIONS)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        took, cpu = time.monotonic() - begin, tsbs["cpu_seconds"](pid) - cpu
+        took, cpu = time.monotonic() - begin, cpu_seconds(pid) - cpu
         if failures:
             sys.exit(f"{name}: {failures[0]}")
         print(f"{name:16}{rows / took:12,.0f} rows/s{cpu / rows * 1e6:8.2f} CPU-s per M rows{tsbs['resident_mb'](pid):8,.0f} MB private", flush=True)

@@ -1,28 +1,32 @@
 #!/usr/bin/env python3
-"""TSBS devops cpu-only, beside PostgreSQL 15: loads the same rows into the same wide table of both by COPY, runs the 15 query
-types on both in turn, compares every answer, and prints medians and ratios.
+"""TSBS devops cpu-only: loads the same rows into all systems named, batch by batch in turn, runs the 15 query types (and count(*)) on
+all in turn, compares answers, and prints medians and 95th percentiles.
 
-    bench/tsbs.py HOSTS HOURS CNOSDB_URL CNOSDB_PID POSTGRES_URL POSTGRES_PID [--loaded]
+    bench/tsbs.py HOSTS HOURS [--loaded] [--runs 15] SYSTEM [SYSTEM ...]
 
-One row a host every 10 s: 10 tags, 10 fields that walk between 0 and 100 by whole steps, as TSBS makes them. PostgreSQL gets an
-index on (hostname, time) and one on (time) after the load, whose time is not counted, and is analyzed. Ours is compacted.
-With --loaded the tables of an earlier run are queried again.
+A SYSTEM is NAME=ADDRESS, or NAME=ADDRESS@PID where another process serves it (peers.py):
+
+    cnosdb=postgresql://root@127.0.0.1:8904/cnosdb@4711     postgres=postgresql:///bench?host=/tmp/pg@4712
+    influxdb=http://127.0.0.1:8086@4713                     victoriametrics=http://127.0.0.1:8428@4714
+    duckdb=/tmp/bench.duckdb                                chdb=/tmp/bench.chdb
+
+One row a host every 10 s: 10 tags, 10 fields that walk between 0 and 100 by whole steps, as TSBS makes them. With --loaded what an
+earlier run loaded is queried again. Times are of the whole answer received: by psycopg with its rows decoded, over HTTP as text.
 """
 
+import argparse
+import dataclasses
 import os
 import random
 import statistics
 import sys
 import time
 
-import psycopg
-
 TAGS = ["hostname", "region", "datacenter", "rack", "os", "arch", "team", "service", "service_version", "service_environment"]
 FIELDS = ["user", "system", "idle", "nice", "iowait", "irq", "softirq", "steal", "guest", "guest_nice"]
 FIELDS = [f"usage_{name}" for name in FIELDS]
 START = 1_451_606_400
 STEP = 10
-RUNS = 7
 BATCH = 10_000
 
 
@@ -50,13 +54,13 @@ def batches(hosts, hours):
     steps = [-1, 0, 1]
     lines = []
     for tick in range(hours * 3600 // STEP):
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(START + tick * STEP))
+        stamped = stamp(tick * STEP)
         for host in range(hosts):
             walk = walks[host]
             moves = source.choices(steps, k=len(walk))
             for at, move in enumerate(moves):
                 walk[at] = min(100, max(0, walk[at] + move))
-            lines.append(f"{stamp}\t{tags[host]}\t" + "\t".join(map(str, walk)) + "\n")
+            lines.append(f"{stamped}\t{tags[host]}\t" + "\t".join(map(str, walk)) + "\n")
             if len(lines) == BATCH:
                 yield "".join(lines)
                 lines.clear()
@@ -68,63 +72,91 @@ def stamp(seconds):
     return time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(START + seconds))
 
 
-def queries(hosts, hours, source):
-    """Returns name and text of the 15 query types, with parameters chosen by `source`."""
+@dataclasses.dataclass
+class Query:
+    """What is asked, in no language: values of `fields` of some hosts (all where there are none named) within a time, of each `unit`."""
+
+    name: str
+    function: str = ""  # max or avg by unit; rows; last
+    fields: int = 0
+    hosts: tuple = ()
+    start: int = 0  # Seconds after START; the end is not within.
+    end: int = 0
+    unit: str = ""
+    by_host: bool = False
+    limit: int = 0
+
+    def sql(self):
+        """Returns the text for systems of SQL."""
+        if self.name == "count(*)":
+            return "SELECT count(*) FROM cpu"
+        if self.name == "lastpoint":
+            return "SELECT DISTINCT ON (hostname) * FROM cpu ORDER BY hostname, time DESC"
+        conditions = []
+        if self.hosts:
+            conditions.append("hostname IN (" + ", ".join(f"'host_{host}'" for host in self.hosts) + ")")
+        if self.start:
+            conditions.append(f"time >= '{stamp(self.start)}'")
+        conditions.append(f"time < '{stamp(self.end)}'")
+        if self.function == "rows":
+            conditions = ["usage_user > 90", *conditions]
+            return f"SELECT * FROM cpu WHERE {' AND '.join(conditions)} ORDER BY hostname, time"
+        prefix = {"max": "max", "avg": "mean"}[self.function]
+        values = ", ".join(f"{self.function}({field}) AS {prefix}_{field}" for field in FIELDS[: self.fields])
+        keys = f"{self.unit}, hostname" if self.by_host else self.unit
+        order = f"{keys} DESC LIMIT {self.limit}" if self.limit else keys
+        host = "hostname, " if self.by_host else ""
+        return (
+            f"SELECT date_trunc('{self.unit}', time) AS {self.unit}, {host}{values} FROM cpu WHERE {' AND '.join(conditions)} "
+            f"GROUP BY {keys} ORDER BY {order}"
+        )
+
+
+def questions(hosts, hours, source):
+    """Returns the 15 query types and a count of all rows, with parameters chosen by `source`."""
 
     def window(length):
-        first = source.randrange(0, hours * 3600 - length + 1)
-        return f"time >= '{stamp(first)}' AND time < '{stamp(first + length)}'"
+        start = source.randrange(0, hours * 3600 - length + 1)
+        return {"start": start, "end": start + length}
 
     def some(count):
-        return "hostname IN (" + ", ".join(f"'host_{host}'" for host in source.sample(range(hosts), count)) + ")"
-
-    def maxima(count):
-        return ", ".join(f"max({field}) AS max_{field}" for field in FIELDS[:count])
-
-    def means(count):
-        return ", ".join(f"avg({field}) AS mean_{field}" for field in FIELDS[:count])
+        return {"hosts": tuple(source.sample(range(hosts), count))}
 
     def single(fields, count, length):
-        return (
-            f"SELECT date_trunc('minute', time) AS minute, {maxima(fields)} FROM cpu WHERE {some(count)} AND {window(length * 3600)} "
-            "GROUP BY minute ORDER BY minute"
-        )
+        name = f"single-groupby-{fields}-{count}-{12 if length > 1 else 1}"
+        return Query(name, "max", fields, **some(count), **window(length * 3600), unit="minute")
 
     def double(fields):
-        return (
-            f"SELECT date_trunc('hour', time) AS hour, hostname, {means(fields)} FROM cpu WHERE {window(min(12, hours) * 3600)} "
-            "GROUP BY hour, hostname ORDER BY hour, hostname"
-        )
+        name = f"double-groupby-{'all' if fields == 10 else fields}"
+        return Query(name, "avg", fields, **window(long * 3600), unit="hour", by_host=True)
 
     def highest(count):
-        return (
-            f"SELECT date_trunc('hour', time) AS hour, {maxima(10)} FROM cpu WHERE {some(count)} AND {window(min(8, hours) * 3600)} "
-            "GROUP BY hour ORDER BY hour"
-        )
+        return Query(f"cpu-max-all-{count}", "max", 10, **some(count), **window(min(8, hours) * 3600), unit="hour")
 
     long = min(12, hours)
     return [
-        ("single-groupby-1-1-1", single(1, 1, 1)),
-        ("single-groupby-1-1-12", single(1, 1, long)),
-        ("single-groupby-1-8-1", single(1, 8, 1)),
-        ("single-groupby-5-1-1", single(5, 1, 1)),
-        ("single-groupby-5-1-12", single(5, 1, long)),
-        ("single-groupby-5-8-1", single(5, 8, 1)),
-        ("cpu-max-all-1", highest(1)),
-        ("cpu-max-all-8", highest(8)),
-        ("double-groupby-1", double(1)),
-        ("double-groupby-5", double(5)),
-        ("double-groupby-all", double(10)),
-        ("high-cpu-1", f"SELECT * FROM cpu WHERE usage_user > 90 AND {some(1)} AND {window(long * 3600)} ORDER BY hostname, time"),
-        ("high-cpu-all", f"SELECT * FROM cpu WHERE usage_user > 90 AND {window(long * 3600)} ORDER BY hostname, time"),
-        ("lastpoint", "SELECT DISTINCT ON (hostname) * FROM cpu ORDER BY hostname, time DESC"),
-        (
-            "groupby-orderby-limit",
-            f"SELECT date_trunc('minute', time) AS minute, max(usage_user) FROM cpu WHERE time < '{stamp(hours * 3600 - 1800)}' "
-            "GROUP BY minute ORDER BY minute DESC LIMIT 5",
-        ),
-        ("count(*)", "SELECT count(*) FROM cpu"),
+        single(1, 1, 1),
+        single(1, 1, long),
+        single(1, 8, 1),
+        single(5, 1, 1),
+        single(5, 1, long),
+        single(5, 8, 1),
+        highest(1),
+        highest(8),
+        double(1),
+        double(5),
+        double(10),
+        Query("high-cpu-1", "rows", **some(1), **window(long * 3600)),
+        Query("high-cpu-all", "rows", **window(long * 3600)),
+        Query("lastpoint", "last"),
+        Query("groupby-orderby-limit", "max", 1, end=hours * 3600 - 1800, unit="minute", limit=5),
+        Query("count(*)"),
     ]
+
+
+def queries(hosts, hours, source):
+    """Returns name and SQL of each."""
+    return [(query.name, query.sql()) for query in questions(hosts, hours, source)]
 
 
 def family(pid):
@@ -163,73 +195,79 @@ def resident_mb(pid):
     return total / 1024
 
 
-def load(name, url, pid, hosts, hours):
-    fields = ", ".join(f"{field} double precision" for field in FIELDS)
-    tags = ", ".join(f"{tag} text" for tag in TAGS)
-    ddl = f"CREATE TABLE cpu ({fields}, TAGS({', '.join(TAGS)}))" if name == "cnosdb" else f"CREATE TABLE cpu (time timestamptz, {tags}, {fields})"
-    copy = f"COPY cpu (time, {', '.join(TAGS + FIELDS)}) FROM STDIN"
-    rows, took, cpu = 0, 0.0, cpu_seconds(pid)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS cpu")
-        connection.execute(ddl)
-        # Making the rows costs more than sending them: only the sending is timed.
-        for text in batches(hosts, hours):
-            begin = time.monotonic()
-            with connection.cursor().copy(copy) as sink:
-                sink.write(text)
-            took += time.monotonic() - begin
-            rows += text.count("\n")
-        cpu = cpu_seconds(pid) - cpu
-        print(f"{name}: {rows:,} rows, {rows / took:,.0f} rows/s, {cpu / rows * 1e6:.2f} CPU-s per M rows, {resident_mb(pid):,.0f} MB private after the load", flush=True)
-        if name == "cnosdb":
-            begin = time.monotonic()
-            connection.execute("COMPACT DATABASE public")
-            print(f"{name}: compacted in {time.monotonic() - begin:.1f} s")
-            size = connection.execute("SHOW COMPACTIONS").fetchall()
-            size = sum(int(line[4]) for line in size)
-        else:
-            connection.execute("CREATE INDEX ON cpu (hostname, time)")
-            connection.execute("CREATE INDEX ON cpu (time)")
-            connection.execute("VACUUM ANALYZE cpu")
-            size = connection.execute("SELECT pg_total_relation_size('cpu')").fetchone()[0]
-        print(f"{name}: {size:,} bytes on disk, {size / rows / len(FIELDS):.3f} bytes per value", flush=True)
-
-
 def rounded(rows):
     """Floats computed in another order differ in their last digits."""
     return [tuple(round(value, 6) if isinstance(value, float) else value for value in row) for row in rows]
 
 
+def load(systems, hosts, hours):
+    for one in systems:
+        one.create()
+    rows, took, cpu = 0, [0.0] * len(systems), [0.0] * len(systems)
+    for text in batches(hosts, hours):
+        rows += text.count("\n")
+        for at, one in enumerate(systems):
+            batch = one.batch(text)
+            before, begin = cpu_seconds(one.pid), time.monotonic()
+            one.load(batch)
+            took[at] += time.monotonic() - begin
+            cpu[at] += cpu_seconds(one.pid) - before
+    for at, one in enumerate(systems):
+        memory, before, begin = resident_mb(one.pid), cpu_seconds(one.pid), time.monotonic()
+        size = one.finish()
+        late, cpu[at] = time.monotonic() - begin, cpu[at] + cpu_seconds(one.pid) - before
+        print(
+            f"{one.name:16} {rows:,} rows, {rows / took[at]:,.0f} rows/s, {cpu[at] / rows * 1e6:.2f} CPU-s per M rows with all that came after it "
+            f"({late:.1f} s), {memory:,.0f} MB private after the load, {size / rows / len(FIELDS):.3f} bytes per value",
+            flush=True,
+        )
+
+
+def ask(systems, hosts, hours, runs):
+    columns = "".join(f"{one.name:>24}" for one in systems)
+    print(f"median · 95th percentile, ms {columns}", flush=True)
+    chosen = [questions(hosts, hours, random.Random(run)) for run in range(runs)]
+    for at in range(len(chosen[0])):
+        times = [[] for _ in systems]
+        for run in range(runs):
+            query = chosen[run][at]
+            expected = None
+            for one, spent in zip(systems, times):
+                text = one.text(query)
+                if text is None:
+                    continue
+                begin = time.monotonic()
+                answer = one.ask(text)
+                spent.append((time.monotonic() - begin) * 1000)
+                answer = one.comparable(query, answer)
+                if answer is None:
+                    continue
+                if expected is None:
+                    expected = answer
+                elif answer != expected:
+                    sys.exit(f"{one.name}: {query.name}: another answer than {systems[0].name} ({len(answer)} and {len(expected)} values)\n{text}")
+        cells = []
+        for spent in times:
+            high = sorted(spent)[max(0, -(-len(spent) * 95 // 100) - 1)] if spent else 0
+            cells.append(f"{statistics.median(spent):.2f} · {high:.2f}" if spent else "–")
+        print(f"{chosen[0][at].name:28}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
+    print("private memory after the queries: " + ", ".join(f"{one.name} {resident_mb(one.pid):,.0f} MB" for one in systems))
+
+
 def main():
-    loaded = "--loaded" in sys.argv
-    hosts, hours, ours, our_pid, theirs, their_pid = [a for a in sys.argv[1:] if a != "--loaded"]
-    hosts, hours = int(hosts), int(hours)
-    if not loaded:
-        load("cnosdb", ours, our_pid, hosts, hours)
-        load("postgres", theirs, their_pid, hosts, hours)
-    with psycopg.connect(ours, autocommit=True) as us, psycopg.connect(theirs, autocommit=True) as them:
-        for connection in (us, them):
-            connection.execute("SET timezone = 'UTC'")
-        print(f"{'query':24}{'CnosDB ms':>12}{'PostgreSQL ms':>15}{'ratio':>8}  rows")
-        texts = [queries(hosts, hours, random.Random(run)) for run in range(RUNS)]
-        for at, (name, _) in enumerate(texts[0]):
-            times = {"us": [], "them": []}
-            for run in range(RUNS):
-                text = texts[run][at][1]
-                answers = []
-                for key, connection in (("us", us), ("them", them)):
-                    begin = time.monotonic()
-                    answers.append(connection.execute(text).fetchall())
-                    times[key].append((time.monotonic() - begin) * 1000)
-                columns = len(answers[0][0]) if answers[0] else 0
-                if name in ("high-cpu-1", "high-cpu-all", "lastpoint"):
-                    # SELECT *: the tables have their columns in another order.
-                    answers = [[tuple(sorted(map(str, row))) for row in rows] for rows in answers]
-                if rounded(answers[0]) != rounded(answers[1]):
-                    sys.exit(f"{name}: the answers differ ({len(answers[0])} and {len(answers[1])} rows of {columns} columns)\n{text}")
-            us_ms, them_ms = statistics.median(times["us"]), statistics.median(times["them"])
-            print(f"{name:24}{us_ms:12.2f}{them_ms:15.2f}{us_ms / them_ms:8.2f}  {len(answers[0])}", flush=True)
-    print(f"private memory after the queries: CnosDB {resident_mb(our_pid):,.0f} MB, PostgreSQL {resident_mb(their_pid):,.0f} MB")
+    import peers
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("hosts", type=int)
+    parser.add_argument("hours", type=int)
+    parser.add_argument("systems", nargs="+")
+    parser.add_argument("--loaded", action="store_true")
+    parser.add_argument("--runs", type=int, default=15)
+    wanted = parser.parse_args()
+    systems = [peers.connect(one) for one in wanted.systems]
+    if not wanted.loaded:
+        load(systems, wanted.hosts, wanted.hours)
+    ask(systems, wanted.hosts, wanted.hours, wanted.runs)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,288 @@
+"""The systems that tsbs.py loads and asks, each in its own words."""
+
+import datetime
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import sys
+import urllib.parse
+
+from tsbs import FIELDS, START, TAGS
+
+COLUMNS = ["time", *TAGS, *FIELDS]
+
+
+def values(rows):
+    """Returns numbers and texts of rows, in an order of their own: columns and their names differ between systems, and floats in
+    their last digits."""
+
+    def plain(value):
+        if isinstance(value, datetime.datetime):
+            if value.tzinfo is not None:
+                value = value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
+            return value.strftime("%Y-%m-%d %H:%M:%S")
+        return f"{float(value):.6f}" if isinstance(value, (int, float)) else str(value)
+
+    return sorted(tuple(sorted(map(plain, row))) for row in rows)
+
+
+class System:
+    """One that answers SQL with rows, in the process `pid`."""
+
+    def __init__(self, name, address, pid):
+        self.name, self.address, self.pid = name, address, pid
+
+    def batch(self, text):
+        """Makes of COPY text what is loaded, before the clock runs."""
+        return text
+
+    def text(self, query):
+        """Returns how the query is asked; None where it cannot be."""
+        return query.sql()
+
+    def comparable(self, query, rows):
+        """Returns what all systems must agree on; None where that cannot be told."""
+        return values(rows)
+
+
+class Postgres(System):
+    """PostgreSQL, and what speaks like it."""
+
+    types = ("timestamptz", "text", "double precision")
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        import psycopg
+
+        self.connection = psycopg.connect(self.address, autocommit=True)
+        self.connection.execute("SET timezone = 'UTC'")
+
+    def ddl(self):
+        time, tag, field = self.types
+        tags = ", ".join(f"{name} {tag}" for name in TAGS)
+        fields = ", ".join(f"{name} {field}" for name in FIELDS)
+        return f"CREATE TABLE cpu (time {time}, {tags}, {fields})"
+
+    def create(self):
+        self.connection.execute("DROP TABLE IF EXISTS cpu")
+        self.connection.execute(self.ddl())
+
+    def load(self, text):
+        with self.connection.cursor().copy(f"COPY cpu ({', '.join(COLUMNS)}) FROM STDIN") as sink:
+            sink.write(text)
+
+    def finish(self):
+        self.connection.execute("CREATE INDEX ON cpu (hostname, time DESC)")
+        self.connection.execute("CREATE INDEX ON cpu (time)")
+        self.connection.execute("VACUUM ANALYZE cpu")
+        return self.connection.execute("SELECT pg_total_relation_size('cpu')").fetchone()[0]
+
+    def ask(self, text):
+        return self.connection.execute(text).fetchall()
+
+
+class Cnosdb(Postgres):
+    """Ours."""
+
+    def ddl(self):
+        fields = ", ".join(f"{field} double precision" for field in FIELDS)
+        return f"CREATE TABLE cpu ({fields}, TAGS({', '.join(TAGS)}))"
+
+    def finish(self):
+        self.connection.execute("COMPACT DATABASE public")
+        return sum(int(line[4]) for line in self.connection.execute("SHOW COMPACTIONS").fetchall())
+
+
+class DuckDb(System):
+    """DuckDB, in this process."""
+
+    def __init__(self, name, address, _):
+        super().__init__(name, address, os.getpid())
+        import duckdb
+
+        self.connection = duckdb.connect(address, config={"threads": 2})
+        self.file = pathlib.Path(address + ".batch")
+
+    def create(self):
+        tags, fields = (", ".join(f"{name} {kind}" for name in names) for names, kind in ((TAGS, "VARCHAR"), (FIELDS, "DOUBLE")))
+        self.connection.execute(f"CREATE OR REPLACE TABLE cpu (time TIMESTAMP, {tags}, {fields})")
+
+    def batch(self, text):
+        # Its reader of files is its way for many rows; writing the file is not timed.
+        self.file.write_text(text.replace("+00\t", "\t"))
+        return self.file
+
+    def load(self, file):
+        self.connection.execute(f"COPY cpu FROM '{file}' (DELIMITER '\t', HEADER false)")
+
+    def finish(self):
+        self.connection.execute("CHECKPOINT")
+        return os.path.getsize(self.address)
+
+    def ask(self, text):
+        return self.connection.execute(text.replace("+00'", "'")).fetchall()
+
+
+class ChDb(System):
+    """ClickHouse, in this process."""
+
+    def __init__(self, name, address, _):
+        super().__init__(name, address, os.getpid())
+        from chdb import session
+
+        if "--loaded" not in sys.argv:
+            shutil.rmtree(address, ignore_errors=True)
+        self.session = session.Session(address)
+        self.file = pathlib.Path(address + ".batch")
+
+    def create(self):
+        tags, fields = (", ".join(f"{name} {kind}" for name in names) for names, kind in ((TAGS, "LowCardinality(String)"), (FIELDS, "Float64")))
+        self.session.query(f"CREATE TABLE cpu (time DateTime('UTC'), {tags}, {fields}) ENGINE = MergeTree ORDER BY (hostname, time)")
+
+    def batch(self, text):
+        self.file.write_text(text.replace("+00\t", "\t"))
+        return self.file
+
+    def load(self, file):
+        self.session.query(f"INSERT INTO cpu FROM INFILE '{file}' FORMAT TSV")
+
+    def finish(self):
+        self.session.query("OPTIMIZE TABLE cpu FINAL")
+        size = self.session.query("SELECT sum(bytes_on_disk) FROM system.parts WHERE table = 'cpu' AND active", "TSV")
+        return int(size.bytes())
+
+    def ask(self, text):
+        return self.session.query(text.replace("+00'", "'") + " SETTINGS max_threads = 2", "JSONCompactEachRow").bytes()
+
+    def comparable(self, query, answer):
+        return values(json.loads(line) for line in answer.splitlines())
+
+
+class Http(System):
+    """One that takes line protocol."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        parts = urllib.parse.urlsplit(self.address)
+        self.connection = http.client.HTTPConnection(parts.hostname, parts.port)
+
+    def request(self, method, path, body=None):
+        headers = {"Content-Type": "application/x-www-form-urlencoded"} if isinstance(body, str) else {}
+        self.connection.request(method, path, body, headers)
+        answer = self.connection.getresponse()
+        text = answer.read()
+        if answer.status not in (200, 204):
+            sys.exit(f"{self.name}: {answer.status} {text[:300]}")
+        return text
+
+    def batch(self, text):
+        return lines(text)
+
+    def load(self, body):
+        self.request("POST", "/write?db=bench&precision=s" if self.name == "influxdb" else "/write?precision=s", body)
+
+
+def lines(text, zeros=""):
+    """Makes line protocol of COPY text, with times in seconds, or in what `zeros` make of them."""
+    stamps, made = {}, []
+    for row in text.splitlines():
+        cells = row.split("\t")
+        at = stamps.get(cells[0])
+        if at is None:
+            parsed = datetime.datetime.fromisoformat(cells[0] + ":00")
+            at = stamps[cells[0]] = int(parsed.timestamp())
+        head = ",".join(f"{name}={value}" for name, value in zip(TAGS, cells[1 : 1 + len(TAGS)]))
+        body = ",".join(f"{name}={value}" for name, value in zip(FIELDS, cells[1 + len(TAGS) :]))
+        made.append(f"cpu,{head} {body} {at}{zeros}\n")
+    return "".join(made).encode()
+
+
+class InfluxDb(Http):
+    """InfluxDB 1.x, asked in InfluxQL."""
+
+    def create(self):
+        self.ask("DROP DATABASE bench")
+        self.ask("CREATE DATABASE bench")
+
+    def finish(self):
+        found = self.ask("SHOW DIAGNOSTICS FOR 'config-data'").decode()
+        folder = json.loads(found)["results"][0]["series"][0]
+        folder = pathlib.Path(folder["values"][0][folder["columns"].index("dir")]) / "bench"
+        return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+
+    def ask(self, text):
+        return self.request("POST", "/query", urllib.parse.urlencode({"db": "bench", "epoch": "s", "q": text}))
+
+    def text(self, query):
+        if query.name == "count(*)":
+            return "SELECT count(usage_user) FROM cpu"
+        if query.name == "lastpoint":
+            return "SELECT * FROM cpu GROUP BY hostname ORDER BY time DESC LIMIT 1"
+        conditions = [f"time < {START + query.end}s"]
+        if query.start:
+            conditions.append(f"time >= {START + query.start}s")
+        if query.hosts:
+            conditions.append("(" + " OR ".join(f"hostname = 'host_{host}'" for host in query.hosts) + ")")
+        if query.function == "rows":
+            return f"SELECT * FROM cpu WHERE usage_user > 90 AND {' AND '.join(conditions)}"
+        function = {"max": "max", "avg": "mean"}[query.function]
+        wanted = ", ".join(f"{function}({field})" for field in FIELDS[: query.fields])
+        keys = f"time({query.unit[0]})".replace("(m)", "(1m)").replace("(h)", "(1h)")
+        keys += ", hostname" if query.by_host else ""
+        end = f" ORDER BY time DESC LIMIT {query.limit}" if query.limit else ""
+        return f"SELECT {wanted} FROM cpu WHERE {' AND '.join(conditions)} GROUP BY {keys} fill(none){end}"
+
+    def comparable(self, query, answer):
+        rows = []
+        for series in json.loads(answer)["results"][0].get("series", []):
+            for row in series["values"]:
+                at = datetime.datetime.fromtimestamp(row[0], datetime.timezone.utc)
+                # A count comes with a time that nobody asked for.
+                head = [] if query.name == "count(*)" else [at]
+                rows.append((*head, *series.get("tags", {}).values(), *row[1:]))
+        return values(rows)
+
+
+class VictoriaMetrics(Http):
+    """VictoriaMetrics, asked in MetricsQL; it gives values at ends of windows that end where it was asked to, so that they are others."""
+
+    def create(self):
+        self.request("POST", "/api/v1/admin/tsdb/delete_series", urllib.parse.urlencode({"match[]": '{__name__=~"cpu_.*"}'}))
+
+    def finish(self):
+        self.request("GET", "/internal/force_flush")
+        self.request("GET", "/internal/force_merge")
+        text = self.request("GET", "/metrics").decode()
+        return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith("vm_data_size_bytes"))
+
+    def ask(self, text):
+        return self.request("POST", "/api/v1/query_range", text)
+
+    def text(self, query):
+        if query.function not in ("max", "avg") or query.limit:
+            return None
+        names = "|".join(f"cpu_{field}" for field in FIELDS[: query.fields])
+        hosts = "|".join(f"host_{host}" for host in query.hosts)
+        chosen = f'__name__=~"{names}"' + (f',hostname=~"{hosts}"' if hosts else "")
+        unit = {"minute": ("1m", 60), "hour": ("1h", 3600)}[query.unit]
+        by = "__name__, hostname" if query.by_host else "__name__"
+        asked = f"{query.function}({query.function}_over_time({{{chosen}}}[{unit[0]}]) keep_metric_names) by ({by})"
+        times = {"start": START + query.start, "end": START + query.end, "step": unit[0], "nocache": 1}
+        return urllib.parse.urlencode({"query": asked, **times})
+
+    def comparable(self, query, answer):
+        if not json.loads(answer)["data"]["result"]:
+            sys.exit(f"{self.name}: {query.name}: no values")
+        return None
+
+
+SYSTEMS = {"cnosdb": Cnosdb, "postgres": Postgres, "duckdb": DuckDb, "chdb": ChDb, "influxdb": InfluxDb, "victoriametrics": VictoriaMetrics}
+
+
+def connect(given):
+    """Connects to NAME=ADDRESS or NAME=ADDRESS@PID."""
+    name, _, address = given.partition("=")
+    head, at, pid = address.rpartition("@")
+    return SYSTEMS[name](name, head, int(pid)) if at and pid.isdigit() else SYSTEMS[name](name, address, None)
