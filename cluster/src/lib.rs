@@ -62,7 +62,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tskv::disk::Disk;
 use tskv::wal::{Wal, WalConfig};
-use tskv::{MemcacheGauge, SeriesCache};
+use tskv::{LastRowsCache, MemcacheGauge, SeriesCache};
 
 pub use change::ChangeLock;
 pub use compaction::VnodeFiles;
@@ -99,6 +99,8 @@ pub struct ClusterConfig {
     pub flush_bytes: usize,
     /// Bytes of the cache of series' ids.
     pub series_cache_bytes: usize,
+    /// Bytes that the cache of files' last rows may take.
+    pub last_rows_cache_bytes: usize,
     /// Segments of the log above which those who hold the oldest are flushed.
     pub wal_segments_max: usize,
     /// Bytes of disk that writes handed off may take.
@@ -127,6 +129,7 @@ pub struct Cluster {
     pub(crate) wal: Arc<Wal>,
     pub(crate) gauge: Arc<MemcacheGauge>,
     pub(crate) series_cache: Arc<SeriesCache>,
+    pub(crate) last_rows_cache: Arc<LastRowsCache>,
     pub(crate) vnodes: Vnodes,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: Arc<dyn Disk>,
@@ -190,6 +193,7 @@ impl ClusterNode {
             .map(|network| Network::new(Arc::clone(&network.transport), VNODES, config.node));
         let groups = way.clone().map_or_else(GroupConfig::alone, GroupConfig::networked);
         let series_cache = Arc::new(SeriesCache::new(config.series_cache_bytes));
+        let last_rows_cache = Arc::new(LastRowsCache::new(config.last_rows_cache_bytes));
         let cluster = Arc::new(Cluster {
             vnodes: Vnodes::new(session, groups),
             peers: network.as_ref().map(|network| Peers(Arc::clone(&network.transport))),
@@ -205,6 +209,7 @@ impl ClusterNode {
             wal,
             gauge,
             series_cache,
+            last_rows_cache,
             clock,
             disk,
         });

@@ -95,11 +95,27 @@ impl Scan {
         }
     }
 
-    /// Returns about how many rows there are.
+    /// Tells the scan that no more rows than these are wanted; it may yield more.
+    pub fn limit(&mut self, rows: usize) {
+        match self {
+            Self::Here(scan) => scan.limit(rows),
+            Self::There(_) => {}
+        }
+    }
+
+    /// Returns about how many rows lie in what has to be read.
     pub fn rows_about(&self) -> usize {
         match self {
             Self::Here(scan) => scan.rows_about(),
             Self::There(scan) => scan.rows_about(),
+        }
+    }
+
+    /// Returns about how many rows will come; `None` where another node would have to tell.
+    pub fn rows_expected(&self) -> Option<usize> {
+        match self {
+            Self::Here(scan) => Some(scan.rows_expected()),
+            Self::There(_) => None,
         }
     }
 

@@ -298,6 +298,8 @@ fn template(config: &DatabaseConfig) -> Result<SessionState> {
     options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.time_zone = Some(TIME_ZONE.to_owned());
+    // A few rows are not worth another thread, though their number is an estimate.
+    options.execution.use_row_number_estimates_to_optimize_partitioning = true;
     options.explain.show_statistics = false;
     let mut planners = SessionStateDefaults::default_expr_planners();
     planners.insert(0, Arc::new(crate::functions::IntervalScaling));

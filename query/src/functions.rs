@@ -4,6 +4,7 @@
 //! |---------------|------------------------------------------------------------------------------|
 //! | `bounded`     | DataFusion's functions that could make texts without end                      |
 //! | `domains`     | functions of numbers outside of where they are defined                         |
+//! | `date_trunc`  | `date_trunc` of many instants at once                                         |
 //! | `guarded`     | the skeleton of functions whose arguments are looked at first                 |
 //! | `epochs`      | `extract(epoch FROM x)`                                                       |
 //! | `collected`   | the skeleton of aggregates that look at rows in order of time                 |
@@ -34,6 +35,7 @@ mod bounded;
 mod candlestick;
 mod collected;
 mod counters;
+mod date_trunc;
 mod domains;
 mod downsample;
 mod epochs;
@@ -84,6 +86,7 @@ pub(crate) fn scalar() -> Vec<Arc<ScalarUDF>> {
     all.extend(json::scalar());
     all.extend(shapes::scalar());
     all.extend(matches::scalar());
+    all.push(Arc::new(date_trunc::function()));
     all.push(Arc::new(epochs::function()));
     all.push(Arc::new(crate::as_of::marker()));
     all.push(Arc::new(crate::zones::function()));

@@ -111,6 +111,7 @@ impl Database {
                 ("memcache", storage.memcache),
                 ("log_tail", storage.log_tail),
                 ("series_cache", storage.series_cache),
+                ("last_rows_cache", storage.last_rows_cache),
             ]
             .map(|(consumer, bytes)| Measure::memory(consumer, bytes as f64)),
         );

@@ -202,13 +202,26 @@ impl Session {
         let threads = self.database().query_threads();
         let interrupt = CancellationToken::new();
         let stopped_unread = interrupt.clone().drop_guard();
-        let run = async move { session.start_query(&query, params, &interrupt).await };
-        let rows = AbortOnDrop(threads.spawn(run)).finish().await?;
+        let run = async move {
+            let mut rows = session.start_query(&query, params, &interrupt).await?;
+            // Most answers are one batch, and need no task of their own to come through.
+            let mut first: Vec<_> = rows.next().await.into_iter().collect();
+            let over = first.last().is_none_or(|batch| batch.is_err());
+            let second = if over { Some(None) } else { rows.next().now_or_never() };
+            let ended = matches!(second, Some(None));
+            first.extend(second.flatten());
+            Ok((first, rows, ended))
+        };
+        let (first, mut rows, ended) = AbortOnDrop(threads.spawn(run)).finish().await?;
+        let schema = rows.schema();
+        let first = stream::iter(first);
+        if ended {
+            return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, first)));
+        }
         let mut builder = RecordBatchReceiverStreamBuilder::new(rows.schema(), BATCHES_AHEAD);
         let sender = builder.tx();
         builder.spawn_on(
             async move {
-                let mut rows = rows;
                 while let Some(batch) = rows.next().await {
                     if sender.send(batch).await.is_err() {
                         break;
@@ -218,9 +231,7 @@ impl Session {
             },
             threads,
         );
-        let rows = builder.build();
-        let schema = rows.schema();
-        let rows = rows.inspect(move |_| {
+        let rows = first.chain(builder.build()).inspect(move |_| {
             let _until_dropped = &stopped_unread;
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))

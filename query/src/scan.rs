@@ -213,8 +213,11 @@ impl TskvScanExec {
         let ScanOptions { tags, schema, limit, partitions_wanted, stage_rows_min } = options;
         let buckets = (scans.buckets, scans.buckets_all);
         let parts = scans.parts.into_iter().map(|part| part.scan);
-        let parts: Vec<Scan> = parts.filter(|scan| scan.counts().series > 0).collect();
-        let statistics = statistics(&request, &schema, &parts);
+        let mut parts: Vec<Scan> = parts.filter(|scan| scan.counts().series > 0).collect();
+        if let Some(limit) = limit {
+            parts.iter_mut().for_each(|scan| scan.limit(limit));
+        }
+        let statistics = statistics(&request, &schema, &parts, limit);
         let partitions = partition(split(parts, partitions_wanted, limit));
         let orderings = ordering(&schema, &partitions, tags)?;
         let mut scan = Self {
@@ -267,12 +270,24 @@ fn split(scans: Vec<Scan>, wanted: usize, limit: Option<usize>) -> Vec<Scan> {
     scans.collect()
 }
 
-/// Tells what is exactly known of all rows, so that counts and extremes need no reading.
-fn statistics(request: &ScanRequest, schema: &SchemaRef, scans: &[Scan]) -> Arc<Statistics> {
-    let unknown = || Arc::new(Statistics::new_unknown(schema));
-    let exact: Option<Vec<ExactCounts>> = scans.iter().map(Scan::exact).collect();
-    let Some(exact) = exact else { return unknown() };
+/// Tells what is exactly known of all rows, so that counts and extremes need no reading; else about how
+/// many rows there are, so that few are not given to many threads.
+fn statistics(
+    request: &ScanRequest,
+    schema: &SchemaRef,
+    scans: &[Scan],
+    limit: Option<usize>,
+) -> Arc<Statistics> {
     let mut statistics = Statistics::new_unknown(schema);
+    let exact: Option<Vec<ExactCounts>> = scans.iter().map(Scan::exact).collect();
+    let Some(exact) = exact else {
+        let expected: Option<usize> = scans.iter().map(Scan::rows_expected).sum();
+        if let Some(expected) = expected {
+            let most = limit.unwrap_or(usize::MAX);
+            statistics.num_rows = Precision::Inexact(expected.min(most));
+        }
+        return Arc::new(statistics);
+    };
     let rows = exact.iter().map(|one| one.rows).sum();
     statistics.num_rows = Precision::Exact(rows);
     let mut field = 0;
@@ -393,10 +408,15 @@ impl TskvScanExec {
             return None;
         }
         let newest = |scan: &Scan| scan.clone().only_last_rows();
+        let partitions: Vec<Vec<Scan>> =
+            self.partitions.iter().map(|p| p.iter().map(newest).collect()).collect();
+        let expected: Option<usize> = partitions.iter().flatten().map(Scan::rows_expected).sum();
+        let mut statistics = Statistics::new_unknown(&self.schema);
+        statistics.num_rows = expected.map_or(Precision::Absent, Precision::Inexact);
         Some(Self {
-            partitions: self.partitions.iter().map(|p| p.iter().map(newest).collect()).collect(),
+            partitions,
             last_rows: true,
-            statistics: Arc::new(Statistics::new_unknown(&self.schema)),
+            statistics: Arc::new(statistics),
             metrics: ExecutionPlanMetricsSet::new(),
             ..self.clone()
         })

@@ -187,6 +187,35 @@ fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
     }
 }
 
+/// The text of a number that is written in one go, on the stack.
+struct Short {
+    bytes: [u8; 40],
+    len: usize,
+}
+
+impl Short {
+    fn of(written: std::fmt::Arguments<'_>) -> Self {
+        let mut short = Self { bytes: [0; 40], len: 0 };
+        // What does not fit is longer than any number of 64 bits.
+        let fits = std::fmt::Write::write_fmt(&mut short, written);
+        debug_assert!(fits.is_ok(), "a number of at most 40 bytes");
+        short
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl std::fmt::Write for Short {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.len + text.len();
+        self.bytes.get_mut(self.len..end).ok_or(std::fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
 /// Writes the shortest digits that read back the same, as PostgreSQL does: `1e+16`, `1.5e-07`. From
 /// `10^plain_until` on there is an exponent.
 fn put_float(shortest: &dyn std::fmt::LowerExp, value: f64, plain_until: i32, out: &mut BytesMut) {
@@ -196,35 +225,42 @@ fn put_float(shortest: &dyn std::fmt::LowerExp, value: f64, plain_until: i32, ou
     if value.is_infinite() {
         return out.put_slice(if value > 0.0 { b"Infinity" } else { b"-Infinity" });
     }
-    let text = format!("{shortest:e}");
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let (sign, mantissa) = match mantissa.strip_prefix('-') {
-        Some(rest) => ("-", rest),
-        None => ("", mantissa),
-    };
-    let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
-    out.put_slice(sign.as_bytes());
-    if !(-4..plain_until).contains(&exponent) {
-        out.put_slice(mantissa.as_bytes());
-        let direction = if exponent < 0 { '-' } else { '+' };
-        out.put_slice(format!("e{direction}{:02}", exponent.abs()).as_bytes());
-        return;
+    if value.is_sign_negative() {
+        out.put_u8(b'-');
     }
+    // Most measurements are whole numbers, whose digits need no search for the shortest.
+    let size = value.abs();
+    if size < 10_f64.powi(plain_until) && size.fract() == 0.0 {
+        return put_integer(size as i64, out);
+    }
+    let text = Short::of(format_args!("{shortest:e}"));
+    let text = text.text().strip_prefix(b"-").unwrap_or(text.text());
+    let end = text.iter().position(|byte| *byte == b'e').unwrap_or(text.len());
+    let (mantissa, exponent) = (&text[..end], text.get(end + 1..).unwrap_or_default());
+    let exponent: i32 = str::from_utf8(exponent).ok().and_then(|it| it.parse().ok()).unwrap_or(0);
+    if !(-4..plain_until).contains(&exponent) {
+        out.put_slice(mantissa);
+        let direction = if exponent < 0 { '-' } else { '+' };
+        let exponent = exponent.unsigned_abs();
+        return out.put_slice(Short::of(format_args!("e{direction}{exponent:02}")).text());
+    }
+    let (first, rest) = mantissa.split_at(1);
+    let rest = rest.strip_prefix(b".").unwrap_or(rest);
     if exponent < 0 {
         out.put_slice(b"0.");
-        out.put_slice("0".repeat((-exponent - 1) as usize).as_bytes());
-        out.put_slice(digits.as_bytes());
-        return;
+        out.put_bytes(b'0', (-exponent - 1) as usize);
+        out.put_slice(first);
+        return out.put_slice(rest);
     }
-    let whole = exponent as usize + 1;
-    if digits.len() <= whole {
-        out.put_slice(digits.as_bytes());
-        out.put_slice("0".repeat(whole - digits.len()).as_bytes());
+    let whole = exponent as usize;
+    out.put_slice(first);
+    if rest.len() <= whole {
+        out.put_slice(rest);
+        out.put_bytes(b'0', whole - rest.len());
     } else {
-        out.put_slice(&digits.as_bytes()[..whole]);
+        out.put_slice(&rest[..whole]);
         out.put_u8(b'.');
-        out.put_slice(&digits.as_bytes()[whole..]);
+        out.put_slice(&rest[whole..]);
     }
 }
 
@@ -241,12 +277,31 @@ fn put_date(days: i64, out: &mut BytesMut) {
     let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
     let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let text = if year > 0 {
-        format!("{year:04}-{month:02}-{day:02}")
+    let shown = if year > 0 { year } else { 1 - year };
+    if shown < 10_000 {
+        out.put_slice(&[pair(shown / 100), pair(shown % 100)].concat());
     } else {
-        format!("{:04}-{month:02}-{day:02} BC", 1 - year)
-    };
-    out.put_slice(text.as_bytes());
+        put_integer(shown, out);
+    }
+    let ([m, n], [d, e]) = (pair(month), pair(day));
+    out.put_slice(&[b'-', m, n, b'-', d, e]);
+    if year <= 0 {
+        out.put_slice(b" BC");
+    }
+}
+
+/// Returns the two digits of a number below 100.
+fn pair(value: i64) -> [u8; 2] {
+    [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8]
+}
+
+/// Writes the digits of a fraction of a second that are needed, with their point.
+fn put_fraction(ns: u64, out: &mut BytesMut) {
+    if ns > 0 {
+        let digits = Short::of(format_args!(".{ns:09}"));
+        let needed = digits.text().iter().rposition(|digit| *digit != b'0').unwrap_or(0);
+        out.put_slice(&digits.text()[..=needed]);
+    }
 }
 
 /// Writes date, time and as many digits of the second as are needed, 0 to 9.
@@ -254,18 +309,10 @@ fn put_time(ns: i64, out: &mut BytesMut) {
     put_date(ns.div_euclid(DAY_NS), out);
     let of_day = ns.rem_euclid(DAY_NS);
     let seconds = of_day / 1_000_000_000;
-    let pair = |value: i64| [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8];
-    out.put_u8(b' ');
-    out.put_slice(&pair(seconds / 3_600));
-    out.put_u8(b':');
-    out.put_slice(&pair(seconds / 60 % 60));
-    out.put_u8(b':');
-    out.put_slice(&pair(seconds % 60));
-    let fraction = of_day % 1_000_000_000;
-    if fraction > 0 {
-        let digits = format!(".{fraction:09}");
-        out.put_slice(digits.trim_end_matches('0').as_bytes());
-    }
+    let ([h, i], [m, n]) = (pair(seconds / 3_600), pair(seconds / 60 % 60));
+    let [s, t] = pair(seconds % 60);
+    out.put_slice(&[b' ', h, i, b':', m, n, b':', s, t]);
+    put_fraction((of_day % 1_000_000_000).unsigned_abs(), out);
 }
 
 /// Writes an instant as its zone's clocks show it, and how far these are ahead of UTC.
@@ -273,13 +320,15 @@ fn put_instant(ns: i64, zone: &Zone, out: &mut BytesMut) {
     let offset = zone.offset_at(ns);
     put_time(ns.saturating_add(i64::from(offset) * 1_000_000_000), out);
     out.put_u8(if offset < 0 { b'-' } else { b'+' });
-    let (hours, rest) = (offset.abs() / 3_600, offset.abs() % 3_600);
-    let text = match (rest / 60, rest % 60) {
-        (0, 0) => format!("{hours:02}"),
-        (minutes, 0) => format!("{hours:02}:{minutes:02}"),
-        (minutes, seconds) => format!("{hours:02}:{minutes:02}:{seconds:02}"),
-    };
-    out.put_slice(text.as_bytes());
+    let ahead = i64::from(offset.unsigned_abs());
+    let parts = [ahead / 3_600, ahead / 60 % 60, ahead % 60];
+    let shown = parts.iter().rposition(|part| *part > 0).unwrap_or(0);
+    for (at, part) in parts[..=shown].iter().enumerate() {
+        if at > 0 {
+            out.put_u8(b':');
+        }
+        out.put_slice(&pair(*part));
+    }
 }
 
 fn put_list(items: &ArrayRef, zone: &Zone, out: &mut BytesMut) -> Result<(), Error> {
@@ -344,10 +393,7 @@ fn put_interval(interval: IntervalMonthDayNano, out: &mut BytesMut) {
         (ns.unsigned_abs() / 1_000_000_000, ns.unsigned_abs() % 1_000_000_000);
     let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
     out.put_slice(format!("{hours:02}:{minutes:02}:{:02}", seconds % 60).as_bytes());
-    if fraction > 0 {
-        let digits = format!(".{fraction:09}");
-        out.put_slice(digits.trim_end_matches('0').as_bytes());
-    }
+    put_fraction(fraction, out);
 }
 
 #[cfg(test)]
@@ -375,9 +421,20 @@ mod tests {
             (1e300, "1e+300"),
             (f64::INFINITY, "Infinity"),
             (f64::NAN, "NaN"),
+            (-92.0, "-92"),
+            (999_999.0, "999999"),
+            (-1_234_567.0, "-1234567"),
+            (-1.25e-300, "-1.25e-300"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (120.0, "120"),
+            (1_200_000.0, "1200000"),
+            (-0.05, "-0.05"),
         ];
         for (value, expected) in cases {
             assert_eq!(text(Arc::new(Float64Array::from(vec![value]))), expected);
+        }
+        for (value, expected) in [(999_999.0_f32, "999999"), (1e6, "1e+06"), (0.1, "0.1")] {
+            assert_eq!(text(Arc::new(Float32Array::from(vec![value]))), expected);
         }
     }
 
@@ -389,6 +446,7 @@ mod tests {
             (-1, "1969-12-31 23:59:59.999999999+00"),
             (1_356_998_400_500_000_000, "2013-01-01 00:00:00.5+00"),
             (951_782_400_000_000_000, "2000-02-29 00:00:00+00"),
+            (i64::MAX, "2262-04-11 23:47:16.854775807+00"),
         ];
         for (ns, expected) in cases {
             let array = TimestampNanosecondArray::from(vec![ns]).with_timezone("+00:00");

@@ -26,6 +26,7 @@
 //! | `repair`     | damaged files of a stopped vnode                                          |
 //! | `schemas`    | what may be asked of the catalog                                          |
 //! | `reader`     | merged rows out of files and memory                                       |
+//! | `last_rows`  | the last rows of series in files, kept in memory                          |
 //! | `scan`       | Arrow batches of them                                                     |
 //!
 //! Write path: `wal` → (Raft) → `vnode::apply` → `run` → `memcache` → `flush` → `tsm`, `summary`.
@@ -44,6 +45,7 @@ mod fuzz;
 mod image;
 mod index;
 pub mod inspect;
+mod last_rows;
 mod memcache;
 mod reader;
 pub mod repair;
@@ -68,6 +70,7 @@ pub use compaction::{CompactionReport, CompactionTotals, CompactionWish};
 pub use error::{Error, Result};
 pub use image::{MissingPiece, PIECE_BYTES_MAX};
 pub use index::{SeriesCache, SeriesCacheTotals, SeriesFilter, TagTest};
+pub use last_rows::LastRowsCache;
 pub use reader::{ExactCounts, ScanCounts};
 pub use scan::{ScanColumn, ScanRequest, VnodeScan};
 pub use schemas::{Schemas, TableFate};

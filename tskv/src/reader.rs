@@ -10,13 +10,16 @@ use model::{ColumnId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::run::{Columns, Run, merge};
+use crate::last_rows::LastRowsCache;
+use crate::run::{Columns, Run, RunColumn, merge};
 use crate::tombstone::{Masks, surviving};
 use crate::tsm::{RowGroup, TsmFile};
 use crate::version::SuperVersion;
 
 /// Rows merged at a time, estimated.
 const UNIT_ROWS: usize = 65_536;
+/// Fewer are merged at a time where fewer are wanted, but not fewer than this.
+const UNIT_ROWS_MIN: usize = 2_048;
 /// Bytes of values merged at a time, estimated.
 const UNIT_BYTES: usize = 64 << 20;
 /// Series merged at a time.
@@ -28,6 +31,12 @@ const GROUPS_CACHED: usize = 32;
 const PLACES_MAX: usize = 4_096;
 /// Above so many series, each is taken to have the mean of rows in memory.
 const SERIES_COUNTED_MAX: usize = 4_096;
+/// The last rows of files with more series are not kept in memory.
+const LAST_ROWS_SERIES_MAX: usize = 32_768;
+/// All last rows of a file are read for this part of its series.
+const LAST_ROWS_SHARE: usize = 4;
+/// Of so many series the rows that will come are added up one by one.
+const SERIES_EXPECTED_MAX: usize = 256;
 
 /// A file's row groups that may hold rows asked for, and the tombstones over them.
 #[derive(Clone)]
@@ -83,6 +92,7 @@ pub(crate) struct RowRequest {
 /// A reading under way. It sees what was pinned; a clone starts where it stands.
 #[derive(Clone)]
 pub(crate) struct RowReader {
+    table: TableId,
     times: TimeRange,
     fields: Vec<(ColumnId, ValueType)>,
     files: Vec<FileSource>,
@@ -92,6 +102,7 @@ pub(crate) struct RowReader {
     rank: Option<Arc<HashMap<u32, u32>>>,
     next_series: usize,
     end_series: usize,
+    unit_rows: usize,
     units: VecDeque<Unit>,
     cache: VecDeque<((usize, usize), Arc<Run>)>,
     counts: ScanCounts,
@@ -141,6 +152,7 @@ impl RowReader {
         let ranks = || series.iter().enumerate().map(|(rank, id)| (*id, rank as u32)).collect();
         let rank = (!series.is_sorted()).then(|| Arc::new(ranks()));
         Self {
+            table,
             times,
             fields,
             files,
@@ -148,6 +160,7 @@ impl RowReader {
             in_memory,
             next_series: 0,
             end_series: series.len(),
+            unit_rows: UNIT_ROWS,
             series: Arc::new(series),
             rank,
             units: VecDeque::new(),
@@ -220,6 +233,11 @@ impl RowReader {
         self.counts.series = end - start;
     }
 
+    /// Has about so many rows merged at a time, where no more are wanted.
+    pub(crate) fn limit(&mut self, rows: usize) {
+        self.unit_rows = rows.clamp(UNIT_ROWS_MIN, UNIT_ROWS);
+    }
+
     /// Returns the next rows, in order of (place of the series, time); `None` at the end. In the
     /// answer a series is its place in the order asked for. Blocks on the disk.
     ///
@@ -232,14 +250,15 @@ impl RowReader {
         }
     }
 
-    /// Returns the last row of each of the next series that have one; `None` at the end.
+    /// Returns the last row of each of the next series that have one; `None` at the end. What it reads
+    /// of files is kept in `cache`.
     ///
     /// A source's last row of a series is all that matters of it: of the rows at the last time of all,
     /// each is the last of its source, so that merging those gives the row as it is.
     ///
     /// # Errors
     /// As `next_run`.
-    pub(crate) fn next_last_rows(&mut self) -> Result<Option<Run>> {
+    pub(crate) fn next_last_rows(&mut self, cache: &LastRowsCache) -> Result<Option<Run>> {
         let start = self.next_series;
         if start == self.end_series {
             return Ok(None);
@@ -249,6 +268,10 @@ impl RowReader {
         ids.sort_unstable();
         let mut parts = Vec::new();
         for file in 0..self.files.len() {
+            if let Some(run) = self.last_rows_of_file(file, ids.len(), cache)? {
+                parts.extend(self.part(&run, &Masks::default(), &ids, self.times));
+                continue;
+            }
             let (lowest, highest) = (ids[0], ids[ids.len() - 1]);
             for number in groups_with(&self.files[file], lowest, highest).to_vec() {
                 parts.extend(self.last_rows_of_group(file, number, &ids)?);
@@ -259,6 +282,51 @@ impl RowReader {
         }
         let parts: Vec<&Run> = parts.iter().collect();
         Ok(Some(last_rows(merge(&parts, &Columns::These(&self.fields)))))
+    }
+
+    /// Returns the last rows of all series in a file, where they are what is asked for: nothing of the
+    /// file was deleted, none of its rows is later than what is asked for, and either they are known or
+    /// enough of them are asked for.
+    fn last_rows_of_file(
+        &mut self,
+        file: usize,
+        asked: usize,
+        cache: &LastRowsCache,
+    ) -> Result<Option<Run>> {
+        let FileSource { file, masks, .. } = &self.files[file];
+        let groups = &file.groups()[file.groups_of(self.table)];
+        let within = groups.iter().all(|group| group.times.max <= self.times.max);
+        if !masks.is_empty() || !within {
+            return Ok(None);
+        }
+        let kept = match cache.get(file.mark(), self.table) {
+            Some(kept) => kept,
+            None => {
+                let series: usize = groups.iter().map(|group| group.series_count as usize).sum();
+                if series > LAST_ROWS_SERIES_MAX || asked * LAST_ROWS_SHARE < series {
+                    return Ok(None);
+                }
+                let mut runs = Vec::with_capacity(groups.len());
+                for group in groups {
+                    let columns: Vec<_> = group.column_types().collect();
+                    runs.push(match file.read_last(group, &columns)? {
+                        Some(run) => run,
+                        None => last_rows(file.read(group, &columns)?),
+                    });
+                }
+                self.counts.groups += runs.len();
+                let runs: Vec<&Run> = runs.iter().collect();
+                let all = Arc::new(last_rows(merge(&runs, &Columns::All)));
+                cache.put(file.mark(), self.table, &all);
+                all
+            }
+        };
+        let wanted = |column: &&RunColumn| self.fields.contains(&(column.id, column.value_type));
+        Ok(Some(Run {
+            series: kept.series.clone(),
+            times: kept.times.clone(),
+            columns: kept.columns.iter().filter(wanted).cloned().collect(),
+        }))
     }
 
     fn last_rows_of_group(
@@ -294,7 +362,7 @@ impl RowReader {
         while self.next_series < self.end_series && self.next_series - start < UNIT_SERIES_MAX {
             let one = self.estimate(self.series[self.next_series]);
             let (rows, bytes) = (all.rows + one.rows, all.bytes + one.bytes);
-            if all.rows > 0 && (rows > UNIT_ROWS || bytes > UNIT_BYTES) {
+            if all.rows > 0 && (rows > self.unit_rows || bytes > UNIT_BYTES) {
                 break;
             }
             all = Estimate { rows, bytes };
@@ -304,13 +372,36 @@ impl RowReader {
             return None;
         }
         let ranks = (start, self.next_series);
-        let parts = (all.rows / UNIT_ROWS).max(all.bytes / UNIT_BYTES);
+        let parts = (all.rows / self.unit_rows).max(all.bytes / UNIT_BYTES);
         if ranks.1 - ranks.0 == 1 && parts > 1 {
             let slices = self.slices(self.series[start], parts);
             self.units = slices.into_iter().map(|times| Unit { ranks, times }).collect();
             return self.units.pop_front();
         }
         Some(Unit { ranks, times: self.times })
+    }
+
+    /// Returns about how many rows will come: those of a row group are taken to lie evenly among its
+    /// series and over its times.
+    pub(crate) fn rows_expected(&self) -> usize {
+        let series = &self.series[self.next_series..self.end_series];
+        let within = |group: &RowGroup| group.rows as f64 * share(&group.times, &self.times);
+        if series.len() > SERIES_EXPECTED_MAX {
+            let groups = self.files.iter().flat_map(|source| {
+                source.groups.iter().map(|number| within(&source.file.groups()[*number]))
+            });
+            let in_memory: usize = self.runs.iter().map(|source| source.run.rows()).sum();
+            return groups.sum::<f64>() as usize + in_memory;
+        }
+        let expected = series.iter().map(|id| {
+            let of_one = |group: &RowGroup| within(group) / f64::from(group.series_count.max(1));
+            let in_memory = self.runs.iter().map(|source| {
+                let (start, end) = source.run.rows_of(*id, self.times);
+                end - start
+            });
+            self.groups_of(*id).map(of_one).sum::<f64>().ceil() as usize + in_memory.sum::<usize>()
+        });
+        expected.sum()
     }
 
     fn groups_of(&self, series: u32) -> impl Iterator<Item = &RowGroup> {
@@ -479,6 +570,13 @@ fn disjoint(mut places: Vec<(usize, Place)>) -> bool {
         open.push((source, place));
     }
     true
+}
+
+/// Returns how much of some times lies within others, 0 to 1.
+fn share(times: &TimeRange, within: &TimeRange) -> f64 {
+    let length = |times: &TimeRange| times.max.saturating_sub(times.min) as f64 + 1.0;
+    let shared = times.intersect(within);
+    if shared.is_empty() { 0.0 } else { length(&shared) / length(times) }
 }
 
 /// Returns the last row of each series.

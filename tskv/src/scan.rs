@@ -8,13 +8,14 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, StringArray, TimestampNanosecondArray, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use model::series_key::tag;
+use model::series_key::tags;
 use model::{ColumnId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
 use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::index::{SeriesFilter, SeriesIndex};
+use crate::last_rows::LastRowsCache;
 use crate::reader::{ExactCounts, RowReader, RowRequest, ScanCounts};
 use crate::run::Run;
 use crate::version::SuperVersion;
@@ -54,6 +55,12 @@ pub struct ScanRequest {
     pub order: Vec<ColumnId>,
 }
 
+impl ScanRequest {
+    fn wants_tags(&self) -> bool {
+        self.columns.iter().any(|column| matches!(column, ScanColumn::Tag(_)))
+    }
+}
+
 /// A scan under way. It sees what was visible when it was opened; a clone starts where it stands.
 #[derive(Clone)]
 pub struct VnodeScan {
@@ -62,6 +69,7 @@ pub struct VnodeScan {
     keys: Keys,
     ordered: bool,
     last_rows: bool,
+    cache: Arc<LastRowsCache>,
     rows_about: usize,
     ready: VecDeque<RecordBatch>,
     damage: Damage,
@@ -87,16 +95,18 @@ impl VnodeScan {
         pinned: &SuperVersion,
         (mut ids, index): (Vec<u32>, &Arc<SeriesIndex>),
         request: ScanRequest,
-        damage: Damage,
+        (cache, damage): (&Arc<LastRowsCache>, Damage),
     ) -> Result<Self> {
         let rows_about = rows_about(pinned, &request);
-        let ordered = ids.len() <= ORDERED_SERIES_MAX || rows_about / ids.len() >= ROWS_LONG;
-        let keys = if ordered {
-            let keys = index.keys(&ids)?;
-            let mut series: Vec<(u32, Arc<[u8]>)> = ids.into_iter().zip(keys).collect();
-            sort_by_tags(&mut series, &request.order);
-            let keys;
-            (ids, keys) = series.into_iter().unzip();
+        let keeps_keys = ids.len() <= ORDERED_SERIES_MAX || rows_about / ids.len() >= ROWS_LONG;
+        // Without the first of them nobody can tell that rows come in the order of their tags.
+        let first = request.order.first().map(|first| ScanColumn::Tag(*first));
+        let ordered = keeps_keys && first.is_none_or(|first| request.columns.contains(&first));
+        let keys = if ordered || (keeps_keys && request.wants_tags()) {
+            let mut keys = index.keys(&ids)?;
+            if ordered {
+                (ids, keys) = sorted_by_tags(&ids, &keys, &request.order);
+            }
             Keys::Known(Arc::new(keys))
         } else {
             Keys::Within(Arc::clone(index))
@@ -116,6 +126,7 @@ impl VnodeScan {
             keys,
             ordered,
             last_rows: false,
+            cache: Arc::clone(cache),
             rows_about,
             ready: VecDeque::new(),
             request,
@@ -152,9 +163,19 @@ impl VnodeScan {
         self
     }
 
-    /// Returns about how many rows there are.
+    /// Tells the scan that no more rows than these are wanted; it may yield more.
+    pub fn limit(&mut self, rows: usize) {
+        self.reader.limit(rows);
+    }
+
+    /// Returns about how many rows lie in what has to be read.
     pub fn rows_about(&self) -> usize {
         self.rows_about
+    }
+
+    /// Returns about how many rows will come.
+    pub fn rows_expected(&self) -> usize {
+        if self.last_rows { self.counts().series } else { self.reader.rows_expected() }
     }
 
     /// Returns what was read so far.
@@ -174,7 +195,7 @@ impl VnodeScan {
     fn read_batch(&mut self) -> Result<Option<RecordBatch>> {
         while self.ready.is_empty() {
             let run = if self.last_rows {
-                self.reader.next_last_rows()?
+                self.reader.next_last_rows(&self.cache)?
             } else {
                 self.reader.next_run()?
             };
@@ -191,8 +212,8 @@ impl VnodeScan {
     }
 
     fn batch(&self, run: &Run) -> Result<RecordBatch> {
-        let wants_tags = self.request.columns.iter().any(|one| matches!(one, ScanColumn::Tag(_)));
-        let keys = if wants_tags { self.keys_of(run)? } else { Vec::new() };
+        let tags = if self.request.wants_tags() { self.tag_columns(run)? } else { Vec::new() };
+        let mut tags = tags.into_iter();
         let columns: Vec<ArrayRef> = self
             .request
             .columns
@@ -202,7 +223,7 @@ impl VnodeScan {
                     let times = TimestampNanosecondArray::from(run.times.clone());
                     Arc::new(times.with_timezone(model::schema::TIME_ZONE)) as ArrayRef
                 }
-                ScanColumn::Tag(id) => tag_column(run, &keys, *id),
+                ScanColumn::Tag(_) => tags.next().expect("one for each tag asked for"),
                 ScanColumn::Field(id, _) => {
                     let column = run.column(*id).expect("the merge yields every field asked for");
                     Arc::clone(&column.values)
@@ -213,6 +234,28 @@ impl VnodeScan {
         let schema = Arc::clone(&self.request.schema);
         RecordBatch::try_new_with_options(schema, columns, &options)
             .map_err(|error| Error::Stopped(format!("scan: {error}")))
+    }
+
+    /// Builds the columns of the tags asked for: each series' value once, then as often as it has rows.
+    fn tag_columns(&self, run: &Run) -> Result<Vec<ArrayRef>> {
+        let wanted = self.request.columns.iter().filter_map(|column| match column {
+            ScanColumn::Tag(id) => Some(*id),
+            ScanColumn::Time | ScanColumn::Field(..) => None,
+        });
+        let wanted: Vec<ColumnId> = wanted.collect();
+        let keys = self.keys_of(run)?;
+        let found = values_of(&keys, &wanted);
+        let mut picks = Vec::with_capacity(run.rows());
+        for (number, (_, start, end)) in run.series_rows().enumerate() {
+            picks.resize(picks.len() + end - start, number as u32);
+        }
+        let picks = UInt32Array::from(picks);
+        let column = |at: usize| {
+            let of_tag = found.iter().skip(at).step_by(wanted.len());
+            let values: StringArray = of_tag.copied().collect();
+            arrow::compute::take(&values, &picks, None).expect("picks are inside the values")
+        };
+        Ok((0..wanted.len()).map(column).collect())
     }
 
     /// Returns the key of each series of a run, in the order of its rows.
@@ -228,15 +271,16 @@ impl VnodeScan {
     }
 }
 
-/// Builds a tag's column: each series' value once, then as often as it has rows.
-fn tag_column(run: &Run, keys: &[Arc<[u8]>], id: ColumnId) -> ArrayRef {
-    let values: StringArray = keys.iter().map(|key| tag(key, id)).collect();
-    let mut picks = Vec::with_capacity(run.rows());
-    for (number, (_, start, end)) in run.series_rows().enumerate() {
-        picks.resize(picks.len() + end - start, number as u32);
+/// Returns the values of some tags of each key, key after key; `None` for NULL.
+fn values_of<'a>(keys: &'a [Arc<[u8]>], wanted: &[ColumnId]) -> Vec<Option<&'a str>> {
+    let mut values = vec![None; keys.len() * wanted.len()];
+    for (row, key) in values.chunks_exact_mut(wanted.len().max(1)).zip(keys) {
+        for (id, value) in tags(key) {
+            let places = wanted.iter().enumerate().filter(|(_, one)| **one == id);
+            places.for_each(|(at, _)| row[at] = Some(value));
+        }
     }
-    arrow::compute::take(&values, &UInt32Array::from(picks), None)
-        .expect("picks are inside the values")
+    values
 }
 
 /// Returns about how many rows of the table lie within the times.
@@ -250,13 +294,18 @@ fn rows_about(pinned: &SuperVersion, request: &ScanRequest) -> usize {
     in_memory + in_files.sum::<usize>()
 }
 
-/// Sorts series by their tag values in the order of `columns`, NULLs last.
-fn sort_by_tags(series: &mut [(u32, Arc<[u8]>)], columns: &[ColumnId]) {
-    series.sort_by_cached_key(|(id, key)| {
-        let values = columns.iter().map(|column| {
-            let value = tag(key, *column);
-            (value.is_none(), value.unwrap_or_default().to_owned())
-        });
-        (values.collect::<Vec<_>>(), *id)
-    });
+/// Returns series and their keys by their tag values in the order of `columns`, NULLs last.
+fn sorted_by_tags(
+    ids: &[u32],
+    keys: &[Arc<[u8]>],
+    columns: &[ColumnId],
+) -> (Vec<u32>, Vec<Arc<[u8]>>) {
+    let values = values_of(keys, columns);
+    let of = |place: usize| {
+        let values = &values[place * columns.len()..(place + 1) * columns.len()];
+        values.iter().map(|value| (value.is_none(), *value))
+    };
+    let mut places: Vec<usize> = (0..ids.len()).collect();
+    places.sort_by(|a, b| of(*a).cmp(of(*b)).then(ids[*a].cmp(&ids[*b])));
+    places.into_iter().map(|place| (ids[place], Arc::clone(&keys[place]))).unzip()
 }

@@ -23,6 +23,7 @@ use crate::disk::{Disk, FewOpen};
 use crate::error::{Context, Error, Result};
 use crate::image::{self, PinnedImage};
 use crate::index::{SeriesCache, SeriesIndex};
+use crate::last_rows::LastRowsCache;
 use crate::memcache::Memcache;
 use crate::run::Run;
 use crate::scan::{ScanRequest, VnodeScan};
@@ -56,6 +57,8 @@ pub struct VnodeConfig {
     pub gauge: Arc<MemcacheGauge>,
     /// The ids of series met lately.
     pub cache: Arc<SeriesCache>,
+    /// The last rows of files.
+    pub last_rows: Arc<LastRowsCache>,
     /// What the catalog knows of tables.
     pub schemas: Schemas,
     /// Files that a flush writes at once.
@@ -74,6 +77,7 @@ pub struct Vnode {
     pub(crate) schemas: Schemas,
     pub(crate) partitions: usize,
     pub(crate) cache: Arc<SeriesCache>,
+    last_rows: Arc<LastRowsCache>,
     pub(crate) series: Arc<SeriesIndex>,
     pub(crate) state: Mutex<State>,
     /// Held through a flush, so that flushes follow one another, and while an edit is appended.
@@ -130,7 +134,8 @@ impl Vnode {
     /// # Errors
     /// Files the summary names that are missing or damaged: `Corrupt`, naming the file.
     pub fn open(config: VnodeConfig, id: VnodeId) -> Result<Self> {
-        let VnodeConfig { disk, folder, gauge, cache, schemas, partitions, readers_max } = config;
+        let VnodeConfig { disk, folder, gauge, cache, last_rows, schemas, partitions, readers_max } =
+            config;
         let disk: Arc<dyn Disk> = match readers_max {
             Some(max) => Arc::new(FewOpen::new(disk, max)),
             None => disk,
@@ -162,6 +167,7 @@ impl Vnode {
             schemas,
             partitions: partitions.max(1),
             cache,
+            last_rows,
             series: Arc::new(series),
             state: Mutex::new(state),
             summary: Mutex::new(summary),
@@ -358,7 +364,7 @@ impl Vnode {
         let series = self.series.matching(request.table, &request.filter);
         let series = self.damage.note(series)?;
         let damage = self.damage.clone();
-        VnodeScan::new(&pinned, (series, &self.series), request, damage)
+        VnodeScan::new(&pinned, (series, &self.series), request, (&self.last_rows, damage))
     }
 
     pub(crate) fn pin(&self, table: TableId) -> SuperVersion {

@@ -31,8 +31,8 @@ const BOUNDED: [&str; 11] = [
     "generate_series",
 ];
 /// `to_char` takes other patterns than PostgreSQL's and would answer them with nonsense: `postgres` has
-/// another.
-const LEFT_OUT: [&str; 1] = ["to_char"];
+/// another. So has `date_trunc`.
+const LEFT_OUT: [&str; 2] = ["to_char", "date_trunc"];
 
 /// Returns DataFusion's scalar functions.
 pub(super) fn scalar() -> Vec<Arc<ScalarUDF>> {

@@ -14,6 +14,7 @@ use super::encodings;
 use super::footer::{self, HEADER_BYTES, MAGIC, Page, RowGroup, TRAILER_BYTES, VERSION};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Error, Result};
+use crate::last_rows::FileMark;
 use crate::run::{Run, RunColumn};
 use crate::tombstone::Tombstone;
 
@@ -24,6 +25,7 @@ pub(crate) struct TsmFile {
     file: Arc<dyn DiskFile>,
     bytes: u64,
     groups: Vec<RowGroup>,
+    mark: FileMark,
 }
 
 /// What a page is, for people.
@@ -57,7 +59,8 @@ impl TsmFile {
         }
         let groups =
             footer::decode(&footer, offset).map_err(|error| Error::corrupt(path, offset, error))?;
-        Ok(Self { path: path.to_path_buf(), file, bytes, groups })
+        let mark = FileMark::fresh();
+        Ok(Self { path: path.to_path_buf(), file, bytes, groups, mark })
     }
 
     /// Returns the row groups, in order of table, series and time.
@@ -85,6 +88,11 @@ impl TsmFile {
     pub(crate) fn touched_by(&self, tombstone: &Tombstone) -> bool {
         let groups = self.groups.get(self.groups_of(tombstone.table)).unwrap_or_default();
         groups.iter().any(|group| tombstone.touches(group.series, &group.times))
+    }
+
+    /// Returns what no other open file has.
+    pub(crate) fn mark(&self) -> FileMark {
+        self.mark
     }
 
     /// Returns the file's path.

@@ -15,9 +15,9 @@ use rand::rngs::StdRng;
 use tskv::disk::SimDisk;
 use tskv::wal::{VnodeLog, Wal, WalConfig, WalWriter};
 use tskv::{
-    CompactionWish, Error, MemcacheGauge, Outcome, Progress, ScanColumn, ScanRequest, Schemas,
-    SeriesCache, SeriesFilter, Vnode, VnodeConfig, VnodeScan, WriteId, encode_delete_matching,
-    encode_delete_rows, encode_write,
+    CompactionWish, Error, LastRowsCache, MemcacheGauge, Outcome, Progress, ScanColumn,
+    ScanRequest, Schemas, SeriesCache, SeriesFilter, Vnode, VnodeConfig, VnodeScan, WriteId,
+    encode_delete_matching, encode_delete_rows, encode_write,
 };
 
 pub(crate) const TABLE: TableId = TableId(9);
@@ -64,9 +64,11 @@ impl TestVnode {
         let gauge = Arc::new(MemcacheGauge::default());
         let folder = Path::new("vnode").to_path_buf();
         let cache = Arc::new(SeriesCache::default());
+        let last_rows = Arc::new(LastRowsCache::default());
         let schemas = Schemas::unknown();
         let readers_max = Some(2);
-        let config = VnodeConfig { disk, folder, gauge, cache, schemas, partitions, readers_max };
+        let config =
+            VnodeConfig { disk, folder, gauge, cache, last_rows, schemas, partitions, readers_max };
         let vnode = Vnode::open(config, VNODE)?;
         let log = wal.log(VNODE);
         let applied = vnode.progress().map_or(0, |progress| progress.applied);

@@ -1,0 +1,128 @@
+//! The last rows of series in files, of all vnodes of a node: what was read of a file once is kept, for the
+//! file never changes. It is a cache only: what it does not know is read. What is in memory and what was
+//! deleted since is none of its business: whoever asks merges the one and leaves out the other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use model::TableId;
+use parking_lot::Mutex;
+
+use crate::run::Run;
+
+/// Bytes of memory where nobody says otherwise.
+const BYTES: usize = 32 << 20;
+/// The rows of one file take no more than this part of the cache.
+const FILES_MIN: usize = 4;
+
+/// Tells an open file from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FileMark(u64);
+
+impl FileMark {
+    /// Returns one that no other file has.
+    pub(crate) fn fresh() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The last row of each series, by file and table.
+#[derive(Debug)]
+pub struct LastRowsCache {
+    /// Of a generation, two of which are kept.
+    bytes_max: usize,
+    generations: Mutex<Generations>,
+}
+
+/// When the young one is full it becomes the old one, and what was old is forgotten: files that are gone go
+/// so too.
+#[derive(Debug, Default)]
+struct Generations {
+    young: Generation,
+    old: Generation,
+}
+
+#[derive(Debug, Default)]
+struct Generation {
+    rows: HashMap<(FileMark, TableId), Arc<Run>>,
+    bytes: usize,
+}
+
+impl Default for LastRowsCache {
+    fn default() -> Self {
+        Self::new(BYTES)
+    }
+}
+
+impl LastRowsCache {
+    /// Makes a cache that takes about so many bytes of memory at most.
+    pub fn new(bytes: usize) -> Self {
+        Self { bytes_max: bytes / 2, generations: Mutex::default() }
+    }
+
+    /// Returns how many bytes of memory it takes.
+    pub fn bytes(&self) -> usize {
+        let generations = self.generations.lock();
+        generations.young.bytes + generations.old.bytes
+    }
+
+    /// Returns the last row of each series of a table in a file, with all its columns.
+    pub(crate) fn get(&self, file: FileMark, table: TableId) -> Option<Arc<Run>> {
+        let mut generations = self.generations.lock();
+        if let Some(run) = generations.young.rows.get(&(file, table)) {
+            return Some(Arc::clone(run));
+        }
+        let run = generations.old.rows.remove(&(file, table))?;
+        generations.old.bytes -= run.bytes();
+        generations.put((file, table), &run, self.bytes_max);
+        Some(run)
+    }
+
+    /// Keeps them, unless they are too many.
+    pub(crate) fn put(&self, file: FileMark, table: TableId, run: &Arc<Run>) {
+        if run.bytes() <= self.bytes_max / FILES_MIN {
+            self.generations.lock().put((file, table), run, self.bytes_max);
+        }
+    }
+}
+
+impl Generations {
+    fn put(&mut self, key: (FileMark, TableId), run: &Arc<Run>, bytes_max: usize) {
+        if self.young.bytes + run.bytes() > bytes_max {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.bytes += run.bytes();
+        if let Some(before) = self.young.rows.insert(key, Arc::clone(run)) {
+            self.young.bytes -= before.bytes();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(count: usize) -> Arc<Run> {
+        let series = (0..count as u32).collect();
+        Arc::new(Run { series, times: vec![0; count], columns: Vec::new() })
+    }
+
+    #[test]
+    fn what_was_asked_for_lately_is_kept_within_the_bytes_there_are() {
+        let one = rows(100);
+        let cache = LastRowsCache::new(8 * one.bytes());
+        let files: Vec<FileMark> = (0..20).map(|_| FileMark::fresh()).collect();
+        for file in &files {
+            cache.put(*file, TableId(1), &one);
+            assert!(cache.get(files[0], TableId(1)).is_some(), "it is asked for again and again");
+            assert!(cache.bytes() <= 8 * one.bytes());
+        }
+        assert!(cache.get(files[1], TableId(1)).is_none(), "nobody asked for it");
+        assert!(cache.get(files[19], TableId(2)).is_none(), "another table");
+        let many = FileMark::fresh();
+        cache.put(many, TableId(1), &rows(200));
+        assert!(cache.get(many, TableId(1)).is_none(), "more than its part");
+    }
+}
