@@ -5,13 +5,13 @@ import http.client
 import json
 import os
 import pathlib
-import shutil
 import sys
 import urllib.parse
 
 from tsbs import FIELDS, START, TAGS
 
 COLUMNS = ["time", *TAGS, *FIELDS]
+SPANS = {"minute": "1m", "hour": "1h"}
 
 
 def values(rows):
@@ -33,6 +33,13 @@ class System:
 
     def __init__(self, name, address, pid):
         self.name, self.address, self.pid = name, address, pid
+
+    def ddl(self):
+        """Returns what makes the table, with the system's `types` of times, tags and fields."""
+        time, tag, field = self.types
+        tags = ", ".join(f"{name} {tag}" for name in TAGS)
+        fields = ", ".join(f"{name} {field}" for name in FIELDS)
+        return f"CREATE TABLE cpu (time {time}, {tags}, {fields})"
 
     def batch(self, text):
         """Makes of COPY text what is loaded, before the clock runs."""
@@ -58,12 +65,6 @@ class Postgres(System):
 
         self.connection = psycopg.connect(self.address, autocommit=True)
         self.connection.execute("SET timezone = 'UTC'")
-
-    def ddl(self):
-        time, tag, field = self.types
-        tags = ", ".join(f"{name} {tag}" for name in TAGS)
-        fields = ", ".join(f"{name} {field}" for name in FIELDS)
-        return f"CREATE TABLE cpu (time {time}, {tags}, {fields})"
 
     def create(self):
         self.connection.execute("DROP TABLE IF EXISTS cpu")
@@ -95,24 +96,36 @@ class Cnosdb(Postgres):
         return sum(int(line[4]) for line in self.connection.execute("SHOW COMPACTIONS").fetchall())
 
 
-class DuckDb(System):
-    """DuckDB, in this process."""
+class Embedded(System):
+    """One in this process, whose clocks have no zone."""
 
     def __init__(self, name, address, _):
         super().__init__(name, address, os.getpid())
-        import duckdb
-
-        self.connection = duckdb.connect(address, config={"threads": 2})
         self.file = pathlib.Path(address + ".batch")
-
-    def create(self):
-        tags, fields = (", ".join(f"{name} {kind}" for name in names) for names, kind in ((TAGS, "VARCHAR"), (FIELDS, "DOUBLE")))
-        self.connection.execute(f"CREATE OR REPLACE TABLE cpu (time TIMESTAMP, {tags}, {fields})")
 
     def batch(self, text):
         # Its reader of files is its way for many rows; writing the file is not timed.
         self.file.write_text(text.replace("+00\t", "\t"))
         return self.file
+
+    def text(self, query):
+        return super().text(query).replace("+00'", "'")
+
+
+class DuckDb(Embedded):
+    """DuckDB."""
+
+    types = ("TIMESTAMP", "VARCHAR", "DOUBLE")
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        import duckdb
+
+        self.connection = duckdb.connect(self.address, config={"threads": 2})
+
+    def create(self):
+        self.connection.execute("DROP TABLE IF EXISTS cpu")
+        self.connection.execute(self.ddl())
 
     def load(self, file):
         self.connection.execute(f"COPY cpu FROM '{file}' (DELIMITER '\t', HEADER false)")
@@ -122,28 +135,23 @@ class DuckDb(System):
         return os.path.getsize(self.address)
 
     def ask(self, text):
-        return self.connection.execute(text.replace("+00'", "'")).fetchall()
+        return self.connection.execute(text).fetchall()
 
 
-class ChDb(System):
-    """ClickHouse, in this process."""
+class ChDb(Embedded):
+    """ClickHouse."""
 
-    def __init__(self, name, address, _):
-        super().__init__(name, address, os.getpid())
+    types = ("DateTime('UTC')", "LowCardinality(String)", "Float64")
+
+    def __init__(self, *given):
+        super().__init__(*given)
         from chdb import session
 
-        if "--loaded" not in sys.argv:
-            shutil.rmtree(address, ignore_errors=True)
-        self.session = session.Session(address)
-        self.file = pathlib.Path(address + ".batch")
+        self.session = session.Session(self.address)
 
     def create(self):
-        tags, fields = (", ".join(f"{name} {kind}" for name in names) for names, kind in ((TAGS, "LowCardinality(String)"), (FIELDS, "Float64")))
-        self.session.query(f"CREATE TABLE cpu (time DateTime('UTC'), {tags}, {fields}) ENGINE = MergeTree ORDER BY (hostname, time)")
-
-    def batch(self, text):
-        self.file.write_text(text.replace("+00\t", "\t"))
-        return self.file
+        self.session.query("DROP TABLE IF EXISTS cpu")
+        self.session.query(self.ddl() + " ENGINE = MergeTree ORDER BY (hostname, time)")
 
     def load(self, file):
         self.session.query(f"INSERT INTO cpu FROM INFILE '{file}' FORMAT TSV")
@@ -154,7 +162,7 @@ class ChDb(System):
         return int(size.bytes())
 
     def ask(self, text):
-        return self.session.query(text.replace("+00'", "'") + " SETTINGS max_threads = 2", "JSONCompactEachRow").bytes()
+        return self.session.query(text + " SETTINGS max_threads = 2", "JSONCompactEachRow").bytes()
 
     def comparable(self, query, answer):
         return values(json.loads(line) for line in answer.splitlines())
@@ -162,6 +170,8 @@ class ChDb(System):
 
 class Http(System):
     """One that takes line protocol."""
+
+    write = "/write?precision=s"
 
     def __init__(self, *given):
         super().__init__(*given)
@@ -181,7 +191,7 @@ class Http(System):
         return lines(text)
 
     def load(self, body):
-        self.request("POST", "/write?db=bench&precision=s" if self.name == "influxdb" else "/write?precision=s", body)
+        self.request("POST", self.write, body)
 
 
 def lines(text, zeros=""):
@@ -201,6 +211,8 @@ def lines(text, zeros=""):
 
 class InfluxDb(Http):
     """InfluxDB 1.x, asked in InfluxQL."""
+
+    write = "/write?db=bench&precision=s"
 
     def create(self):
         self.ask("DROP DATABASE bench")
@@ -229,8 +241,7 @@ class InfluxDb(Http):
             return f"SELECT * FROM cpu WHERE usage_user > 90 AND {' AND '.join(conditions)}"
         function = {"max": "max", "avg": "mean"}[query.function]
         wanted = ", ".join(f"{function}({field})" for field in FIELDS[: query.fields])
-        keys = f"time({query.unit[0]})".replace("(m)", "(1m)").replace("(h)", "(1h)")
-        keys += ", hostname" if query.by_host else ""
+        keys = f"time({SPANS[query.unit]})" + (", hostname" if query.by_host else "")
         end = f" ORDER BY time DESC LIMIT {query.limit}" if query.limit else ""
         return f"SELECT {wanted} FROM cpu WHERE {' AND '.join(conditions)} GROUP BY {keys} fill(none){end}"
 
@@ -266,10 +277,10 @@ class VictoriaMetrics(Http):
         names = "|".join(f"cpu_{field}" for field in FIELDS[: query.fields])
         hosts = "|".join(f"host_{host}" for host in query.hosts)
         chosen = f'__name__=~"{names}"' + (f',hostname=~"{hosts}"' if hosts else "")
-        unit = {"minute": ("1m", 60), "hour": ("1h", 3600)}[query.unit]
+        span = SPANS[query.unit]
         by = "__name__, hostname" if query.by_host else "__name__"
-        asked = f"{query.function}({query.function}_over_time({{{chosen}}}[{unit[0]}]) keep_metric_names) by ({by})"
-        times = {"start": START + query.start, "end": START + query.end, "step": unit[0], "nocache": 1}
+        asked = f"{query.function}({query.function}_over_time({{{chosen}}}[{span}]) keep_metric_names) by ({by})"
+        times = {"start": START + query.start, "end": START + query.end, "step": span, "nocache": 1}
         return urllib.parse.urlencode({"query": asked, **times})
 
     def comparable(self, query, answer):
