@@ -270,9 +270,11 @@ impl Group {
             }
             self.resumed.filter(|(term, _)| *term == metrics.current_term)
         };
-        let _leads = self.lead.read().await;
-        let barrier = tokio::time::timeout(TERM_PATIENCE, self.raft.ensure_linearizable()).await;
-        match barrier {
+        let barrier = async {
+            let _leads = self.lead.read().await;
+            self.raft.ensure_linearizable().await
+        };
+        match tokio::time::timeout(TERM_PATIENCE, barrier).await {
             Ok(Ok(_)) => match resumed {
                 Some(resumed) => self.wait_for_resumed(resumed).await,
                 None => Ok(()),
