@@ -62,7 +62,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tskv::disk::Disk;
 use tskv::wal::{Wal, WalConfig};
-use tskv::{LastRowsCache, MemcacheGauge, SeriesCache};
+use tskv::{DecodedCache, MemcacheGauge, SeriesCache};
 
 pub use change::ChangeLock;
 pub use compaction::VnodeFiles;
@@ -78,7 +78,9 @@ pub use replica_set::{VnodeLogStore, VnodeMachine};
 use series_limit::KnownSeries;
 use service::{Held, RowsService, VnodeMembers};
 pub use tskv::wal::WalTotals;
-pub use tskv::{ExactCounts, ScanColumn, ScanRequest, SeriesFilter, TagTest};
+pub use tskv::{
+    Comparison, ExactCounts, Number, ScanColumn, ScanRequest, SeriesFilter, TagTest, ValueTest,
+};
 pub use upkeep::LocalSize;
 use vnodes::Vnodes;
 pub use write::Consistency;
@@ -99,8 +101,8 @@ pub struct ClusterConfig {
     pub flush_bytes: usize,
     /// Bytes of the cache of series' ids.
     pub series_cache_bytes: usize,
-    /// Bytes that the cache of files' last rows may take.
-    pub last_rows_cache_bytes: usize,
+    /// Bytes that the cache of files' decoded rows may take.
+    pub decoded_cache_bytes: usize,
     /// Segments of the log above which those who hold the oldest are flushed.
     pub wal_segments_max: usize,
     /// Bytes of disk that writes handed off may take.
@@ -129,7 +131,7 @@ pub struct Cluster {
     pub(crate) wal: Arc<Wal>,
     pub(crate) gauge: Arc<MemcacheGauge>,
     pub(crate) series_cache: Arc<SeriesCache>,
-    pub(crate) last_rows_cache: Arc<LastRowsCache>,
+    pub(crate) decoded_cache: Arc<DecodedCache>,
     pub(crate) vnodes: Vnodes,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: Arc<dyn Disk>,
@@ -193,7 +195,7 @@ impl ClusterNode {
             .map(|network| Network::new(Arc::clone(&network.transport), VNODES, config.node));
         let groups = way.clone().map_or_else(GroupConfig::alone, GroupConfig::networked);
         let series_cache = Arc::new(SeriesCache::new(config.series_cache_bytes));
-        let last_rows_cache = Arc::new(LastRowsCache::new(config.last_rows_cache_bytes));
+        let decoded_cache = Arc::new(DecodedCache::new(config.decoded_cache_bytes));
         let cluster = Arc::new(Cluster {
             vnodes: Vnodes::new(session, groups),
             peers: network.as_ref().map(|network| Peers(Arc::clone(&network.transport))),
@@ -209,7 +211,7 @@ impl ClusterNode {
             wal,
             gauge,
             series_cache,
-            last_rows_cache,
+            decoded_cache,
             clock,
             disk,
         });

@@ -34,8 +34,8 @@ pub struct StorageMemory {
     pub log_tail: usize,
     /// The ids of series met lately.
     pub series_cache: usize,
-    /// The last rows of files.
-    pub last_rows_cache: usize,
+    /// Rows of files, decoded.
+    pub decoded_cache: usize,
 }
 
 impl Cluster {
@@ -55,7 +55,7 @@ impl Cluster {
             memcache: self.gauge.bytes(),
             log_tail: self.wal.bytes_in_memory(),
             series_cache: self.series_cache.totals().bytes,
-            last_rows_cache: self.last_rows_cache.bytes(),
+            decoded_cache: self.decoded_cache.bytes(),
         }
     }
 

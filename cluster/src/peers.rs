@@ -11,7 +11,7 @@ use model::wire::{Reader, Write};
 use model::{BucketId, DatabaseId, ErrorKind, NodeId, TableId, TimeRange, VnodeId};
 use replication::transport::{Answers, CallError, Transport};
 use serde::{Deserialize, Serialize};
-use tskv::{ExactCounts, ScanColumn, ScanCounts, SeriesFilter, VnodeChecksum};
+use tskv::{ExactCounts, ScanColumn, ScanCounts, SeriesFilter, ValueTest, VnodeChecksum};
 
 use crate::compaction::VnodeFiles;
 use crate::error::{Error, Result};
@@ -126,6 +126,8 @@ pub(crate) struct WireScan {
     pub(crate) columns: Vec<ScanColumn>,
     pub(crate) times: TimeRange,
     pub(crate) filter: SeriesFilter,
+    #[serde(default)]
+    pub(crate) values: Vec<ValueTest>,
     pub(crate) order: Vec<model::ColumnId>,
 }
 

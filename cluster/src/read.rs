@@ -229,6 +229,7 @@ pub(crate) fn wire(request: &ScanRequest) -> Result<(WireScan, Vec<u8>)> {
         columns: request.columns.clone(),
         times: request.times,
         filter: request.filter.clone(),
+        values: request.values.clone(),
         order: request.order.clone(),
     };
     let schema = Arc::clone(&request.schema);

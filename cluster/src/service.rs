@@ -432,8 +432,8 @@ async fn read_index(hosted: &HostedVnode) -> Result<u64> {
 
 fn request_of(scan: WireScan, schema: &[u8]) -> Result<ScanRequest> {
     let reader = StreamReader::try_new(schema, None).map_err(Error::internal)?;
-    let WireScan { table, columns, times, filter, order } = scan;
-    Ok(ScanRequest { table, columns, schema: reader.schema(), times, filter, order })
+    let WireScan { table, columns, times, filter, values, order } = scan;
+    Ok(ScanRequest { table, columns, schema: reader.schema(), times, filter, values, order })
 }
 
 /// The cluster as a service. It does not keep the cluster alive.

@@ -217,7 +217,7 @@ impl Cluster {
             folder: self.folder(bucket, set, id)?,
             gauge: Arc::clone(&self.gauge),
             cache: Arc::clone(&self.series_cache),
-            last_rows: Arc::clone(&self.last_rows_cache),
+            decoded: Arc::clone(&self.decoded_cache),
             schemas: self.schemas(),
             partitions: options
                 .and_then(|options| options.memcache_partitions)

@@ -9,7 +9,7 @@ use model::{DatabaseId, TableId, TenantId, UserId};
 use crate::error::{Error, Result};
 
 /// Who asks, and in which tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
     pub(crate) user: UserId,
     pub(crate) tenant: TenantId,

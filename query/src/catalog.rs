@@ -22,7 +22,7 @@ pub(crate) use system::{
     SessionNames, SystemCatalog, catalog_replacement, mentions_catalog, register_functions,
 };
 use system_schemas::{CLUSTER_SCHEMA, USAGE_SCHEMA};
-pub(crate) use tables::TskvTable;
+pub(crate) use tables::{Constants, ReadOptions, TableRead, TskvTable};
 
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
 pub(crate) const PG_CATALOG: &str = "pg_catalog";
@@ -38,6 +38,8 @@ pub(crate) struct SessionCatalogs {
     pub(crate) temporary: Arc<TemporaryTables>,
     /// The zone that times of tables are given in.
     pub(crate) zone: Zone,
+    /// What the parameters of the query stand for.
+    pub(crate) constants: Constants,
 }
 
 impl CatalogProviderList for SessionCatalogs {

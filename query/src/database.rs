@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::files::FilesConfig;
 use crate::key_pairs::PublicKey;
 use crate::logins::Logins;
+use crate::plan_cache::PlanCache;
 use crate::quotas::Quotas;
 use crate::running::AllRunning;
 use crate::scram::Verifier;
@@ -68,6 +69,7 @@ pub struct Database {
     quotas: Arc<Quotas>,
     /// What part of queries other nodes do; `None` where there are none.
     stages: Option<Stages>,
+    plans: PlanCache,
 }
 
 impl Database {
@@ -112,6 +114,7 @@ impl Database {
             audit: Audit::open(&config.audit)?,
             quotas,
             stages,
+            plans: PlanCache::default(),
         }))
     }
 
@@ -141,6 +144,10 @@ impl Database {
     pub fn note_login(&self, user: &str, from: IpAddr, succeeded: bool) {
         self.logins.note(user, from, succeeded);
         self.audit.login(self.now_ns(), user, from, if succeeded { "ok" } else { "28P01" });
+    }
+
+    pub(crate) fn plans(&self) -> &PlanCache {
+        &self.plans
     }
 
     pub(crate) fn quotas(&self) -> &Quotas {
@@ -325,6 +332,7 @@ fn template(config: &DatabaseConfig) -> Result<SessionState> {
         .with_optimizer_rule(Arc::new(crate::lossy_casts::LossyCasts))
         .with_query_planner(Arc::new(crate::extensions::Planner))
         .with_physical_optimizer_rule(Arc::new(crate::last_rows::LastRows))
+        .with_physical_optimizer_rule(Arc::new(crate::stretches::Stretches))
         .build();
     Ok::<_, DataFusionError>(state).map_err(Error::from)
 }

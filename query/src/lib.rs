@@ -46,8 +46,10 @@
 //! | `as_of`    | joins by the nearest time                                                    |
 //! | `plan_nodes` | what our nodes of plans share                                             |
 //! | `extensions` | physical nodes of our own logical ones                                     |
+//! | `stretches` | a rule: groups that lie together are aggregated without a table of them |
 //! | `sugar`    | spellings that stand for other SQL                                           |
 //! | `temporary` | tables of a session, in memory                                              |
+//! | `plan_cache` | plans kept for queries that differ in their constants alone            |
 //! | `planning` | text to plan, with parameters                                               |
 //! | `usage`    | what each tenant uses of this node                                          |
 //! | `settings` | SET, SHOW, RESET                                                            |
@@ -90,6 +92,7 @@ mod measures;
 mod nesting;
 mod nodes;
 mod output;
+mod plan_cache;
 mod plan_expressions;
 mod plan_nodes;
 mod planning;
@@ -107,6 +110,7 @@ mod settings;
 mod show;
 mod sql;
 mod stages;
+mod stretches;
 mod sugar;
 mod temporary;
 mod text_casts;

@@ -111,7 +111,7 @@ impl Database {
                 ("memcache", storage.memcache),
                 ("log_tail", storage.log_tail),
                 ("series_cache", storage.series_cache),
-                ("last_rows_cache", storage.last_rows_cache),
+                ("decoded_cache", storage.decoded_cache),
             ]
             .map(|(consumer, bytes)| Measure::memory(consumer, bytes as f64)),
         );
@@ -155,14 +155,21 @@ impl Database {
         ]
     }
 
-    fn cache_measures(&self) -> [Measure; 3] {
-        let totals = self.cluster().series_cache_totals();
-        [
-            Measure::gauge("cache_keys", "What a cache holds", totals.keys as f64),
-            Measure::counter("cache_hits", "Questions a cache answered", totals.hits as f64),
-            Measure::counter("cache_misses", "Questions it did not", totals.misses as f64),
-        ]
-        .map(|measure| measure.with("cache", "series"))
+    fn cache_measures(&self) -> impl Iterator<Item = Measure> {
+        let series = self.cluster().series_cache_totals();
+        let plans = self.plans().totals();
+        let caches = [
+            ("series", series.keys as f64, series.hits as f64, series.misses as f64),
+            ("plans", plans.kinds as f64, plans.hits as f64, plans.misses as f64),
+        ];
+        caches.into_iter().flat_map(|(cache, keys, hits, misses)| {
+            [
+                Measure::gauge("cache_keys", "What a cache holds", keys),
+                Measure::counter("cache_hits", "Questions a cache answered", hits),
+                Measure::counter("cache_misses", "Questions it did not", misses),
+            ]
+            .map(|measure| measure.with("cache", cache))
+        })
     }
 
     async fn group_measures(&self) -> Vec<Measure> {

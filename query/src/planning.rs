@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::arrays;
-use crate::catalog::mentions_catalog;
+use crate::catalog::{Constants, mentions_catalog};
 use crate::column_names::{name_columns, names, renamed};
 use crate::error::{Error, Result, nearest};
 use crate::insert::parameter_columns;
@@ -128,9 +128,17 @@ impl Session {
             Statement::Query(query) => {
                 let declared = &declared_by_place(&query, declared);
                 let query = self.with_types(*query, declared);
-                let planned = self.plan_with_parameters(&query, declared).await?;
-                let columns = renamed(&self.coerced(&planned)?, &names(&query));
-                let parameters = planned.parameters;
+                let describe = Box::pin(async {
+                    let planned = self.plan_with_parameters(&query, declared).await?;
+                    let columns = renamed(&self.coerced(&planned)?, &names(&query));
+                    Ok((planned.parameters, columns))
+                });
+                let in_text = |declared: &DataType| sql_type(declared).is_some();
+                let (parameters, columns) = if declared.iter().flatten().all(in_text) {
+                    self.description(&query, describe).await?
+                } else {
+                    describe.await?
+                };
                 let statement = Some(Arc::new(Statement::Query(Box::new(query))));
                 Ok(Prepared { statement, parameters, columns: Some(columns) })
             }
@@ -263,11 +271,10 @@ impl Session {
         params: Vec<ScalarValue>,
         interrupt: &CancellationToken,
     ) -> Result<SendableRecordBatchStream> {
-        let mut state = self.state()?;
-        if let Some(rows_min) = self.stage_rows_min()? {
-            let from = self.settings.lock().read_from();
-            stages::allow(&mut state, self.identity().tenant, rows_min, from)?;
+        if let Some((plan, context)) = self.kept_plan(query, &params).await {
+            return Ok(execute_stream(interruptible(plan, interrupt)?, context)?);
         }
+        let mut state = self.state_to_run(&Constants::default())?;
         let plan = self.physical_plan_in(&state, query, params.clone()).await?;
         if !stages::has_stages(&plan)? {
             return Ok(execute_stream(interruptible(plan, interrupt)?, state.task_ctx())?);
@@ -290,9 +297,19 @@ impl Session {
         Ok(execute_stream(interruptible(plan, interrupt)?, state.task_ctx())?)
     }
 
+    /// Makes the state of a query that other nodes may do a part of.
+    pub(crate) fn state_to_run(&self, constants: &Constants) -> Result<SessionState> {
+        let mut state = self.state_with(constants)?;
+        if let Some(rows_min) = self.stage_rows_min()? {
+            let from = self.settings.lock().read_from();
+            stages::allow(&mut state, self.identity().tenant, rows_min, from)?;
+        }
+        Ok(state)
+    }
+
     /// Returns from how many rows on other nodes those work on what they read; `None` where there are no
     /// others.
-    fn stage_rows_min(&self) -> Result<Option<usize>> {
+    pub(crate) fn stage_rows_min(&self) -> Result<Option<usize>> {
         if !self.database().has_stages() {
             return Ok(None);
         }
@@ -363,7 +380,7 @@ impl Session {
     }
 
     /// Plans a query. Returns the numbers of parameters that are arrays, too.
-    async fn plan_in(
+    pub(crate) async fn plan_in(
         &self,
         state: &SessionState,
         query: &DfStatement,

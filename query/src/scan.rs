@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use cluster::{ExactCounts, PinnedScan, Scan, ScanColumn, ScanRequest, SeriesFilter};
+use cluster::{ExactCounts, PinnedScan, Scan, ScanColumn, ScanRequest, SeriesFilter, ValueTest};
 use datafusion::arrow::array::{ArrayRef, AsArray};
 use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::{DataType, SchemaRef, TimestampNanosecondType};
@@ -31,6 +31,7 @@ use datafusion::physical_plan::{
 use model::{ColumnId, NodeId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::TableRead;
 use crate::error::Error;
 use crate::plan_nodes::recomputed;
 
@@ -43,6 +44,8 @@ const BATCHES_AHEAD: usize = 2;
 
 /// A scan of fewer rows is not split.
 const SPLIT_ROWS: usize = 65_536;
+/// No more rows are worth another thread to work on.
+const SMALL_ROWS: usize = 8_192;
 
 /// How a table is to be read.
 #[derive(Clone, Debug)]
@@ -73,8 +76,26 @@ pub(crate) struct TskvScanExec {
     /// The node that reads, where the scan is a part of one that several nodes read.
     node: Option<NodeId>,
     statistics: Arc<Statistics>,
+    /// How to read again, where that may be asked for.
+    read: Option<Arc<TableRead>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+}
+
+/// What of a scan a plan is made for: with another scan of this layout it is as good.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ScanLayout {
+    partitions: usize,
+    orderings: Vec<LexOrdering>,
+    /// Whether its rows are about a batch at most.
+    is_small: bool,
+}
+
+impl ScanLayout {
+    /// Returns whether its rows are about a batch at most.
+    pub(crate) fn is_small(&self) -> bool {
+        self.is_small
+    }
 }
 
 /// A scan on its way to the node that reads it, but for its schema.
@@ -85,6 +106,7 @@ pub(crate) struct SentScan {
     columns: Vec<ScanColumn>,
     times: TimeRange,
     filter: SeriesFilter,
+    values: Vec<ValueTest>,
     order: Vec<ColumnId>,
     limit: Option<usize>,
     last_rows: bool,
@@ -96,6 +118,42 @@ pub(crate) struct SentScan {
 }
 
 impl TskvScanExec {
+    /// Notes how to read again.
+    pub(crate) fn of_read(mut self, read: TableRead) -> Self {
+        self.read = Some(Arc::new(read));
+        self
+    }
+
+    /// Returns how to read again, where it was noted.
+    pub(crate) fn read(&self) -> Option<&TableRead> {
+        self.read.as_deref()
+    }
+
+    /// Returns what a plan depends on.
+    pub(crate) fn layout(&self) -> ScanLayout {
+        let rows = self.statistics.num_rows.get_value();
+        ScanLayout {
+            partitions: self.partitions.len(),
+            orderings: self.orderings(),
+            is_small: rows.is_some_and(|rows| *rows <= SMALL_ROWS),
+        }
+    }
+
+    /// Returns whether all is known of the rows without reading them.
+    pub(crate) fn is_known(&self) -> bool {
+        matches!(self.statistics.num_rows, Precision::Exact(_))
+    }
+
+    /// Returns the scan without the rows it has pinned.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { partitions: vec![Vec::new(); self.partitions.len()], ..self.clone() }
+    }
+
+    /// Returns another scan, of the newest rows alone if this one is.
+    pub(crate) fn like(&self, other: Self) -> Option<Self> {
+        if self.last_rows { other.only_last_rows() } else { Some(other) }
+    }
+
     /// Returns what is read.
     pub(crate) fn request(&self) -> &ScanRequest {
         &self.request
@@ -156,6 +214,7 @@ impl TskvScanExec {
             columns: self.request.columns.clone(),
             times: self.request.times,
             filter: self.request.filter.clone(),
+            values: self.request.values.clone(),
             order: self.request.order.clone(),
             limit: self.limit,
             last_rows: self.last_rows,
@@ -186,6 +245,7 @@ impl TskvScanExec {
             schema: Arc::clone(&schema),
             times: sent.times,
             filter: sent.filter,
+            values: sent.values,
             order: sent.order,
         };
         Ok(Self {
@@ -196,6 +256,7 @@ impl TskvScanExec {
             buckets: sent.buckets,
             node: sent.node,
             statistics: Arc::new(Statistics::new_unknown(&schema)),
+            read: None,
             properties: properties(&schema, partitions.len(), orderings),
             partitions,
             schema,
@@ -228,6 +289,7 @@ impl TskvScanExec {
             buckets,
             node: None,
             statistics,
+            read: None,
             properties: properties(&schema, partitions.len(), Vec::new()),
             partitions,
             schema,
@@ -468,6 +530,16 @@ impl DisplayAs for TskvScanExec {
         }
         let columns: Vec<&str> =
             self.request.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        if !self.request.values.is_empty() {
+            let told = self.request.values.iter().filter_map(|test| {
+                let is_tested = |column: &ScanColumn| {
+                    matches!(column, ScanColumn::Field(id, _) if *id == test.column)
+                };
+                let name = columns.get(self.request.columns.iter().position(is_tested)?)?;
+                Some(format!("{name} {} {}", test.comparison.sign(), test.number))
+            });
+            write!(f, ", values=[{}]", told.collect::<Vec<_>>().join(", "))?;
+        }
         write!(f, ", columns=[{}]", columns.join(", "))
     }
 }

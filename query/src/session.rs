@@ -12,6 +12,7 @@ use datafusion::common::ScalarValue;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::SessionConfig;
 use futures::future::{BoxFuture, FutureExt};
 use futures::{Stream, StreamExt};
 use meta::RateGroup;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Identity, Need, check};
 use crate::blocks::Block;
-use crate::catalog::{SessionCatalogs, SessionNames, SystemCatalog, register_functions};
+use crate::catalog::{Constants, SessionCatalogs, SessionNames, SystemCatalog, register_functions};
 use crate::cursors::Kept;
 use crate::database::Database;
 use crate::error::{Error, Result, nearest};
@@ -499,6 +500,19 @@ impl Session {
 
     /// Makes the planner's state for one statement.
     pub(crate) fn state(&self) -> Result<SessionState> {
+        self.state_with(&Constants::default())
+    }
+
+    /// Returns how the session's queries are run.
+    pub(crate) fn config(&self) -> SessionConfig {
+        let config = self.database.template().config().clone();
+        let mut config = config.with_default_catalog_and_schema(&self.tenant, self.database_name());
+        config.options_mut().execution.time_zone = Some(self.zone().arrow().to_owned());
+        config
+    }
+
+    /// Makes the planner's state for a statement whose parameters stand for constants.
+    pub(crate) fn state_with(&self, constants: &Constants) -> Result<SessionState> {
         let zone = self.zone();
         let catalogs = SessionCatalogs {
             database: Arc::clone(&self.database),
@@ -507,12 +521,9 @@ impl Session {
             system: Arc::clone(&self.system),
             temporary: Arc::clone(&self.temporary),
             zone: zone.clone(),
+            constants: constants.clone(),
         };
-        let template = self.database.template();
-        let schema = self.database_name();
-        let mut config =
-            template.config().clone().with_default_catalog_and_schema(&self.tenant, &schema);
-        config.options_mut().execution.time_zone = Some(zone.arrow().to_owned());
+        let (template, config) = (self.database.template(), self.config());
         let (runtime, catalogs) = (self.runtime(), Arc::new(catalogs));
         let as_template =
             Arc::ptr_eq(&runtime, template.runtime_env()) && zone.arrow() == TIME_ZONE;
@@ -532,7 +543,7 @@ impl Session {
         };
         let names = SessionNames {
             tenant: self.tenant.clone(),
-            database: schema,
+            database: self.database_name(),
             user: self.user.clone(),
             settings: Arc::clone(&self.settings),
         };

@@ -89,6 +89,11 @@ impl TemporaryTables {
         found
     }
 
+    /// Returns whether there is one of a name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.0.lock().contains_key(name)
+    }
+
     /// Drops all.
     pub(crate) fn clear(&self) {
         self.0.lock().clear();

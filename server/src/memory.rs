@@ -24,7 +24,7 @@ const MEMCACHE_BYTES_MAX: u64 = 1 << 30;
 const FLUSH_BYTES_MAX: u64 = 64 << 20;
 const BODIES_BYTES_MAX: u64 = 512 << 20;
 const SERIES_CACHE_BYTES_MAX: u64 = 128 << 20;
-const LAST_ROWS_CACHE_BYTES_MAX: u64 = 64 << 20;
+const DECODED_CACHE_BYTES_MAX: u64 = 128 << 20;
 
 /// Who may take how many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub(crate) struct Shares {
     pub(crate) bodies: usize,
     /// The ids of series met lately.
     pub(crate) series_cache: usize,
-    /// The last rows of files.
-    pub(crate) last_rows_cache: usize,
+    /// Rows of files, decoded.
+    pub(crate) decoded_cache: usize,
 }
 
 /// Returns the shares that the settings give, and for what they leave open those of the whole.
@@ -69,7 +69,7 @@ pub(crate) fn shares(config: &Config) -> Result<Shares, String> {
         queries: or(config.query.memory_bytes, percent(50)),
         bodies: size(percent(20).min(BODIES_BYTES_MAX)),
         series_cache: size(percent(5).min(SERIES_CACHE_BYTES_MAX)),
-        last_rows_cache: size(percent(2).min(LAST_ROWS_CACHE_BYTES_MAX)),
+        decoded_cache: size(percent(3).min(DECODED_CACHE_BYTES_MAX)),
     })
 }
 
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(found.queries, 500 << 20);
         assert_eq!(found.memcache, 200 << 20);
         assert_eq!(found.flush, 50 << 20);
-        let caches = found.series_cache + found.last_rows_cache;
+        let caches = found.series_cache + found.decoded_cache;
         assert!(found.memcache + found.queries + found.bodies + caches < 1_000 << 20);
         config.query.memory_bytes = 7;
         assert_eq!(shares(&config).unwrap().queries, 7);

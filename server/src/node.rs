@@ -284,7 +284,7 @@ fn cluster_config(config: &Config, shares: &Shares, node: NodeId) -> ClusterConf
         memcache_bytes_max: shares.memcache,
         flush_bytes: shares.flush,
         series_cache_bytes: shares.series_cache,
-        last_rows_cache_bytes: shares.last_rows_cache,
+        decoded_cache_bytes: shares.decoded_cache,
         wal_segments_max: config.storage.wal_segments_max,
         wal: WalConfig {
             segment_bytes: config.storage.wal_segment_bytes,

@@ -72,8 +72,13 @@ impl Vnode {
             let fields = schema.fields().map(|(column, value_type)| (column.id, value_type));
             let fields: Vec<(ColumnId, ValueType)> = fields.collect();
             let series = self.series.matching(table, &SeriesFilter::default())?;
-            let request =
-                RowRequest { table, times: TimeRange::ALL, fields, series: series.clone() };
+            let request = RowRequest {
+                table,
+                times: TimeRange::ALL,
+                fields,
+                series: series.clone(),
+                tests: Vec::new(),
+            };
             let mut reader = RowReader::new(&pinned, request);
             while let Some(run) = reader.next_run()? {
                 add_run(&mut sum, table, &run, (&series, &self.series))?;

@@ -302,8 +302,13 @@ impl Vnode {
             let mut fields = columns(&pinned.version, table);
             fields.retain(|(id, _)| fate.keeps(*id));
             let series = self.series.matching(table, &SeriesFilter::default())?;
-            let request =
-                RowRequest { table, times: TimeRange::ALL, fields, series: series.clone() };
+            let request = RowRequest {
+                table,
+                times: TimeRange::ALL,
+                fields,
+                series: series.clone(),
+                tests: Vec::new(),
+            };
             let mut reader = RowReader::new(&pinned, request);
             while let Some(mut run) = reader.next_run()? {
                 if stop.load(Ordering::Acquire) {

@@ -1,6 +1,6 @@
-//! The last rows of series in files, of all vnodes of a node: what was read of a file once is kept, for the
-//! file never changes. It is a cache only: what it does not know is read. What is in memory and what was
-//! deleted since is none of its business: whoever asks merges the one and leaves out the other.
+//! What was read of files and decoded, of all vnodes of a node: row groups, and the last rows of series. It is
+//! kept, for a file never changes. It is a cache only: what it does not know is read. What is in memory and
+//! what was deleted since is none of its business: whoever asks merges the one and leaves out the other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::run::Run;
 
 /// Bytes of memory where nobody says otherwise.
 const BYTES: usize = 32 << 20;
-/// The rows of one file take no more than this part of the cache.
-const FILES_MIN: usize = 4;
+/// What is kept as one, and what one scan leaves, is no more than this part of the cache.
+const PARTS_MIN: usize = 4;
 
 /// Tells an open file from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,9 +28,18 @@ impl FileMark {
     }
 }
 
-/// The last row of each series, by file and table.
+/// What is kept of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Part {
+    /// The last row of each series of a table, with all its columns.
+    LastRows(TableId),
+    /// The row group of a number, with the columns that were asked for.
+    Group(usize),
+}
+
+/// Rows of files, decoded.
 #[derive(Debug)]
-pub struct LastRowsCache {
+pub struct DecodedCache {
     /// Of a generation, two of which are kept.
     bytes_max: usize,
     generations: Mutex<Generations>,
@@ -46,17 +55,17 @@ struct Generations {
 
 #[derive(Debug, Default)]
 struct Generation {
-    rows: HashMap<(FileMark, TableId), Arc<Run>>,
+    rows: HashMap<(FileMark, Part), Arc<Run>>,
     bytes: usize,
 }
 
-impl Default for LastRowsCache {
+impl Default for DecodedCache {
     fn default() -> Self {
         Self::new(BYTES)
     }
 }
 
-impl LastRowsCache {
+impl DecodedCache {
     /// Makes a cache that takes about so many bytes of memory at most.
     pub fn new(bytes: usize) -> Self {
         Self { bytes_max: bytes / 2, generations: Mutex::default() }
@@ -68,28 +77,34 @@ impl LastRowsCache {
         generations.young.bytes + generations.old.bytes
     }
 
-    /// Returns the last row of each series of a table in a file, with all its columns.
-    pub(crate) fn get(&self, file: FileMark, table: TableId) -> Option<Arc<Run>> {
+    /// Returns the rows of a part of a file.
+    pub(crate) fn get(&self, file: FileMark, part: Part) -> Option<Arc<Run>> {
         let mut generations = self.generations.lock();
-        if let Some(run) = generations.young.rows.get(&(file, table)) {
+        if let Some(run) = generations.young.rows.get(&(file, part)) {
             return Some(Arc::clone(run));
         }
-        let run = generations.old.rows.remove(&(file, table))?;
+        let run = generations.old.rows.remove(&(file, part))?;
         generations.old.bytes -= run.bytes();
-        generations.put((file, table), &run, self.bytes_max);
+        generations.put((file, part), &run, self.bytes_max);
         Some(run)
     }
 
+    /// Returns how many bytes one scan may leave: one that reads much would drive out what others ask for
+    /// again and again.
+    pub(crate) fn scan_bytes_max(&self) -> usize {
+        self.bytes_max / PARTS_MIN
+    }
+
     /// Keeps them, unless they are too many.
-    pub(crate) fn put(&self, file: FileMark, table: TableId, run: &Arc<Run>) {
-        if run.bytes() <= self.bytes_max / FILES_MIN {
-            self.generations.lock().put((file, table), run, self.bytes_max);
+    pub(crate) fn put(&self, file: FileMark, part: Part, run: &Arc<Run>) {
+        if run.bytes() <= self.bytes_max / PARTS_MIN {
+            self.generations.lock().put((file, part), run, self.bytes_max);
         }
     }
 }
 
 impl Generations {
-    fn put(&mut self, key: (FileMark, TableId), run: &Arc<Run>, bytes_max: usize) {
+    fn put(&mut self, key: (FileMark, Part), run: &Arc<Run>, bytes_max: usize) {
         if self.young.bytes + run.bytes() > bytes_max {
             self.old = std::mem::take(&mut self.young);
         }
@@ -112,17 +127,20 @@ mod tests {
     #[test]
     fn what_was_asked_for_lately_is_kept_within_the_bytes_there_are() {
         let one = rows(100);
-        let cache = LastRowsCache::new(8 * one.bytes());
+        let cache = DecodedCache::new(8 * one.bytes());
         let files: Vec<FileMark> = (0..20).map(|_| FileMark::fresh()).collect();
         for file in &files {
-            cache.put(*file, TableId(1), &one);
-            assert!(cache.get(files[0], TableId(1)).is_some(), "it is asked for again and again");
+            cache.put(*file, Part::Group(1), &one);
+            assert!(
+                cache.get(files[0], Part::Group(1)).is_some(),
+                "it is asked for again and again"
+            );
             assert!(cache.bytes() <= 8 * one.bytes());
         }
-        assert!(cache.get(files[1], TableId(1)).is_none(), "nobody asked for it");
-        assert!(cache.get(files[19], TableId(2)).is_none(), "another table");
+        assert!(cache.get(files[1], Part::Group(1)).is_none(), "nobody asked for it");
+        assert!(cache.get(files[19], Part::LastRows(TableId(1))).is_none(), "another part");
         let many = FileMark::fresh();
-        cache.put(many, TableId(1), &rows(200));
-        assert!(cache.get(many, TableId(1)).is_none(), "more than its part");
+        cache.put(many, Part::Group(1), &rows(200));
+        assert!(cache.get(many, Part::Group(1)).is_none(), "more than its part");
     }
 }

@@ -26,7 +26,8 @@
 //! | `repair`     | damaged files of a stopped vnode                                          |
 //! | `schemas`    | what may be asked of the catalog                                          |
 //! | `reader`     | merged rows out of files and memory                                       |
-//! | `last_rows`  | the last rows of series in files, kept in memory                          |
+//! | `value_test` | tests of values that are asked before other columns are read            |
+//! | `decoded`    | what was read of files and decoded, kept in memory                        |
 //! | `scan`       | Arrow batches of them                                                     |
 //!
 //! Write path: `wal` → (Raft) → `vnode::apply` → `run` → `memcache` → `flush` → `tsm`, `summary`.
@@ -37,6 +38,7 @@ mod checksum;
 mod command;
 mod compaction;
 mod damage;
+mod decoded;
 pub mod disk;
 mod error;
 mod flush;
@@ -45,7 +47,6 @@ mod fuzz;
 mod image;
 mod index;
 pub mod inspect;
-mod last_rows;
 mod memcache;
 mod reader;
 pub mod repair;
@@ -57,6 +58,7 @@ mod sessions;
 mod summary;
 mod tombstone;
 mod tsm;
+mod value_test;
 mod version;
 mod vnode;
 pub mod wal;
@@ -67,12 +69,13 @@ pub use command::{
     encode_write, renumber,
 };
 pub use compaction::{CompactionReport, CompactionTotals, CompactionWish};
+pub use decoded::DecodedCache;
 pub use error::{Error, Result};
 pub use image::{MissingPiece, PIECE_BYTES_MAX};
 pub use index::{SeriesCache, SeriesCacheTotals, SeriesFilter, TagTest};
-pub use last_rows::LastRowsCache;
 pub use reader::{ExactCounts, ScanCounts};
 pub use scan::{ScanColumn, ScanRequest, VnodeScan};
 pub use schemas::{Schemas, TableFate};
 pub use sessions::{SESSION_WINDOW, WriteId};
+pub use value_test::{Comparison, Number, ValueTest};
 pub use vnode::{MemcacheGauge, Progress, Vnode, VnodeConfig, VnodeSize};

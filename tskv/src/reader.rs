@@ -6,14 +6,17 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use arrow::array::UInt32Array;
+use arrow::buffer::BooleanBuffer;
 use model::{ColumnId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
+use crate::decoded::{DecodedCache, Part};
 use crate::error::Result;
-use crate::last_rows::LastRowsCache;
 use crate::run::{Columns, Run, RunColumn, merge};
 use crate::tombstone::{Masks, surviving};
 use crate::tsm::{RowGroup, TsmFile};
+use crate::value_test::ValueTest;
 use crate::version::SuperVersion;
 
 /// Rows merged at a time, estimated.
@@ -22,10 +25,12 @@ const UNIT_ROWS: usize = 65_536;
 const UNIT_ROWS_MIN: usize = 2_048;
 /// Bytes of values merged at a time, estimated.
 const UNIT_BYTES: usize = 64 << 20;
+/// Rows that pass are picked out where they are less than this part; else who asks sorts them out.
+const PASSING_SHARE: usize = 4;
 /// Series merged at a time.
 const UNIT_SERIES_MAX: usize = 8_192;
-/// Row groups kept decoded, for series that share them.
-const GROUPS_CACHED: usize = 32;
+/// Row groups kept at hand, for series that share them.
+const GROUPS_AT_HAND: usize = 32;
 /// With more places of rows at one time, nobody asks whether they are disjoint: it would take longer
 /// than to read them.
 const PLACES_MAX: usize = 4_096;
@@ -34,7 +39,7 @@ const SERIES_COUNTED_MAX: usize = 4_096;
 /// The last rows of files with more series are not kept in memory.
 const LAST_ROWS_SERIES_MAX: usize = 32_768;
 /// All last rows of a file are read for this part of its series.
-const LAST_ROWS_SHARE: usize = 4;
+const SERIES_ASKED_SHARE: usize = 4;
 /// Of so many series the rows that will come are added up one by one.
 const SERIES_EXPECTED_MAX: usize = 256;
 
@@ -60,7 +65,7 @@ pub struct ScanCounts {
     pub files: usize,
     /// All files.
     pub files_all: usize,
-    /// Row groups that had to be read at least once, as far as the scan came.
+    /// Row groups that were looked into, as far as the scan came.
     pub groups: usize,
     /// Row groups of the table.
     pub groups_all: usize,
@@ -87,6 +92,8 @@ pub(crate) struct RowRequest {
     pub(crate) fields: Vec<(ColumnId, ValueType)>,
     /// In the order they are to come.
     pub(crate) series: Vec<u32>,
+    /// Rows that fail one may be left out.
+    pub(crate) tests: Vec<ValueTest>,
 }
 
 /// A reading under way. It sees what was pinned; a clone starts where it stands.
@@ -95,6 +102,7 @@ pub(crate) struct RowReader {
     table: TableId,
     times: TimeRange,
     fields: Vec<(ColumnId, ValueType)>,
+    tests: Vec<ValueTest>,
     files: Vec<FileSource>,
     runs: Vec<RunSource>,
     series: Arc<Vec<u32>>,
@@ -104,10 +112,23 @@ pub(crate) struct RowReader {
     end_series: usize,
     unit_rows: usize,
     units: VecDeque<Unit>,
-    cache: VecDeque<((usize, usize), Arc<Run>)>,
+    /// Row groups at hand, by file and number.
+    groups: VecDeque<((usize, usize), Arc<Run>)>,
+    /// Where what is decoded is kept for other scans, and how many bytes this one may still leave there.
+    cache: Option<Arc<DecodedCache>>,
+    cache_bytes_left: usize,
     counts: ScanCounts,
     /// Where series are many: the mean of their rows in memory.
     in_memory: Option<Estimate>,
+}
+
+/// Which fields of a row group are wanted.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// All that are asked for.
+    Fields,
+    /// Those of the tests.
+    Tested,
 }
 
 /// Rows merged together: some series within some time.
@@ -125,7 +146,8 @@ struct Estimate {
 
 impl RowReader {
     pub(crate) fn new(pinned: &SuperVersion, request: RowRequest) -> Self {
-        let RowRequest { table, times, fields, series } = request;
+        let RowRequest { table, times, fields, series, mut tests } = request;
+        tests.retain(|test| fields.contains(&(test.column, test.number.value_type())));
         let mut counts = ScanCounts {
             files_all: pinned.version.files.len(),
             series: series.len(),
@@ -155,6 +177,7 @@ impl RowReader {
             table,
             times,
             fields,
+            tests,
             files,
             runs,
             in_memory,
@@ -164,9 +187,16 @@ impl RowReader {
             series: Arc::new(series),
             rank,
             units: VecDeque::new(),
-            cache: VecDeque::new(),
+            groups: VecDeque::new(),
+            cache: None,
+            cache_bytes_left: 0,
             counts,
         }
+    }
+
+    /// Has what is decoded kept in a cache, and takes from there what others have decoded.
+    pub(crate) fn with_cache(self, cache: Arc<DecodedCache>) -> Self {
+        Self { cache_bytes_left: cache.scan_bytes_max(), cache: Some(cache), ..self }
     }
 
     /// Returns the series, in visiting order.
@@ -250,15 +280,14 @@ impl RowReader {
         }
     }
 
-    /// Returns the last row of each of the next series that have one; `None` at the end. What it reads
-    /// of files is kept in `cache`.
+    /// Returns the last row of each of the next series that have one; `None` at the end.
     ///
     /// A source's last row of a series is all that matters of it: of the rows at the last time of all,
     /// each is the last of its source, so that merging those gives the row as it is.
     ///
     /// # Errors
     /// As `next_run`.
-    pub(crate) fn next_last_rows(&mut self, cache: &LastRowsCache) -> Result<Option<Run>> {
+    pub(crate) fn next_last_rows(&mut self) -> Result<Option<Run>> {
         let start = self.next_series;
         if start == self.end_series {
             return Ok(None);
@@ -268,7 +297,7 @@ impl RowReader {
         ids.sort_unstable();
         let mut parts = Vec::new();
         for file in 0..self.files.len() {
-            if let Some(run) = self.last_rows_of_file(file, ids.len(), cache)? {
+            if let Some(run) = self.last_rows_of_file(file, ids.len())? {
                 parts.extend(self.part(&run, &Masks::default(), &ids, self.times));
                 continue;
             }
@@ -287,23 +316,20 @@ impl RowReader {
     /// Returns the last rows of all series in a file, where they are what is asked for: nothing of the
     /// file was deleted, none of its rows is later than what is asked for, and either they are known or
     /// enough of them are asked for.
-    fn last_rows_of_file(
-        &mut self,
-        file: usize,
-        asked: usize,
-        cache: &LastRowsCache,
-    ) -> Result<Option<Run>> {
+    fn last_rows_of_file(&mut self, file: usize, asked: usize) -> Result<Option<Run>> {
         let FileSource { file, masks, .. } = &self.files[file];
         let groups = &file.groups()[file.groups_of(self.table)];
         let within = groups.iter().all(|group| group.times.max <= self.times.max);
         if !masks.is_empty() || !within {
             return Ok(None);
         }
-        let kept = match cache.get(file.mark(), self.table) {
+        let Some(cache) = &self.cache else { return Ok(None) };
+        let part = Part::LastRows(self.table);
+        let kept = match cache.get(file.mark(), part) {
             Some(kept) => kept,
             None => {
                 let series: usize = groups.iter().map(|group| group.series_count as usize).sum();
-                if series > LAST_ROWS_SERIES_MAX || asked * LAST_ROWS_SHARE < series {
+                if series > LAST_ROWS_SERIES_MAX || asked * SERIES_ASKED_SHARE < series {
                     return Ok(None);
                 }
                 let mut runs = Vec::with_capacity(groups.len());
@@ -317,7 +343,7 @@ impl RowReader {
                 self.counts.groups += runs.len();
                 let runs: Vec<&Run> = runs.iter().collect();
                 let all = Arc::new(last_rows(merge(&runs, &Columns::All)));
-                cache.put(file.mark(), self.table, &all);
+                cache.put(file.mark(), part, &all);
                 all
             }
         };
@@ -349,7 +375,7 @@ impl RowReader {
                 return Ok(self.part(&run, &source.masks, ids, self.times));
             }
         }
-        let run = self.group(file, number)?;
+        let run = self.group((file, number), Wanted::Fields)?;
         Ok(self.part(&run, &self.files[file].masks, ids, self.times).map(last_rows))
     }
 
@@ -460,37 +486,127 @@ impl RowReader {
         let (Some(lowest), Some(highest)) = (ids.first(), ids.last()) else {
             return Ok(Run::default());
         };
-        for file in 0..self.files.len() {
-            for number in groups_with(&self.files[file], *lowest, *highest).to_vec() {
-                let group = &self.files[file].file.groups()[number];
+        let in_memory = self.runs.iter();
+        let in_memory =
+            in_memory.filter_map(|one| self.part(&one.run, &one.masks, &ids, unit.times));
+        let in_memory: Vec<Run> = in_memory.collect();
+        let mut groups: Vec<(usize, usize)> = Vec::new();
+        for (file, source) in self.files.iter().enumerate() {
+            let numbers = groups_with(source, *lowest, *highest).iter().copied();
+            let holds = |number: &usize| {
+                let group = &source.file.groups()[*number];
                 let first = ids.partition_point(|id| *id < group.series.0);
                 let holds = ids.get(first).is_some_and(|id| *id <= group.series.1);
-                if holds && group.times.overlaps(&unit.times) {
-                    let run = self.group(file, number)?;
-                    parts.extend(self.part(&run, &self.files[file].masks, &ids, unit.times));
-                }
-            }
+                holds && group.times.overlaps(&unit.times)
+            };
+            groups.extend(numbers.filter(holds).map(|number| (file, number)));
         }
-        for source in &self.runs {
-            parts.extend(self.part(&source.run, &source.masks, &ids, unit.times));
+        // Only rows that nothing else may be merged with can be tested by themselves.
+        let of_one_file = groups.iter().all(|(file, _)| *file == groups[0].0);
+        let are_tested = !self.tests.is_empty() && of_one_file && in_memory.is_empty();
+        for place in groups {
+            parts.extend(if are_tested {
+                self.passing_part(place, &ids, unit.times)?
+            } else {
+                let run = self.group(place, Wanted::Fields)?;
+                self.part(&run, &self.files[place.0].masks, &ids, unit.times)
+            });
         }
+        parts.extend(in_memory);
         let parts: Vec<&Run> = parts.iter().collect();
         Ok(merge(&parts, &Columns::These(&self.fields)))
     }
 
-    fn group(&mut self, file: usize, number: usize) -> Result<Arc<Run>> {
-        let key = (file, number);
-        if let Some((_, run)) = self.cache.iter().find(|(cached, _)| *cached == key) {
-            return Ok(Arc::clone(run));
+    /// Returns the rows of a row group that pass the tests, and maybe others. Fields that are tested are
+    /// read first: where no row passes, the others are not.
+    fn passing_part(
+        &mut self,
+        (file, number): (usize, usize),
+        ids: &[u32],
+        times: TimeRange,
+    ) -> Result<Option<Run>> {
+        let group = &self.files[file].file.groups()[number];
+        if self.tests.iter().any(|test| group.fails(test)) {
+            return Ok(None);
         }
-        let source = &self.files[file].file;
-        let run = Arc::new(source.read(&source.groups()[number], &self.fields)?);
-        self.counts.groups += 1;
-        if self.cache.len() == GROUPS_CACHED {
-            self.cache.pop_front();
+        let run = self.group((file, number), Wanted::Tested)?;
+        let Some(part) = self.part(&run, &self.files[file].masks, ids, times) else {
+            return Ok(None);
+        };
+        let mut passing = BooleanBuffer::new_set(part.rows());
+        for test in &self.tests {
+            let Some(column) = part.column(test.column) else { return Ok(None) };
+            passing = &passing & &test.passing(&column.values);
         }
-        self.cache.push_back((key, Arc::clone(&run)));
+        let count = passing.count_set_bits();
+        if count == 0 {
+            return Ok(None);
+        }
+        let run = self.group((file, number), Wanted::Fields)?;
+        let part = self.part(&run, &self.files[file].masks, ids, times);
+        if count > part.as_ref().map_or(0, Run::rows) / PASSING_SHARE {
+            return Ok(part);
+        }
+        let picks: Vec<u32> = passing.set_indices().map(|row| row as u32).collect();
+        Ok(part.map(|part| {
+            let series = picks.iter().map(|row| part.series[*row as usize]).collect();
+            part.pick(&picks, series)
+        }))
+    }
+
+    /// Returns a row group with the fields wanted, and maybe others.
+    fn group(&mut self, place: (usize, usize), wanted: Wanted) -> Result<Arc<Run>> {
+        let file = &self.files[place.0].file;
+        let group = &file.groups()[place.1];
+        let at_hand = self.groups.iter().position(|(at_hand, _)| *at_hand == place);
+        let known = match (at_hand, &self.cache) {
+            (Some(at), _) => Some(Arc::clone(&self.groups[at].1)),
+            (None, Some(cache)) => cache.get(file.mark(), Part::Group(place.1)),
+            (None, None) => None,
+        };
+        let is_missing = |(id, _): &&(ColumnId, ValueType)| {
+            let is_wanted = match wanted {
+                Wanted::Fields => true,
+                Wanted::Tested => self.tests.iter().any(|test| test.column == *id),
+            };
+            let of_group = group.column_types().any(|(of_group, _)| of_group == *id);
+            let is_known = known.as_ref().is_some_and(|known| known.column(*id).is_some());
+            is_wanted && of_group && !is_known
+        };
+        let missing: Vec<_> = self.fields.iter().filter(is_missing).copied().collect();
+        let run = match known {
+            Some(known) if missing.is_empty() => {
+                if at_hand.is_none() {
+                    self.keep_at_hand(place, &known);
+                }
+                return Ok(known);
+            }
+            Some(known) => {
+                let mut run = Arc::unwrap_or_clone(known);
+                run.columns.extend(file.read_columns(group, &missing)?);
+                Arc::new(run)
+            }
+            None => Arc::new(file.read(group, &missing)?),
+        };
+        if let Some(cache) = &self.cache
+            && let Some(left) = self.cache_bytes_left.checked_sub(run.bytes())
+        {
+            self.cache_bytes_left = left;
+            cache.put(file.mark(), Part::Group(place.1), &run);
+        }
+        match at_hand {
+            Some(at) => self.groups[at].1 = Arc::clone(&run),
+            None => self.keep_at_hand(place, &run),
+        }
         Ok(run)
+    }
+
+    fn keep_at_hand(&mut self, place: (usize, usize), run: &Arc<Run>) {
+        self.counts.groups += 1;
+        if self.groups.len() == GROUPS_AT_HAND {
+            self.groups.pop_front();
+        }
+        self.groups.push_back((place, Arc::clone(run)));
     }
 
     /// Takes the rows of some series and times out of one run, in order of rank.
@@ -525,14 +641,20 @@ impl RowReader {
             ranks.resize(ranks.len() + end - start, *rank);
         }
         let together = found.windows(2).all(|pair| pair[0].2 == pair[1].1);
+        let is_wanted = |column: &&RunColumn| self.fields.iter().any(|(id, _)| *id == column.id);
+        let columns = run.columns.iter().filter(is_wanted);
         if together {
-            let mut part = run.slice(start, start + ranks.len());
-            part.series = ranks;
-            return Some(part);
+            let end = start + ranks.len();
+            let times = run.times[start..end].to_vec();
+            let columns = columns.map(|column| column.slice(start, end)).collect();
+            return Some(Run { series: ranks, times, columns });
         }
         let picks: Vec<u32> =
             found.iter().flat_map(|(_, start, end)| *start as u32..*end as u32).collect();
-        Some(run.pick(&picks, ranks))
+        let times = picks.iter().map(|row| run.times[*row as usize]).collect();
+        let picks = UInt32Array::from(picks);
+        let columns = columns.map(|column| column.pick(&picks)).collect();
+        Some(Run { series: ranks, times, columns })
     }
 }
 

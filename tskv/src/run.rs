@@ -90,12 +90,7 @@ impl Run {
 
     /// Returns rows `start..end`, sharing the columns' buffers.
     pub(crate) fn slice(&self, start: usize, end: usize) -> Self {
-        let columns = self.columns.iter().map(|column| RunColumn {
-            id: column.id,
-            value_type: column.value_type,
-            values: column.values.slice(start, end - start),
-            written: column.written.as_ref().map(|written| written.slice(start, end - start)),
-        });
+        let columns = self.columns.iter().map(|column| column.slice(start, end));
         Self {
             series: self.series[start..end].to_vec(),
             times: self.times[start..end].to_vec(),
@@ -142,19 +137,35 @@ impl Run {
     /// caller's order is.
     pub(crate) fn pick(&self, rows: &[u32], series: Vec<u32>) -> Self {
         let picks = UInt32Array::from(rows.to_vec());
-        let pick_column = |column: &RunColumn| RunColumn {
-            id: column.id,
-            value_type: column.value_type,
-            values: take(&column.values, &picks, None).expect("rows are inside the run"),
-            written: column
-                .written
-                .as_ref()
-                .map(|written| rows.iter().map(|row| written.value(*row as usize)).collect()),
-        };
         Self {
             series,
             times: rows.iter().map(|row| self.times[*row as usize]).collect(),
-            columns: self.columns.iter().map(pick_column).collect(),
+            columns: self.columns.iter().map(|column| column.pick(&picks)).collect(),
+        }
+    }
+}
+
+impl RunColumn {
+    /// Returns rows `start..end`, sharing the buffers.
+    pub(crate) fn slice(&self, start: usize, end: usize) -> Self {
+        Self {
+            id: self.id,
+            value_type: self.value_type,
+            values: self.values.slice(start, end - start),
+            written: self.written.as_ref().map(|written| written.slice(start, end - start)),
+        }
+    }
+
+    /// Returns the named rows.
+    pub(crate) fn pick(&self, rows: &UInt32Array) -> Self {
+        let picked = |written: &BooleanBuffer| {
+            rows.values().iter().map(|row| written.value(*row as usize)).collect()
+        };
+        Self {
+            id: self.id,
+            value_type: self.value_type,
+            values: take(&self.values, rows, None).expect("rows are inside the run"),
+            written: self.written.as_ref().map(picked),
         }
     }
 }

@@ -13,11 +13,12 @@ use model::{ColumnId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
 use crate::damage::Damage;
+use crate::decoded::DecodedCache;
 use crate::error::{Error, Result};
 use crate::index::{SeriesFilter, SeriesIndex};
-use crate::last_rows::LastRowsCache;
 use crate::reader::{ExactCounts, RowReader, RowRequest, ScanCounts};
 use crate::run::Run;
+use crate::value_test::ValueTest;
 use crate::version::SuperVersion;
 
 /// Rows of a batch.
@@ -51,6 +52,8 @@ pub struct ScanRequest {
     pub times: TimeRange,
     /// Series it does not keep are not returned.
     pub filter: SeriesFilter,
+    /// Rows that fail one of these may be left out; the fields are among the columns.
+    pub values: Vec<ValueTest>,
     /// All tags of the table, in the order rows are to come by.
     pub order: Vec<ColumnId>,
 }
@@ -69,7 +72,6 @@ pub struct VnodeScan {
     keys: Keys,
     ordered: bool,
     last_rows: bool,
-    cache: Arc<LastRowsCache>,
     rows_about: usize,
     ready: VecDeque<RecordBatch>,
     damage: Damage,
@@ -95,7 +97,7 @@ impl VnodeScan {
         pinned: &SuperVersion,
         (mut ids, index): (Vec<u32>, &Arc<SeriesIndex>),
         request: ScanRequest,
-        (cache, damage): (&Arc<LastRowsCache>, Damage),
+        (decoded, damage): (&Arc<DecodedCache>, Damage),
     ) -> Result<Self> {
         let rows_about = rows_about(pinned, &request);
         let keeps_keys = ids.len() <= ORDERED_SERIES_MAX || rows_about / ids.len() >= ROWS_LONG;
@@ -120,13 +122,13 @@ impl VnodeScan {
             times: request.times,
             fields: fields.collect(),
             series: ids,
+            tests: request.values.clone(),
         };
         Ok(Self {
-            reader: RowReader::new(pinned, rows),
+            reader: RowReader::new(pinned, rows).with_cache(Arc::clone(decoded)),
             keys,
             ordered,
             last_rows: false,
-            cache: Arc::clone(cache),
             rows_about,
             ready: VecDeque::new(),
             request,
@@ -154,7 +156,8 @@ impl VnodeScan {
 
     /// Returns what is known of the rows without reading them; `None` where only reading tells.
     pub fn exact(&self) -> Option<ExactCounts> {
-        self.request.filter.is_empty().then(|| self.reader.exact()).flatten()
+        let are_all = self.request.filter.is_empty() && self.request.values.is_empty();
+        are_all.then(|| self.reader.exact()).flatten()
     }
 
     /// Makes the scan yield only the last row of each series.
@@ -195,7 +198,7 @@ impl VnodeScan {
     fn read_batch(&mut self) -> Result<Option<RecordBatch>> {
         while self.ready.is_empty() {
             let run = if self.last_rows {
-                self.reader.next_last_rows(&self.cache)?
+                self.reader.next_last_rows()?
             } else {
                 self.reader.next_run()?
             };

@@ -19,11 +19,11 @@ use crate::checksum::PinnedRows;
 use crate::command::{Change, Command, Outcome};
 use crate::compaction::CompactionTotals;
 use crate::damage::Damage;
+use crate::decoded::DecodedCache;
 use crate::disk::{Disk, FewOpen};
 use crate::error::{Context, Error, Result};
 use crate::image::{self, PinnedImage};
 use crate::index::{SeriesCache, SeriesIndex};
-use crate::last_rows::LastRowsCache;
 use crate::memcache::Memcache;
 use crate::run::Run;
 use crate::scan::{ScanRequest, VnodeScan};
@@ -58,7 +58,7 @@ pub struct VnodeConfig {
     /// The ids of series met lately.
     pub cache: Arc<SeriesCache>,
     /// The last rows of files.
-    pub last_rows: Arc<LastRowsCache>,
+    pub decoded: Arc<DecodedCache>,
     /// What the catalog knows of tables.
     pub schemas: Schemas,
     /// Files that a flush writes at once.
@@ -77,7 +77,7 @@ pub struct Vnode {
     pub(crate) schemas: Schemas,
     pub(crate) partitions: usize,
     pub(crate) cache: Arc<SeriesCache>,
-    last_rows: Arc<LastRowsCache>,
+    decoded: Arc<DecodedCache>,
     pub(crate) series: Arc<SeriesIndex>,
     pub(crate) state: Mutex<State>,
     /// Held through a flush, so that flushes follow one another, and while an edit is appended.
@@ -134,7 +134,7 @@ impl Vnode {
     /// # Errors
     /// Files the summary names that are missing or damaged: `Corrupt`, naming the file.
     pub fn open(config: VnodeConfig, id: VnodeId) -> Result<Self> {
-        let VnodeConfig { disk, folder, gauge, cache, last_rows, schemas, partitions, readers_max } =
+        let VnodeConfig { disk, folder, gauge, cache, decoded, schemas, partitions, readers_max } =
             config;
         let disk: Arc<dyn Disk> = match readers_max {
             Some(max) => Arc::new(FewOpen::new(disk, max)),
@@ -167,7 +167,7 @@ impl Vnode {
             schemas,
             partitions: partitions.max(1),
             cache,
-            last_rows,
+            decoded,
             series: Arc::new(series),
             state: Mutex::new(state),
             summary: Mutex::new(summary),
@@ -364,7 +364,7 @@ impl Vnode {
         let series = self.series.matching(request.table, &request.filter);
         let series = self.damage.note(series)?;
         let damage = self.damage.clone();
-        VnodeScan::new(&pinned, (series, &self.series), request, (&self.last_rows, damage))
+        VnodeScan::new(&pinned, (series, &self.series), request, (&self.decoded, damage))
     }
 
     pub(crate) fn pin(&self, table: TableId) -> SuperVersion {

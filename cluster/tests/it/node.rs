@@ -51,7 +51,7 @@ impl TestNode {
             memcache_bytes_max: 1 << 20,
             flush_bytes: 1 << 18,
             series_cache_bytes: 1 << 20,
-            last_rows_cache_bytes: 1 << 20,
+            decoded_cache_bytes: 1 << 20,
             wal_segments_max: 4,
             wal: WalConfig { segment_bytes: 1 << 16, ..WalConfig::default() },
             node_silence: Duration::from_secs(5),
@@ -104,6 +104,7 @@ impl TestNode {
             schema: Arc::new(schema),
             times: TimeRange::ALL,
             filter: SeriesFilter::default(),
+            values: Vec::new(),
             order: vec![TAG],
         };
         let mut rows = BTreeMap::new();

@@ -22,9 +22,7 @@ use replication::{
 use tokio::task::JoinHandle;
 use tskv::disk::{Disk, SimDisk};
 use tskv::wal::{VnodeLog, Wal, WalConfig, WalWriter};
-use tskv::{
-    CompactionWish, LastRowsCache, MemcacheGauge, Schemas, SeriesCache, Vnode, VnodeConfig,
-};
+use tskv::{CompactionWish, DecodedCache, MemcacheGauge, Schemas, SeriesCache, Vnode, VnodeConfig};
 
 use crate::invariants::{Invariants, Member, Stand};
 use crate::wire::{Power, Wire, Wires};
@@ -152,7 +150,7 @@ impl Node {
             folder: folder(member),
             gauge: Arc::new(MemcacheGauge::default()),
             cache: Arc::new(SeriesCache::default()),
-            last_rows: Arc::new(LastRowsCache::default()),
+            decoded: Arc::new(DecodedCache::default()),
             schemas: Schemas::unknown(),
             partitions: 1,
             readers_max: None,

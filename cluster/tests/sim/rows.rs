@@ -93,7 +93,15 @@ pub(crate) fn read(vnode: &Vnode) -> tskv::Result<Rows> {
     let columns =
         vec![ScanColumn::Time, ScanColumn::Tag(TAG), ScanColumn::Field(FIELD, ValueType::I64)];
     let (filter, times) = (SeriesFilter::default(), TimeRange::ALL);
-    let request = ScanRequest { table: TABLE, columns, schema, times, filter, order: vec![TAG] };
+    let request = ScanRequest {
+        table: TABLE,
+        columns,
+        schema,
+        times,
+        filter,
+        values: Vec::new(),
+        order: vec![TAG],
+    };
     let mut scan = vnode.scan(request)?;
     let mut rows = Rows::new();
     while let Some(batch) = scan.next_batch()? {

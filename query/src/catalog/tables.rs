@@ -1,25 +1,33 @@
 //! User tables: their schema, what of a filter storage can answer, and the scans of a query.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use cluster::{ScanColumn, ScanRequest, SeriesFilter, TagTest};
+use cluster::{
+    Comparison, Number, ReadFrom, ScanColumn, ScanRequest, SeriesFilter, TagTest, ValueTest,
+};
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::{SchemaProvider, Session, TableProvider};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, ScalarValue, project_schema};
+use datafusion::logical_expr::expr::{InList, Placeholder};
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, expr::InList,
+    BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType,
 };
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::ExecutionPlan;
 use model::schema::TIME_ZONE;
 use model::time::Span;
-use model::{ColumnId, ColumnKind, TableSchema, TimeRange};
+use model::{ColumnId, ColumnKind, TableSchema, TimeRange, ValueType};
 
 use super::{SessionCatalogs, tag_tests};
 use crate::access::{Need, Object, check};
 use crate::error::Error;
 use crate::files::ExternalTable;
 use crate::instants::Zone;
+use crate::planning::placeholder;
 use crate::scan::{ScanOptions, TskvScanExec};
 use crate::stages::{read_from, stage_rows_min};
 use crate::views::ViewShape;
@@ -46,10 +54,13 @@ impl SchemaProvider for DatabaseSchema {
             let object = Object::table(self.database.id, table.id);
             check(&catalog, self.catalogs.identity, Need::Read(object))?;
             return Ok(Some(Arc::new(TskvTable {
-                database: Arc::clone(&self.database),
-                table: Arc::clone(table),
-                schema: in_zone(&table.arrow(), &self.catalogs.zone),
+                table: ReadTable {
+                    database: Arc::clone(&self.database),
+                    table: Arc::clone(table),
+                    schema: in_zone(&table.arrow(), &self.catalogs.zone),
+                },
                 shared: Arc::clone(&self.catalogs.database),
+                constants: self.catalogs.constants.clone(),
             })));
         }
         if let Some(view) = catalog.view(self.database.id, name) {
@@ -87,10 +98,53 @@ impl SchemaProvider for DatabaseSchema {
 /// A table of rows in tskv.
 #[derive(Debug)]
 pub(crate) struct TskvTable {
+    table: ReadTable,
+    shared: Arc<crate::Database>,
+    constants: Constants,
+}
+
+/// What is known of a table that is read.
+#[derive(Clone, Debug)]
+struct ReadTable {
     database: Arc<meta::Database>,
     table: Arc<TableSchema>,
     schema: SchemaRef,
-    shared: Arc<crate::Database>,
+}
+
+/// What a query reads of a table: with it the table can be read again, with other constants.
+#[derive(Clone, Debug)]
+pub(crate) struct TableRead {
+    table: ReadTable,
+    projection: Option<Vec<usize>>,
+    filters: Vec<Expr>,
+    limit: Option<usize>,
+}
+
+/// Where and in how many parts a query reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadOptions {
+    /// Which replicas.
+    pub(crate) from: ReadFrom,
+    /// How many threads there are to read.
+    pub(crate) partitions_wanted: usize,
+    /// From how many rows on other nodes work on what they read, rather than send it.
+    pub(crate) stage_rows_min: usize,
+}
+
+/// The constants that parameters of a query stand for while it is planned, once they are known: of a filter
+/// that compares with one, storage can tell by the constant whether it answers it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Constants(Arc<OnceLock<Vec<ScalarValue>>>);
+
+impl Constants {
+    /// Makes them known, once.
+    pub(crate) fn set(&self, constants: Vec<ScalarValue>) {
+        self.0.get_or_init(|| constants);
+    }
+
+    fn known(&self) -> Option<&[ScalarValue]> {
+        self.0.get().map(Vec::as_slice)
+    }
 }
 
 /// Returns a schema whose times are given in a zone.
@@ -108,17 +162,32 @@ fn in_zone(schema: &SchemaRef, zone: &Zone) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// What of a filter storage answers by itself, exactly.
+/// What of a filter storage answers by itself: exactly, but for values, of which it may give more.
 #[derive(Clone, Debug, Default)]
 struct Pushed {
     times: Option<TimeRange>,
     tags: SeriesFilter,
+    values: Vec<ValueTest>,
 }
 
 impl Pushed {
     fn term(column: ColumnId, values: Vec<Option<String>>) -> Self {
         let terms = vec![(column, values)];
         Self { tags: SeriesFilter { terms, ..SeriesFilter::default() }, ..Self::default() }
+    }
+
+    /// Returns what holds where either does; `None` where that is not values of one tag.
+    fn or(self, other: Self) -> Option<Self> {
+        let (column, mut values) = self.one_term()?;
+        let (same, others) = other.one_term()?;
+        values.extend(others);
+        (column == same).then(|| Self::term(column, values))
+    }
+
+    fn one_term(mut self) -> Option<(ColumnId, Vec<Option<String>>)> {
+        let is_alone = self.times.is_none() && self.tags.tests.is_empty() && self.values.is_empty();
+        let term = self.tags.terms.pop().filter(|_| is_alone)?;
+        self.tags.terms.is_empty().then_some(term)
     }
 
     fn tests(column: ColumnId, tests: Vec<TagTest>) -> Self {
@@ -130,7 +199,7 @@ impl Pushed {
 #[async_trait]
 impl TableProvider for TskvTable {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::clone(&self.table.schema)
     }
 
     fn table_type(&self) -> TableType {
@@ -141,11 +210,15 @@ impl TableProvider for TskvTable {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
-        let exact = |filter: &&Expr| match self.push(filter) {
-            Some(_) => TableProviderFilterPushDown::Exact,
-            None => TableProviderFilterPushDown::Unsupported,
+        let constants = self.constants.known().unwrap_or_default();
+        let answered = |filter: &&Expr| {
+            Ok(match self.table.push(bound(filter, constants)?.as_ref()) {
+                Some(pushed) if pushed.values.is_empty() => TableProviderFilterPushDown::Exact,
+                Some(_) => TableProviderFilterPushDown::Inexact,
+                None => TableProviderFilterPushDown::Unsupported,
+            })
         };
-        Ok(filters.iter().map(exact).collect())
+        filters.iter().map(answered).collect()
     }
 
     async fn scan(
@@ -155,58 +228,115 @@ impl TableProvider for TskvTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let schema = project_schema(&self.table.arrow(), projection)?;
-        let shown = project_schema(&self.schema, projection)?;
-        let all: Vec<usize> = (0..self.table.columns.len()).collect();
-        let columns = projection.unwrap_or(&all).iter().map(|at| {
-            let column = &self.table.columns[*at];
-            match column.kind {
-                ColumnKind::Time => ScanColumn::Time,
-                ColumnKind::Tag => ScanColumn::Tag(column.id),
-                ColumnKind::Field(value_type) => ScanColumn::Field(column.id, value_type),
-            }
-        });
-        let (mut times, mut filter) = (self.alive(), SeriesFilter::default());
-        for pushed in filters.iter().filter_map(|filter| self.push(filter)) {
-            times = pushed.times.map_or(times, |range| times.intersect(&range));
-            filter.terms.extend(pushed.tags.terms);
-            filter.tests.extend(pushed.tags.tests);
-        }
-        let request = ScanRequest {
-            table: self.table.id,
-            columns: columns.collect(),
-            schema,
-            times,
-            filter,
-            order: self.table.tags().map(|tag| tag.id).collect(),
-        };
-        let from = read_from(state.config_options());
-        let scans = self.shared.cluster().scan(self.database.id, &request, from).await;
-        let scans = scans.map_err(Error::from)?;
-        let tags: Vec<String> = self.table.tags().map(|tag| tag.name.clone()).collect();
-        let options = ScanOptions {
-            tags: &tags,
-            schema: shown,
-            limit,
+        let (table, projection, filters) =
+            (self.table.clone(), projection.cloned(), filters.to_vec());
+        let read = TableRead { table, projection, filters, limit };
+        let options = ReadOptions {
+            from: read_from(state.config_options()),
             partitions_wanted: state.config().target_partitions(),
             stage_rows_min: stage_rows_min(state.config_options()),
         };
-        Ok(Arc::new(TskvScanExec::new(&self.table.name, request, scans, options)?))
+        let constants = self.constants.known();
+        let scan = read.open(&self.shared, options, constants.unwrap_or_default()).await?;
+        let scan = scan.ok_or_else(|| Error::internal("a filter was said to be answered"))?;
+        Ok(Arc::new(if constants.is_some() { scan.of_read(read) } else { scan }))
     }
 }
 
 impl TskvTable {
     /// Returns what kind of column a name is.
     pub(crate) fn kind_of(&self, name: &str) -> Option<ColumnKind> {
-        self.table.column(name).map(|column| column.kind)
+        self.table.table.column(name).map(|column| column.kind)
     }
+}
 
+impl TableRead {
+    /// Begins to read. `None` where storage cannot answer a filter with these constants.
+    ///
+    /// # Errors
+    /// What the cluster says.
+    pub(crate) async fn open(
+        &self,
+        shared: &crate::Database,
+        options: ReadOptions,
+        constants: &[ScalarValue],
+    ) -> Result<Option<TskvScanExec>> {
+        let ReadTable { database, table, schema } = &self.table;
+        let projection = self.projection.as_ref();
+        let all: Vec<usize> = (0..table.columns.len()).collect();
+        let columns = projection.unwrap_or(&all).iter().map(|at| {
+            let column = &table.columns[*at];
+            match column.kind {
+                ColumnKind::Time => ScanColumn::Time,
+                ColumnKind::Tag => ScanColumn::Tag(column.id),
+                ColumnKind::Field(value_type) => ScanColumn::Field(column.id, value_type),
+            }
+        });
+        let (mut times, mut filter) = (self.table.alive(shared), SeriesFilter::default());
+        let mut values = Vec::new();
+        for one in &self.filters {
+            let Some(pushed) = self.table.push(bound(one, constants)?.as_ref()) else {
+                return Ok(None);
+            };
+            times = pushed.times.map_or(times, |range| times.intersect(&range));
+            filter.terms.extend(pushed.tags.terms);
+            filter.tests.extend(pushed.tags.tests);
+            values.extend(pushed.values);
+        }
+        let request = ScanRequest {
+            table: table.id,
+            columns: columns.collect(),
+            schema: project_schema(&table.arrow(), projection)?,
+            times,
+            filter,
+            values,
+            order: table.tags().map(|tag| tag.id).collect(),
+        };
+        let scans = shared.cluster().scan(database.id, &request, options.from).await;
+        let scans = scans.map_err(Error::from)?;
+        let tags: Vec<String> = table.tags().map(|tag| tag.name.clone()).collect();
+        let options = ScanOptions {
+            tags: &tags,
+            schema: project_schema(schema, projection)?,
+            limit: self.limit,
+            partitions_wanted: options.partitions_wanted,
+            stage_rows_min: options.stage_rows_min,
+        };
+        TskvScanExec::new(&table.name, request, scans, options).map(Some)
+    }
+}
+
+/// Puts constants in the stead of a filter's parameters, and computes what then is constant.
+fn bound<'a>(filter: &'a Expr, constants: &[ScalarValue]) -> Result<Cow<'a, Expr>> {
+    let constant = |expr| match &expr {
+        Expr::Placeholder(Placeholder { id, .. }) => {
+            match placeholder(id).and_then(|number| constants.get(number - 1)) {
+                Some(constant) => Ok(Transformed::yes(Expr::Literal(constant.clone(), None))),
+                None => Ok(Transformed::no(expr)),
+            }
+        }
+        _ => Ok(Transformed::no(expr)),
+    };
+    if constants.is_empty() || !filter.exists(|expr| Ok(matches!(expr, Expr::Placeholder(_))))? {
+        return Ok(Cow::Borrowed(filter));
+    }
+    let simplifier = ExprSimplifier::new(SimplifyContext::default());
+    let computed = filter.clone().transform_up(constant).data()?.transform_down(|expr| {
+        if matches!(expr, Expr::Literal(..)) || expr.any_column_refs() {
+            return Ok(Transformed::no(expr));
+        }
+        Ok(Transformed::new(simplifier.simplify(expr)?, true, TreeNodeRecursion::Jump))
+    });
+    computed.data().map(Cow::Owned)
+}
+
+impl ReadTable {
     /// Returns the times of rows that have not outlived the database's TTL.
-    fn alive(&self) -> TimeRange {
+    fn alive(&self, shared: &crate::Database) -> TimeRange {
         match self.database.options.ttl {
             Span::Infinite => TimeRange::ALL,
             Span::Ns(ttl) => {
-                let oldest = self.shared.now_ns().saturating_sub(ttl);
+                let oldest = shared.now_ns().saturating_sub(ttl);
                 TimeRange { min: oldest, max: i64::MAX }
             }
         }
@@ -214,6 +344,10 @@ impl TskvTable {
 
     fn push(&self, filter: &Expr) -> Option<Pushed> {
         match filter {
+            // IN of two or three values becomes this.
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+                self.push(left)?.or(self.push(right)?)
+            }
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
                 let (column, op, literal) = match (left.as_ref(), right.as_ref()) {
                     (Expr::Column(column), Expr::Literal(literal, _)) => (column, *op, literal),
@@ -234,7 +368,14 @@ impl TskvTable {
                         let test = tag_tests::compared(op, text(literal)?)?;
                         Some(Pushed::tests(column.id, vec![test]))
                     }
-                    ColumnKind::Field(_) => None,
+                    ColumnKind::Field(value_type) => {
+                        let values = vec![ValueTest {
+                            column: column.id,
+                            comparison: comparison(op)?,
+                            number: number(literal, value_type)?,
+                        }];
+                        Some(Pushed { values, ..Pushed::default() })
+                    }
                 }
             }
             Expr::InList(InList { expr, list, negated }) => {
@@ -272,6 +413,29 @@ impl TskvTable {
 
 fn text(literal: &ScalarValue) -> Option<String> {
     literal.try_as_str().flatten().map(str::to_owned)
+}
+
+fn comparison(op: Operator) -> Option<Comparison> {
+    Some(match op {
+        Operator::Eq => Comparison::Eq,
+        Operator::Lt => Comparison::Lt,
+        Operator::LtEq => Comparison::LtEq,
+        Operator::Gt => Comparison::Gt,
+        Operator::GtEq => Comparison::GtEq,
+        _ => return None,
+    })
+}
+
+/// Returns a literal as a number that values of a type compare with.
+fn number(literal: &ScalarValue, value_type: ValueType) -> Option<Number> {
+    match (literal, value_type) {
+        (ScalarValue::Int64(Some(number)), ValueType::I64) => Some(Number::I64(*number)),
+        (ScalarValue::UInt64(Some(number)), ValueType::U64) => Some(Number::U64(*number)),
+        (ScalarValue::Float64(Some(number)), ValueType::F64) if !number.is_nan() => {
+            Some(Number::F64(number.to_bits()))
+        }
+        _ => None,
+    }
 }
 
 /// Returns the times for which `time op literal` holds.

@@ -129,8 +129,11 @@ async fn a_change_of_a_role_reaches_open_sessions_and_a_new_password_is_demanded
     set_up(&server).await;
     let owner = connect(&server, "the_owner", "acme").await.unwrap();
     let reader = connect(&server, "the_reader", "acme").await.unwrap();
-    run(&reader, "PREPARE p AS SELECT v FROM d.b").await.unwrap();
-    run(&reader, "EXECUTE p").await.unwrap();
+    run(&reader, "PREPARE p AS SELECT v FROM d.b WHERE v > 0").await.unwrap();
+    // Its plan is kept.
+    for _ in 0..3 {
+        run(&reader, "EXECUTE p").await.unwrap();
+    }
     run(&owner, "REVOKE READ ON DATABASE d FROM reader").await.unwrap();
     assert_eq!(run(&reader, "EXECUTE p").await.err().as_deref(), Some("42501"));
     run(&owner, "GRANT WRITE ON DATABASE d TO reader").await.unwrap();

@@ -21,6 +21,7 @@ mod nodes;
 mod power_cut;
 mod prometheus;
 mod random_queries;
+mod reads;
 mod secrets;
 mod stages;
 mod start;

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use tests::Server;
+use tests::{Server, http};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::nodes::Nodes;
@@ -278,6 +278,34 @@ async fn answer(client: &Client, query: &str) -> Result<Vec<Vec<Option<String>>>
     Ok(rows.collect())
 }
 
+/// Returns a query with other constants: the plan that was kept for one is the other's too.
+fn with_other_constants(query: &str) -> String {
+    let days = ["2026-01-01", "2026-01-02", "2026-01-03"];
+    let hosts = ["'h0'", "'h1'", "'h2'", "'h3'", "'h4'", "'h5'"];
+    let mut query = query.to_owned();
+    for texts in [days.as_slice(), hosts.as_slice()] {
+        query = query.replace(texts[0], "\u{1}");
+        for pair in texts.windows(2) {
+            query = query.replace(pair[1], pair[0]);
+        }
+        query = query.replace('\u{1}', texts[texts.len() - 1]);
+    }
+    query
+}
+
+/// Compares a query on a table with the same on its rows in memory. Returns how many rows it has.
+async fn compare_one(client: &Client, query: &str, name: &str) -> Option<usize> {
+    let ours = answer(client, &query.replace("{t}", "t")).await;
+    let memory = answer(client, &query.replace("{t}", "m")).await;
+    if let (Ok(ours), Ok(memory)) = (&ours, &memory) {
+        let differ = ours.iter().zip(memory).position(|(ours, memory)| ours != memory);
+        let differ = differ.map(|at| (&ours[at], &memory[at]));
+        assert!(differ.is_none(), "{name}: {query}: {differ:?}");
+    }
+    assert_eq!(ours, memory, "{name}: {query}");
+    ours.ok().map(|rows| rows.len())
+}
+
 /// Compares random queries on a table with so many shards with those on its rows in memory.
 async fn compare(client: &Client, shards: usize, queries: usize) {
     let columns = "f DOUBLE, i BIGINT, u BIGINT UNSIGNED, b BOOLEAN, s STRING, TAGS(host, region)";
@@ -295,17 +323,13 @@ async fn compare(client: &Client, shards: usize, queries: usize) {
             rows.change(client).await;
             rows.copy(client).await;
         }
-        let query = rows.query();
-        let ours = answer(client, &query.replace("{t}", "t")).await;
-        let memory = answer(client, &query.replace("{t}", "m")).await;
-        if let (Ok(ours), Ok(memory)) = (&ours, &memory) {
-            let differ = ours.iter().zip(memory).position(|(ours, memory)| ours != memory);
-            let differ = differ.map(|at| (&ours[at], &memory[at]));
-            assert!(differ.is_none(), "query {at} of seed {seed}: {query}: {differ:?}");
-        }
-        assert_eq!(ours, memory, "query {at} of seed {seed}: {query}");
-        answered += usize::from(ours.is_ok());
-        with_rows += usize::from(ours.is_ok_and(|rows| rows.len() > 1));
+        let (query, name) = (rows.query(), format!("query {at} of seed {seed}"));
+        let found = compare_one(client, &query, &name).await;
+        // From the second time on its plan is kept.
+        assert_eq!(found, compare_one(client, &query, &name).await, "{name}: {query}");
+        compare_one(client, &with_other_constants(&query), &name).await;
+        answered += usize::from(found.is_some());
+        with_rows += usize::from(found.is_some_and(|rows| rows > 1));
     }
     println!("{answered} queries were answered, {with_rows} with several rows");
     assert!(with_rows > answered / 3, "hardly any query finds something");
@@ -316,7 +340,15 @@ async fn random_queries_answer_as_over_rows_in_memory() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
     let client = connect(server.port).await.unwrap();
-    compare(&client, 2, number("CNOSDB_RANDOM_QUERIES", 400)).await;
+    let queries = number("CNOSDB_RANDOM_QUERIES", 400);
+    compare(&client, 2, queries).await;
+    let metrics = http(server.http_port, "GET /metrics", &[], b"").unwrap().body;
+    let hits = metrics.lines().find_map(|line| {
+        line.strip_prefix("cnosdb_cache_hits_total{cache=\"plans\"} ")?.parse::<f64>().ok()
+    });
+    let hits = hits.expect("the hits are counted");
+    println!("{hits} plans were kept");
+    assert!(hits > queries as f64 / 2.0, "{hits} plans were kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]

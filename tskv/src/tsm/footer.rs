@@ -7,6 +7,7 @@ use model::wire::{Decoded, Reader, Write, malformed};
 use model::{ColumnId, TableId, TimeRange, ValueType};
 
 use super::encodings::PAGE_ROWS_MAX;
+use crate::value_test::ValueTest;
 
 /// First bytes of a file.
 pub(super) const MAGIC: &[u8; 8] = b"CNOSTSM\0";
@@ -98,6 +99,18 @@ impl RowGroup {
             None => (extremes.min, extremes.max),
         };
         Some((nulls, Some((low, high))))
+    }
+
+    /// Returns whether no row can pass a test.
+    pub(crate) fn fails(&self, test: &ValueTest) -> bool {
+        let Some(column) = self.columns.iter().find(|column| column.id == test.column) else {
+            return true;
+        };
+        if column.value_type != test.number.value_type() {
+            return false;
+        }
+        let is_empty = column.nulls == self.rows;
+        is_empty || column.extremes.is_some_and(|found| test.fails_within(found.min, found.max))
     }
 
     /// Returns every column the group has.

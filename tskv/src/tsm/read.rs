@@ -12,9 +12,9 @@ use model::{ColumnId, TableId, ValueType};
 
 use super::encodings;
 use super::footer::{self, HEADER_BYTES, MAGIC, Page, RowGroup, TRAILER_BYTES, VERSION};
+use crate::decoded::FileMark;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Error, Result};
-use crate::last_rows::FileMark;
 use crate::run::{Run, RunColumn};
 use crate::tombstone::Tombstone;
 
@@ -111,7 +111,17 @@ impl TsmFile {
         let series = self.keys(group.series_page, rows)?;
         let series = series.into_iter().map(|s| s as u32).collect();
         let times = self.keys(group.time_page, rows)?;
-        let mut run = Run { series, times, columns: Vec::with_capacity(columns.len()) };
+        Ok(Run { series, times, columns: self.read_columns(group, columns)? })
+    }
+
+    /// Reads the values of the named columns of a row group; those it does not have are left out.
+    pub(crate) fn read_columns(
+        &self,
+        group: &RowGroup,
+        columns: &[(ColumnId, ValueType)],
+    ) -> Result<Vec<RunColumn>> {
+        let rows = group.rows as usize;
+        let mut read = Vec::with_capacity(columns.len());
         for (id, value_type) in columns {
             let Some(pages) = group.columns.iter().find(|column| column.id == *id) else {
                 continue;
@@ -133,9 +143,9 @@ impl TsmFile {
                 }
             };
             debug_assert_eq!(values.null_count(), pages.nulls as usize);
-            run.columns.push(RunColumn { id: *id, value_type: *value_type, values, written });
+            read.push(RunColumn { id: *id, value_type: *value_type, values, written });
         }
-        Ok(run)
+        Ok(read)
     }
 
     /// Reads the last row of each series of a row group, where they are kept apart.

@@ -15,8 +15,8 @@ use rand::rngs::StdRng;
 use tskv::disk::SimDisk;
 use tskv::wal::{VnodeLog, Wal, WalConfig, WalWriter};
 use tskv::{
-    CompactionWish, Error, LastRowsCache, MemcacheGauge, Outcome, Progress, ScanColumn,
-    ScanRequest, Schemas, SeriesCache, SeriesFilter, Vnode, VnodeConfig, VnodeScan, WriteId,
+    CompactionWish, DecodedCache, Error, MemcacheGauge, Outcome, Progress, ScanColumn, ScanRequest,
+    Schemas, SeriesCache, SeriesFilter, Vnode, VnodeConfig, VnodeScan, WriteId,
     encode_delete_matching, encode_delete_rows, encode_write,
 };
 
@@ -64,11 +64,11 @@ impl TestVnode {
         let gauge = Arc::new(MemcacheGauge::default());
         let folder = Path::new("vnode").to_path_buf();
         let cache = Arc::new(SeriesCache::default());
-        let last_rows = Arc::new(LastRowsCache::default());
+        let decoded = Arc::new(DecodedCache::default());
         let schemas = Schemas::unknown();
         let readers_max = Some(2);
         let config =
-            VnodeConfig { disk, folder, gauge, cache, last_rows, schemas, partitions, readers_max };
+            VnodeConfig { disk, folder, gauge, cache, decoded, schemas, partitions, readers_max };
         let vnode = Vnode::open(config, VNODE)?;
         let log = wal.log(VNODE);
         let applied = vnode.progress().map_or(0, |progress| progress.applied);
@@ -183,7 +183,15 @@ impl TestVnode {
             fields.push(Field::new(format!("f{id}"), DataType::Int64, true));
         }
         let schema = Arc::new(Schema::new(fields));
-        ScanRequest { table: TABLE, columns, schema, times, filter, order: vec![TAG] }
+        ScanRequest {
+            table: TABLE,
+            columns,
+            schema,
+            times,
+            filter,
+            values: Vec::new(),
+            order: vec![TAG],
+        }
     }
 
     fn read(mut scan: VnodeScan) -> Result<Rows, Error> {

@@ -1,0 +1,450 @@
+//! Plans kept for queries that differ in their constants alone: planning takes longer than most queries.
+//!
+//! | module      | holds                                                      |
+//! |-------------|------------------------------------------------------------|
+//! | `constants` | what is taken out of a query                               |
+//! | `slots`     | what stands for it in a plan, and how it comes in again     |
+//!
+//! The second time a kind of query comes it is planned with slots in the stead of its constants; from then on
+//! its tables are opened with the constants of each query, and the slots are filled. Invariant: a kept plan
+//! is used where planning anew would make the same one, or not at all: who asks is the same, with the same
+//! names and zone; each table is the very same and may be read; and its scan has the layout that the plan was
+//! made for. Whatever does not fit, or fails, is planned as ever.
+
+mod constants;
+mod slots;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::{ScalarValue, TableReference};
+use datafusion::execution::{SessionState, TaskContext};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::parser::Statement as DfStatement;
+use model::TableSchema;
+use parking_lot::Mutex;
+
+use crate::access::{Identity, Need, Object, check};
+use crate::catalog::{Constants, ReadOptions};
+use crate::error::Result;
+use crate::planning::placeholder;
+use crate::scan::{ScanLayout, TskvScanExec};
+use crate::session::Session;
+use constants::{Constant, Taken, take};
+
+/// Kinds of queries known of a generation, two of which are kept.
+const QUERIES_MAX: usize = 256;
+/// A longer text is not kept.
+const TEXT_BYTES_MAX: usize = 16 << 10;
+/// A plan that reads more columns of a table is not kept: it is large, and so are its rows.
+const COLUMNS_MAX: usize = 512;
+/// Plans of a kind of query, for as many layouts of its scans.
+const LAYOUTS_MAX: usize = 4;
+/// So often a kind of query is planned with slots, to see whether its plan can be kept.
+const ATTEMPTS_MAX: u8 = 3;
+
+/// The types of a query's parameters, and the columns of its rows.
+pub(crate) type Description = (Vec<DataType>, SchemaRef);
+
+/// A plan and what it runs in.
+pub(crate) type Ready = (Arc<dyn ExecutionPlan>, Arc<TaskContext>);
+
+/// The plans of a node's sessions.
+#[derive(Debug, Default)]
+pub(crate) struct PlanCache {
+    generations: Mutex<Generations>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// What became of queries that were looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlanTotals {
+    /// Kinds of queries that are known.
+    pub(crate) kinds: usize,
+    /// Queries whose plan was kept.
+    pub(crate) hits: u64,
+    /// Queries that were planned.
+    pub(crate) misses: u64,
+}
+
+/// When the young one is full it becomes the old one, and what was old is forgotten.
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashMap<Arc<QueryKind>, Known>,
+    old: HashMap<Arc<QueryKind>, Known>,
+}
+
+/// What queries with one plan have in common.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct QueryKind {
+    identity: Identity,
+    tenant: String,
+    database: String,
+    zone: String,
+    /// The query without its constants.
+    text: String,
+}
+
+/// What is known of a kind of query.
+#[derive(Clone, Debug)]
+enum Known {
+    /// It came, and was planned with slots so often.
+    Seen(u8),
+    /// Its plan cannot be kept.
+    Never,
+    Kept(Arc<KeptQuery>),
+}
+
+#[derive(Debug)]
+struct KeptQuery {
+    tables: Vec<NamedTable>,
+    /// The type of each parameter and constant.
+    types: Vec<DataType>,
+    /// What a client that asks is told.
+    described: OnceLock<Description>,
+    plans: Mutex<Vec<Arc<KeptPlan>>>,
+}
+
+/// A table as a query found it.
+#[derive(Debug)]
+struct NamedTable {
+    database: Arc<meta::Database>,
+    table: Arc<TableSchema>,
+}
+
+#[derive(Debug)]
+struct KeptPlan {
+    plan: Arc<dyn ExecutionPlan>,
+    layouts: Vec<ScanLayout>,
+}
+
+impl PlanCache {
+    /// Returns what became of queries so far.
+    pub(crate) fn totals(&self) -> PlanTotals {
+        let generations = self.generations.lock();
+        PlanTotals {
+            kinds: generations.young.len() + generations.old.len(),
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+        }
+    }
+
+    fn get(&self, kind: &QueryKind) -> Option<Known> {
+        let mut generations = self.generations.lock();
+        if let Some(known) = generations.young.get(kind) {
+            return Some(known.clone());
+        }
+        let (kind, known) = generations.old.remove_entry(kind)?;
+        generations.put(kind, known.clone());
+        Some(known)
+    }
+
+    fn put(&self, kind: &Arc<QueryKind>, known: Known) {
+        self.generations.lock().put(Arc::clone(kind), known);
+    }
+
+    fn forget(&self, kind: &QueryKind) {
+        let mut generations = self.generations.lock();
+        generations.young.remove(kind);
+        generations.old.remove(kind);
+    }
+}
+
+impl Generations {
+    fn put(&mut self, kind: Arc<QueryKind>, known: Known) {
+        if self.young.len() >= QUERIES_MAX && !self.young.contains_key(&kind) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(kind, known);
+    }
+}
+
+impl KeptQuery {
+    /// Returns whether its tables are what they were, and may still be read.
+    fn holds(&self, session: &Session) -> bool {
+        let catalog = session.database().catalog();
+        let identity = session.identity();
+        self.tables.iter().all(|NamedTable { database, table }| {
+            let found = catalog.database(identity.tenant, &database.name);
+            let same_database = found.is_some_and(|found| Arc::ptr_eq(found, database));
+            let found = catalog.table(database.id, &table.name);
+            let need = Need::Read(Object::table(database.id, table.id));
+            !session.temporary.contains(&table.name)
+                && same_database
+                && found.is_some_and(|found| Arc::ptr_eq(found, table))
+                && check(&catalog, identity, need).is_ok()
+        })
+    }
+
+    fn plan_for(&self, layouts: &[ScanLayout]) -> Option<Arc<KeptPlan>> {
+        let plans = self.plans.lock();
+        plans.iter().find(|kept| kept.layouts == layouts).map(Arc::clone)
+    }
+
+    fn any_plan(&self) -> Option<Arc<KeptPlan>> {
+        self.plans.lock().first().map(Arc::clone)
+    }
+
+    fn keep(&self, plan: KeptPlan) {
+        let mut plans = self.plans.lock();
+        plans.truncate(LAYOUTS_MAX - 1);
+        plans.insert(0, Arc::new(plan));
+    }
+}
+
+/// A query to be planned: of which kind it is, and what it has of its own.
+struct Asked<'a> {
+    kind: Arc<QueryKind>,
+    query: DfStatement,
+    /// How many parameters it has, whether their values are known or not.
+    parameters: usize,
+    params: &'a [ScalarValue],
+    constants: Vec<Constant>,
+}
+
+impl Asked<'_> {
+    /// Returns parameters and constants as values of their types; `None` where one is not exactly that.
+    fn values(&self, types: &[DataType], session: &Session) -> Option<Vec<ScalarValue>> {
+        let (zone, now_ns) = (session.zone(), session.now_ns() / 1_000 * 1_000);
+        let (of_params, of_constants) = types.split_at_checked(self.parameters)?;
+        if self.params.len() != self.parameters {
+            return None;
+        }
+        let params = self.params.iter().zip(of_params);
+        let params = params
+            .map(|(param, data_type)| (param.data_type() == *data_type).then(|| param.clone()));
+        let constants = self.constants.iter().zip(of_constants);
+        let constants =
+            constants.map(|(constant, data_type)| constant.value(data_type, &zone, now_ns));
+        params.chain(constants).collect()
+    }
+}
+
+/// What came of planning with slots.
+enum Planned {
+    /// A plan that can be kept.
+    Kept(KeptQuery, Arc<dyn ExecutionPlan>),
+    /// None that can be kept with these constants and the rows as they are.
+    NotNow,
+    /// None that can be kept.
+    Never,
+}
+
+impl Session {
+    /// Returns a plan that was kept, for the constants of a query; `None` where it has to be planned.
+    pub(crate) async fn kept_plan(
+        &self,
+        query: &DfStatement,
+        params: &[ScalarValue],
+    ) -> Option<Ready> {
+        let found = self.look_for_plan(query, params).await;
+        let plans = self.database().plans();
+        let counter = if found.is_some() { &plans.hits } else { &plans.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    /// Returns what is known of a kind of query whose plan is kept, or else what `describe` finds out. The
+    /// types that a client declared have to be in the text.
+    pub(crate) async fn description(
+        &self,
+        query: &DfStatement,
+        describe: impl Future<Output = Result<Description>>,
+    ) -> Result<Description> {
+        let asked = self.asked(query, &[]);
+        let known = asked.and_then(|asked| self.database().plans().get(&asked.kind));
+        let kept = match known {
+            Some(Known::Kept(kept)) if kept.holds(self) => kept,
+            _ => return describe.await,
+        };
+        if let Some(described) = kept.described.get() {
+            return Ok(described.clone());
+        }
+        let described = describe.await?;
+        Ok(kept.described.get_or_init(|| described).clone())
+    }
+
+    async fn look_for_plan(&self, query: &DfStatement, params: &[ScalarValue]) -> Option<Ready> {
+        let asked = self.asked(query, params)?;
+        let cache = self.database().plans();
+        let plan = match cache.get(&asked.kind) {
+            None => {
+                cache.put(&asked.kind, Known::Seen(0));
+                return None;
+            }
+            Some(Known::Never) => return None,
+            Some(Known::Seen(attempts)) => self.plan_first(&asked, attempts + 1).await?,
+            Some(Known::Kept(kept)) if !kept.holds(self) => {
+                cache.forget(&asked.kind);
+                return None;
+            }
+            Some(Known::Kept(kept)) => self.plan_again(&asked, &kept).await?,
+        };
+        let none = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+        let context = TaskContext::new(
+            None,
+            self.database().template().session_id().to_owned(),
+            self.config(),
+            none.0,
+            none.1,
+            none.2,
+            none.3,
+            self.runtime(),
+        );
+        Some((plan, Arc::new(context)))
+    }
+
+    fn asked<'a>(&self, query: &DfStatement, params: &'a [ScalarValue]) -> Option<Asked<'a>> {
+        let is_array = |param: &ScalarValue| matches!(param.data_type(), DataType::List(_));
+        if params.iter().any(is_array) {
+            return None;
+        }
+        let taken = take(query)?;
+        if params.len() > taken.parameters {
+            return None;
+        }
+        let text = taken.query.to_string();
+        let kind = QueryKind {
+            identity: self.identity(),
+            tenant: self.tenant_name(),
+            database: self.database_name(),
+            zone: self.zone().name().to_owned(),
+            text,
+        };
+        let Taken { query, parameters, constants } = taken;
+        let asked = Asked { kind: Arc::new(kind), query, parameters, params, constants };
+        (asked.kind.text.len() <= TEXT_BYTES_MAX).then_some(asked)
+    }
+
+    /// Plans a kind of query with slots.
+    async fn plan_first(&self, asked: &Asked<'_>, attempt: u8) -> Option<Arc<dyn ExecutionPlan>> {
+        let (known, plan) = match self.plan_with_slots(asked).await {
+            Ok(Planned::Kept(kept, plan)) => (Known::Kept(Arc::new(kept)), Some(plan)),
+            Ok(Planned::NotNow) | Err(_) if attempt < ATTEMPTS_MAX => (Known::Seen(attempt), None),
+            _ => (Known::Never, None),
+        };
+        self.database().plans().put(&asked.kind, known);
+        plan
+    }
+
+    /// Fills the plan of a kind of query whose scans have the layout that these constants give them; where
+    /// there is none yet, it is made.
+    async fn plan_again(
+        &self,
+        asked: &Asked<'_>,
+        kept: &KeptQuery,
+    ) -> Option<Arc<dyn ExecutionPlan>> {
+        let values = asked.values(&kept.types, self)?;
+        let any = kept.any_plan()?;
+        let scans = self.open_again(&any, &values).await.ok()??;
+        if scans.iter().any(|scan| scan.is_known() && !scan.layout().is_small()) {
+            return None;
+        }
+        let layouts: Vec<ScanLayout> = scans.iter().map(TskvScanExec::layout).collect();
+        if let Some(found) = kept.plan_for(&layouts) {
+            return slots::filled(&found.plan, &mut scans.into_iter(), Some(&values)).ok();
+        }
+        let Ok(Planned::Kept(other, plan)) = self.plan_with_slots(asked).await else {
+            return None;
+        };
+        other
+            .plans
+            .into_inner()
+            .into_iter()
+            .filter_map(Arc::into_inner)
+            .for_each(|plan| kept.keep(plan));
+        Some(plan)
+    }
+
+    /// Opens the scans of a kept plan with other constants; `None` where storage cannot answer a filter with
+    /// them, or other nodes had better do a part.
+    async fn open_again(
+        &self,
+        kept: &KeptPlan,
+        values: &[ScalarValue],
+    ) -> Result<Option<Vec<TskvScanExec>>> {
+        let rows_min = self.stage_rows_min()?;
+        let options = ReadOptions {
+            from: self.settings.lock().read_from(),
+            partitions_wanted: self.database().template().config().target_partitions(),
+            stage_rows_min: rows_min.unwrap_or(usize::MAX),
+        };
+        let mut scans = Vec::new();
+        for scan in slots::scans(&kept.plan) {
+            let Some(read) = scan.read() else { return Ok(None) };
+            let opened = read.open(self.database(), options, values).await?;
+            let Some(opened) = opened.and_then(|opened| scan.like(opened)) else { return Ok(None) };
+            if opened.rows_elsewhere() >= options.stage_rows_min {
+                return Ok(None);
+            }
+            scans.push(opened);
+        }
+        Ok(Some(scans))
+    }
+
+    /// Plans a query with slots.
+    async fn plan_with_slots(&self, asked: &Asked<'_>) -> Result<Planned> {
+        let constants = Constants::default();
+        let state = self.state_to_run(&constants)?;
+        let Some(tables) = self.named_tables(&state, &asked.query)? else {
+            return Ok(Planned::Never);
+        };
+        let (plan, arrays) = self.plan_in(&state, &asked.query, Some(asked.params)).await?;
+        if !arrays.is_empty() || !slots::is_immutable(&plan)? {
+            return Ok(Planned::Never);
+        }
+        let types = plan.get_parameter_types()?;
+        let count = asked.parameters + asked.constants.len();
+        let mut of_number: Vec<Option<DataType>> = vec![None; count];
+        for (name, data_type) in types {
+            if let Some(found) = placeholder(&name).and_then(|at| of_number.get_mut(at - 1)) {
+                *found = data_type;
+            }
+        }
+        let Some(types) = of_number.into_iter().collect::<Option<Vec<DataType>>>() else {
+            return Ok(Planned::Never);
+        };
+        let Some(values) = asked.values(&types, self) else { return Ok(Planned::NotNow) };
+        constants.set(values.clone());
+        let Some(plan) = slots::with_slots(state.optimize(&plan)?)? else {
+            return Ok(Planned::Never);
+        };
+        let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
+        let scans = slots::scans(&plan);
+        if scans.iter().any(|scan| scan.schema().fields().len() > COLUMNS_MAX) {
+            return Ok(Planned::Never);
+        }
+        let Some(layouts) = slots::layouts(&plan)? else {
+            let are_known = scans.iter().any(TskvScanExec::is_known);
+            return Ok(if are_known { Planned::NotNow } else { Planned::Never });
+        };
+        let empty = slots::filled(&plan, &mut scans.iter().map(TskvScanExec::emptied), None)?;
+        let kept = KeptPlan { plan: empty, layouts };
+        let plans = Mutex::new(vec![Arc::new(kept)]);
+        let kept = KeptQuery { tables, types, described: OnceLock::new(), plans };
+        let plan = slots::filled(&plan, &mut scans.into_iter(), Some(&values))?;
+        Ok(Planned::Kept(kept, plan))
+    }
+
+    /// Finds the tables that a query names; `None` where one is none of the tenant's own, or a view.
+    fn named_tables(
+        &self,
+        state: &SessionState,
+        query: &DfStatement,
+    ) -> Result<Option<Vec<NamedTable>>> {
+        let catalog = self.database().catalog();
+        let find = |reference: &TableReference| {
+            let is_own = reference.catalog().is_none_or(|name| name == self.tenant_name());
+            let schema = reference.schema().map_or_else(|| self.database_name(), str::to_owned);
+            let found = catalog.database(self.identity().tenant, &schema).filter(|_| is_own)?;
+            let (database, table) =
+                (Arc::clone(found), catalog.table(found.id, reference.table())?);
+            let is_hidden = self.temporary.contains(&table.name);
+            (!is_hidden).then(|| NamedTable { database, table: Arc::clone(table) })
+        };
+        Ok(state.resolve_table_references(query)?.iter().map(find).collect())
+    }
+}
