@@ -22,7 +22,7 @@ pub(crate) use system::{
     SessionNames, SystemCatalog, catalog_replacement, mentions_catalog, register_functions,
 };
 use system_schemas::{CLUSTER_SCHEMA, USAGE_SCHEMA};
-pub(crate) use tables::{Constants, ReadOptions, TableRead, TskvTable};
+pub(crate) use tables::{BoundValues, ReadOptions, TableRead, TskvTable};
 
 pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
 pub(crate) const PG_CATALOG: &str = "pg_catalog";
@@ -39,7 +39,7 @@ pub(crate) struct SessionCatalogs {
     /// The zone that times of tables are given in.
     pub(crate) zone: Zone,
     /// What the parameters of the query stand for.
-    pub(crate) constants: Constants,
+    pub(crate) bound: BoundValues,
 }
 
 impl CatalogProviderList for SessionCatalogs {

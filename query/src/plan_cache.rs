@@ -27,11 +27,12 @@ use model::TableSchema;
 use parking_lot::Mutex;
 
 use crate::access::{Identity, Need, Object, check};
-use crate::catalog::{Constants, ReadOptions};
+use crate::catalog::{BoundValues, ReadOptions};
 use crate::error::Result;
 use crate::planning::placeholder;
 use crate::scan::{ScanLayout, TskvScanExec};
 use crate::session::Session;
+use crate::types::sql_type;
 use constants::{Constant, Taken, take};
 
 /// Kinds of queries known of a generation, two of which are kept.
@@ -42,8 +43,6 @@ const TEXT_BYTES_MAX: usize = 16 << 10;
 const COLUMNS_MAX: usize = 512;
 /// Plans of a kind of query, for as many layouts of its scans.
 const LAYOUTS_MAX: usize = 4;
-/// So often a kind of query is planned with slots, to see whether its plan can be kept.
-const ATTEMPTS_MAX: u8 = 3;
 
 /// The types of a query's parameters, and the columns of its rows.
 pub(crate) type Description = (Vec<DataType>, SchemaRef);
@@ -81,20 +80,22 @@ struct Generations {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct QueryKind {
     identity: Identity,
+    /// What it is called, which `current_user` tells.
+    user: String,
     tenant: String,
     database: String,
     zone: String,
     /// The query without its constants.
     text: String,
+    /// How many of those it then has are its own parameters.
+    parameters: usize,
 }
 
 /// What is known of a kind of query.
 #[derive(Clone, Debug)]
 enum Known {
-    /// It came, and was planned with slots so often.
-    Seen(u8),
-    /// Its plan cannot be kept.
-    Never,
+    /// It came so often.
+    Seen(u32),
     Kept(Arc<KeptQuery>),
 }
 
@@ -145,12 +146,6 @@ impl PlanCache {
     fn put(&self, kind: &Arc<QueryKind>, known: Known) {
         self.generations.lock().put(Arc::clone(kind), known);
     }
-
-    fn forget(&self, kind: &QueryKind) {
-        let mut generations = self.generations.lock();
-        generations.young.remove(kind);
-        generations.old.remove(kind);
-    }
 }
 
 impl Generations {
@@ -188,10 +183,27 @@ impl KeptQuery {
         self.plans.lock().first().map(Arc::clone)
     }
 
-    fn keep(&self, plan: KeptPlan) {
+    fn has_room(&self) -> bool {
+        self.plans.lock().len() < LAYOUTS_MAX
+    }
+
+    /// Adds the plans of another that ask the same of storage: for one's scans the other's can be taken.
+    fn add(&self, other: Self) {
         let mut plans = self.plans.lock();
-        plans.truncate(LAYOUTS_MAX - 1);
-        plans.insert(0, Arc::new(plan));
+        let ask_the_same = |one: &KeptPlan, other: &KeptPlan| {
+            let (one, other) = (slots::scans(&one.plan), slots::scans(&other.plan));
+            let mut both = one.iter().zip(&other);
+            one.len() == other.len()
+                && both.all(|(one, other)| match (one.reopening(), other.reopening()) {
+                    (Some(one), Some(other)) => one.asks_same_as(other),
+                    _ => false,
+                })
+        };
+        for plan in other.plans.into_inner() {
+            if plans.first().is_none_or(|first| ask_the_same(first, &plan)) {
+                plans.push(plan);
+            }
+        }
     }
 }
 
@@ -206,7 +218,8 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Returns parameters and constants as values of their types; `None` where one is not exactly that.
+    /// Returns parameters and constants as values of their types; `None` where one is not exactly that, or
+    /// NULL.
     fn values(&self, types: &[DataType], session: &Session) -> Option<Vec<ScalarValue>> {
         let (zone, now_ns) = (session.zone(), session.now_ns() / 1_000 * 1_000);
         let (of_params, of_constants) = types.split_at_checked(self.parameters)?;
@@ -219,19 +232,14 @@ impl Asked<'_> {
         let constants = self.constants.iter().zip(of_constants);
         let constants =
             constants.map(|(constant, data_type)| constant.value(data_type, &zone, now_ns));
-        params.chain(constants).collect()
+        // What is compared with NULL is not asked of storage, and never holds.
+        let values: Vec<ScalarValue> = params.chain(constants).collect::<Option<_>>()?;
+        (!values.iter().any(ScalarValue::is_null)).then_some(values)
     }
 }
 
-/// What came of planning with slots.
-enum Planned {
-    /// A plan that can be kept.
-    Kept(KeptQuery, Arc<dyn ExecutionPlan>),
-    /// None that can be kept with these constants and the rows as they are.
-    NotNow,
-    /// None that can be kept.
-    Never,
-}
+/// A query that was planned with slots, and its plan for the constants it came with.
+type Planned = (KeptQuery, Arc<dyn ExecutionPlan>);
 
 impl Session {
     /// Returns a plan that was kept, for the constants of a query; `None` where it has to be planned.
@@ -240,21 +248,32 @@ impl Session {
         query: &DfStatement,
         params: &[ScalarValue],
     ) -> Option<Ready> {
-        let found = self.look_for_plan(query, params).await;
-        let plans = self.database().plans();
-        let counter = if found.is_some() { &plans.hits } else { &plans.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
-        found
+        let asked = self.asked(query, params)?;
+        let cache = self.database().plans();
+        let known = cache.get(&asked.kind);
+        if let Some(Known::Kept(kept)) = &known
+            && let Some(plan) = self.plan_again(&asked, kept).await
+        {
+            cache.hits.fetch_add(1, Ordering::Relaxed);
+            return Some((plan, self.context_to_run()));
+        }
+        cache.misses.fetch_add(1, Ordering::Relaxed);
+        let plan = self.plan_newly(&asked, known).await?;
+        Some((plan, self.context_to_run()))
     }
 
-    /// Returns what is known of a kind of query whose plan is kept, or else what `describe` finds out. The
-    /// types that a client declared have to be in the text.
+    /// Returns what is known of a kind of query whose plan is kept, or else what `describe` finds out. Where the
+    /// text does not tell all that a client declared of the parameters, nothing is known.
     pub(crate) async fn description(
         &self,
         query: &DfStatement,
+        declared: &[Option<DataType>],
         describe: impl Future<Output = Result<Description>>,
     ) -> Result<Description> {
+        let in_text = |declared: &DataType| sql_type(declared).is_some();
+        let are_in_text = declared.iter().flatten().all(in_text);
         let asked = self.asked(query, &[]);
+        let asked = asked.filter(|asked| are_in_text && declared.len() <= asked.parameters);
         let known = asked.and_then(|asked| self.database().plans().get(&asked.kind));
         let kept = match known {
             Some(Known::Kept(kept)) if kept.holds(self) => kept,
@@ -267,34 +286,15 @@ impl Session {
         Ok(kept.described.get_or_init(|| described).clone())
     }
 
-    async fn look_for_plan(&self, query: &DfStatement, params: &[ScalarValue]) -> Option<Ready> {
-        let asked = self.asked(query, params)?;
-        let cache = self.database().plans();
-        let plan = match cache.get(&asked.kind) {
-            None => {
-                cache.put(&asked.kind, Known::Seen(0));
-                return None;
-            }
-            Some(Known::Never) => return None,
-            Some(Known::Seen(attempts)) => self.plan_first(&asked, attempts + 1).await?,
-            Some(Known::Kept(kept)) if !kept.holds(self) => {
-                cache.forget(&asked.kind);
-                return None;
-            }
-            Some(Known::Kept(kept)) => self.plan_again(&asked, &kept).await?,
-        };
+    fn context_to_run(&self) -> Arc<TaskContext> {
+        // The functions of a plan are in it: none is looked up by its name.
         let none = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-        let context = TaskContext::new(
-            None,
-            self.database().template().session_id().to_owned(),
-            self.config(),
-            none.0,
-            none.1,
-            none.2,
-            none.3,
-            self.runtime(),
-        );
-        Some((plan, Arc::new(context)))
+        let session = self.database().template().session_id().to_owned();
+        let (config, runtime) = (self.config(), self.runtime());
+        let (scalar, higher, aggregate, window) = none;
+        let context =
+            TaskContext::new(None, session, config, scalar, higher, aggregate, window, runtime);
+        Arc::new(context)
     }
 
     fn asked<'a>(&self, query: &DfStatement, params: &'a [ScalarValue]) -> Option<Asked<'a>> {
@@ -309,54 +309,70 @@ impl Session {
         let text = taken.query.to_string();
         let kind = QueryKind {
             identity: self.identity(),
+            user: self.user_name().to_owned(),
             tenant: self.tenant_name(),
             database: self.database_name(),
             zone: self.zone().name().to_owned(),
             text,
+            parameters: taken.parameters,
         };
         let Taken { query, parameters, constants } = taken;
         let asked = Asked { kind: Arc::new(kind), query, parameters, params, constants };
         (asked.kind.text.len() <= TEXT_BYTES_MAX).then_some(asked)
     }
 
-    /// Plans a kind of query with slots.
-    async fn plan_first(&self, asked: &Asked<'_>, attempt: u8) -> Option<Arc<dyn ExecutionPlan>> {
-        let (known, plan) = match self.plan_with_slots(asked).await {
-            Ok(Planned::Kept(kept, plan)) => (Known::Kept(Arc::new(kept)), Some(plan)),
-            Ok(Planned::NotNow) | Err(_) if attempt < ATTEMPTS_MAX => (Known::Seen(attempt), None),
-            _ => (Known::Never, None),
+    /// Plans a query with slots, where that is worth a try, and keeps its plan where that can be. What cannot
+    /// be kept now may be another time: it is tried the second, third, fifth, ninth … time.
+    async fn plan_newly(
+        &self,
+        asked: &Asked<'_>,
+        known: Option<Known>,
+    ) -> Option<Arc<dyn ExecutionPlan>> {
+        let cache = self.database().plans();
+        let (times, kept) = match known {
+            None => (0, None),
+            Some(Known::Seen(times)) => (times, None),
+            Some(Known::Kept(kept)) if !kept.holds(self) => (0, None),
+            Some(Known::Kept(kept)) => {
+                // Another layout is worth another plan; other types of constants are not.
+                if !kept.has_room() || asked.values(&kept.types, self).is_none() {
+                    return None;
+                }
+                (1, Some(kept))
+            }
         };
-        self.database().plans().put(&asked.kind, known);
+        let planned = match times.is_power_of_two() {
+            true => self.plan_with_slots(asked).await.ok().flatten(),
+            false => None,
+        };
+        let (planned, plan) = planned.unzip();
+        match (planned, kept) {
+            (None, None) => cache.put(&asked.kind, Known::Seen(times.saturating_add(1))),
+            (None, Some(_)) => {}
+            (Some(planned), None) => cache.put(&asked.kind, Known::Kept(Arc::new(planned))),
+            (Some(planned), Some(kept)) => kept.add(planned),
+        }
         plan
     }
 
-    /// Fills the plan of a kind of query whose scans have the layout that these constants give them; where
-    /// there is none yet, it is made.
+    /// Fills the plan of a kind of query whose scans have the layout that these constants give them.
     async fn plan_again(
         &self,
         asked: &Asked<'_>,
         kept: &KeptQuery,
     ) -> Option<Arc<dyn ExecutionPlan>> {
+        if !kept.holds(self) {
+            return None;
+        }
         let values = asked.values(&kept.types, self)?;
         let any = kept.any_plan()?;
         let scans = self.open_again(&any, &values).await.ok()??;
-        if scans.iter().any(|scan| scan.is_known() && !scan.layout().is_small()) {
+        if scans.iter().any(|scan| scan.is_known() && !scan.is_small()) {
             return None;
         }
         let layouts: Vec<ScanLayout> = scans.iter().map(TskvScanExec::layout).collect();
-        if let Some(found) = kept.plan_for(&layouts) {
-            return slots::filled(&found.plan, &mut scans.into_iter(), Some(&values)).ok();
-        }
-        let Ok(Planned::Kept(other, plan)) = self.plan_with_slots(asked).await else {
-            return None;
-        };
-        other
-            .plans
-            .into_inner()
-            .into_iter()
-            .filter_map(Arc::into_inner)
-            .for_each(|plan| kept.keep(plan));
-        Some(plan)
+        let found = kept.plan_for(&layouts)?;
+        slots::filled(&found.plan, &mut scans.into_iter(), Some(&values)).ok()
     }
 
     /// Opens the scans of a kept plan with other constants; `None` where storage cannot answer a filter with
@@ -374,9 +390,11 @@ impl Session {
         };
         let mut scans = Vec::new();
         for scan in slots::scans(&kept.plan) {
-            let Some(read) = scan.read() else { return Ok(None) };
+            let Some(read) = scan.reopening() else { return Ok(None) };
             let opened = read.open(self.database(), options, values).await?;
-            let Some(opened) = opened.and_then(|opened| scan.like(opened)) else { return Ok(None) };
+            let Some(opened) = opened.and_then(|opened| scan.like(opened)) else {
+                return Ok(None);
+            };
             if opened.rows_elsewhere() >= options.stage_rows_min {
                 return Ok(None);
             }
@@ -385,16 +403,18 @@ impl Session {
         Ok(Some(scans))
     }
 
-    /// Plans a query with slots.
-    async fn plan_with_slots(&self, asked: &Asked<'_>) -> Result<Planned> {
-        let constants = Constants::default();
-        let state = self.state_to_run(&constants)?;
+    /// Plans a query with slots. `None` where its plan cannot be kept: what it computes is not the same at all
+    /// times, or has nodes with a state of their own; or its constants, or the rows as they are now, tell too
+    /// much.
+    async fn plan_with_slots(&self, asked: &Asked<'_>) -> Result<Option<Planned>> {
+        let bound = BoundValues::default();
+        let state = self.state_to_run(&bound)?;
         let Some(tables) = self.named_tables(&state, &asked.query)? else {
-            return Ok(Planned::Never);
+            return Ok(None);
         };
         let (plan, arrays) = self.plan_in(&state, &asked.query, Some(asked.params)).await?;
         if !arrays.is_empty() || !slots::is_immutable(&plan)? {
-            return Ok(Planned::Never);
+            return Ok(None);
         }
         let types = plan.get_parameter_types()?;
         let count = asked.parameters + asked.constants.len();
@@ -405,28 +425,27 @@ impl Session {
             }
         }
         let Some(types) = of_number.into_iter().collect::<Option<Vec<DataType>>>() else {
-            return Ok(Planned::Never);
+            return Ok(None);
         };
-        let Some(values) = asked.values(&types, self) else { return Ok(Planned::NotNow) };
-        constants.set(values.clone());
+        let Some(values) = asked.values(&types, self) else { return Ok(None) };
+        bound.set(values.clone());
         let Some(plan) = slots::with_slots(state.optimize(&plan)?)? else {
-            return Ok(Planned::Never);
+            return Ok(None);
         };
         let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
         let scans = slots::scans(&plan);
         if scans.iter().any(|scan| scan.schema().fields().len() > COLUMNS_MAX) {
-            return Ok(Planned::Never);
+            return Ok(None);
         }
         let Some(layouts) = slots::layouts(&plan)? else {
-            let are_known = scans.iter().any(TskvScanExec::is_known);
-            return Ok(if are_known { Planned::NotNow } else { Planned::Never });
+            return Ok(None);
         };
         let empty = slots::filled(&plan, &mut scans.iter().map(TskvScanExec::emptied), None)?;
         let kept = KeptPlan { plan: empty, layouts };
         let plans = Mutex::new(vec![Arc::new(kept)]);
         let kept = KeptQuery { tables, types, described: OnceLock::new(), plans };
         let plan = slots::filled(&plan, &mut scans.into_iter(), Some(&values))?;
-        Ok(Planned::Kept(kept, plan))
+        Ok(Some((kept, plan)))
     }
 
     /// Finds the tables that a query names; `None` where one is none of the tenant's own, or a view.

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::arrays;
-use crate::catalog::{Constants, mentions_catalog};
+use crate::catalog::{BoundValues, mentions_catalog};
 use crate::column_names::{name_columns, names, renamed};
 use crate::error::{Error, Result, nearest};
 use crate::insert::parameter_columns;
@@ -133,12 +133,7 @@ impl Session {
                     let columns = renamed(&self.coerced(&planned)?, &names(&query));
                     Ok((planned.parameters, columns))
                 });
-                let in_text = |declared: &DataType| sql_type(declared).is_some();
-                let (parameters, columns) = if declared.iter().flatten().all(in_text) {
-                    self.description(&query, describe).await?
-                } else {
-                    describe.await?
-                };
+                let (parameters, columns) = self.description(&query, declared, describe).await?;
                 let statement = Some(Arc::new(Statement::Query(Box::new(query))));
                 Ok(Prepared { statement, parameters, columns: Some(columns) })
             }
@@ -274,7 +269,7 @@ impl Session {
         if let Some((plan, context)) = self.kept_plan(query, &params).await {
             return Ok(execute_stream(interruptible(plan, interrupt)?, context)?);
         }
-        let mut state = self.state_to_run(&Constants::default())?;
+        let mut state = self.state_to_run(&BoundValues::default())?;
         let plan = self.physical_plan_in(&state, query, params.clone()).await?;
         if !stages::has_stages(&plan)? {
             return Ok(execute_stream(interruptible(plan, interrupt)?, state.task_ctx())?);
@@ -298,8 +293,8 @@ impl Session {
     }
 
     /// Makes the state of a query that other nodes may do a part of.
-    pub(crate) fn state_to_run(&self, constants: &Constants) -> Result<SessionState> {
-        let mut state = self.state_with(constants)?;
+    pub(crate) fn state_to_run(&self, bound: &BoundValues) -> Result<SessionState> {
+        let mut state = self.state_with(bound)?;
         if let Some(rows_min) = self.stage_rows_min()? {
             let from = self.settings.lock().read_from();
             stages::allow(&mut state, self.identity().tenant, rows_min, from)?;

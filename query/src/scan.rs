@@ -77,7 +77,7 @@ pub(crate) struct TskvScanExec {
     node: Option<NodeId>,
     statistics: Arc<Statistics>,
     /// How to read again, where that may be asked for.
-    read: Option<Arc<TableRead>>,
+    reopening: Option<Arc<TableRead>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -87,15 +87,7 @@ pub(crate) struct TskvScanExec {
 pub(crate) struct ScanLayout {
     partitions: usize,
     orderings: Vec<LexOrdering>,
-    /// Whether its rows are about a batch at most.
     is_small: bool,
-}
-
-impl ScanLayout {
-    /// Returns whether its rows are about a batch at most.
-    pub(crate) fn is_small(&self) -> bool {
-        self.is_small
-    }
 }
 
 /// A scan on its way to the node that reads it, but for its schema.
@@ -119,24 +111,24 @@ pub(crate) struct SentScan {
 
 impl TskvScanExec {
     /// Notes how to read again.
-    pub(crate) fn of_read(mut self, read: TableRead) -> Self {
-        self.read = Some(Arc::new(read));
-        self
+    pub(crate) fn reopened_by(self, read: TableRead) -> Self {
+        Self { reopening: Some(Arc::new(read)), ..self }
     }
 
     /// Returns how to read again, where it was noted.
-    pub(crate) fn read(&self) -> Option<&TableRead> {
-        self.read.as_deref()
+    pub(crate) fn reopening(&self) -> Option<&TableRead> {
+        self.reopening.as_deref()
     }
 
     /// Returns what a plan depends on.
     pub(crate) fn layout(&self) -> ScanLayout {
-        let rows = self.statistics.num_rows.get_value();
-        ScanLayout {
-            partitions: self.partitions.len(),
-            orderings: self.orderings(),
-            is_small: rows.is_some_and(|rows| *rows <= SMALL_ROWS),
-        }
+        let (partitions, is_small) = (self.partitions.len(), self.is_small());
+        ScanLayout { partitions, orderings: self.orderings(), is_small }
+    }
+
+    /// Returns whether its rows are about a batch at most.
+    pub(crate) fn is_small(&self) -> bool {
+        self.statistics.num_rows.get_value().is_some_and(|rows| *rows <= SMALL_ROWS)
     }
 
     /// Returns whether all is known of the rows without reading them.
@@ -256,7 +248,7 @@ impl TskvScanExec {
             buckets: sent.buckets,
             node: sent.node,
             statistics: Arc::new(Statistics::new_unknown(&schema)),
-            read: None,
+            reopening: None,
             properties: properties(&schema, partitions.len(), orderings),
             partitions,
             schema,
@@ -289,7 +281,7 @@ impl TskvScanExec {
             buckets,
             node: None,
             statistics,
-            read: None,
+            reopening: None,
             properties: properties(&schema, partitions.len(), Vec::new()),
             partitions,
             schema,

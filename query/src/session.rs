@@ -24,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Identity, Need, check};
 use crate::blocks::Block;
-use crate::catalog::{Constants, SessionCatalogs, SessionNames, SystemCatalog, register_functions};
+use crate::catalog::{
+    BoundValues, SessionCatalogs, SessionNames, SystemCatalog, register_functions,
+};
 use crate::cursors::Kept;
 use crate::database::Database;
 use crate::error::{Error, Result, nearest};
@@ -500,7 +502,7 @@ impl Session {
 
     /// Makes the planner's state for one statement.
     pub(crate) fn state(&self) -> Result<SessionState> {
-        self.state_with(&Constants::default())
+        self.state_with(&BoundValues::default())
     }
 
     /// Returns how the session's queries are run.
@@ -511,8 +513,8 @@ impl Session {
         config
     }
 
-    /// Makes the planner's state for a statement whose parameters stand for constants.
-    pub(crate) fn state_with(&self, constants: &Constants) -> Result<SessionState> {
+    /// Makes the planner's state for a statement whose parameters stand for values.
+    pub(crate) fn state_with(&self, bound: &BoundValues) -> Result<SessionState> {
         let zone = self.zone();
         let catalogs = SessionCatalogs {
             database: Arc::clone(&self.database),
@@ -521,7 +523,7 @@ impl Session {
             system: Arc::clone(&self.system),
             temporary: Arc::clone(&self.temporary),
             zone: zone.clone(),
-            constants: constants.clone(),
+            bound: bound.clone(),
         };
         let (template, config) = (self.database.template(), self.config());
         let (runtime, catalogs) = (self.runtime(), Arc::new(catalogs));

@@ -7,13 +7,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, UInt32Array, make_comparator};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, UInt32Array, make_comparator, new_empty_array,
+};
 use datafusion::arrow::compute::{SortOptions, concat, take};
 use datafusion::arrow::datatypes::{SchemaRef, TimestampNanosecondType};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::utils::collect_columns;
@@ -208,17 +211,22 @@ impl ExecutionPlan for StretchAggregateExec {
         let aggregate = self.aggregate()?;
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let schema = aggregate.schema();
-        let folding = Folding::new(aggregate, self.sorted.clone(), Arc::clone(&schema))?;
+        let reserved = MemoryConsumer::new(format!("{}[{partition}]", self.name()))
+            .register(context.memory_pool());
+        let folding = Folding::new(aggregate, self.sorted.clone(), reserved)?;
         let input = aggregate.input().execute(partition, context)?;
         let rows = stream::try_unfold((input, Some(folding)), |(mut input, folding)| async {
             let Some(mut folding) = folding else { return Ok(None) };
             while let Some(batch) = input.try_next().await? {
                 folding.add(&batch)?;
-                if folding.groups > GROUPS_TOGETHER {
-                    let ready = folding.groups - 1;
+                let has_memory = folding.reserve();
+                let ready = folding.groups.saturating_sub(1);
+                if ready >= GROUPS_TOGETHER || (has_memory.is_err() && ready > 0) {
                     let batch = folding.give(EmitTo::First(ready))?;
+                    folding.reserve()?;
                     return Ok(Some((batch, (input, Some(folding)))));
                 }
+                has_memory?;
             }
             let batch = folding.give(EmitTo::All)?;
             Ok(Some((batch, (input, None))))
@@ -249,10 +257,15 @@ struct Folding {
     known: Vec<Vec<ArrayRef>>,
     /// The key of the last, a row.
     last: Option<Vec<ArrayRef>>,
+    reserved: MemoryReservation,
 }
 
 impl Folding {
-    fn new(aggregate: &AggregateExec, sorted: Vec<usize>, schema: SchemaRef) -> Result<Self> {
+    fn new(
+        aggregate: &AggregateExec,
+        sorted: Vec<usize>,
+        reserved: MemoryReservation,
+    ) -> Result<Self> {
         let functions = aggregate.aggr_expr();
         let keys: Vec<_> =
             aggregate.group_expr().expr().iter().map(|(key, _)| Arc::clone(key)).collect();
@@ -265,9 +278,10 @@ impl Folding {
                 .iter()
                 .map(|function| function.create_groups_accumulator())
                 .collect::<Result<_>>()?,
-            schema,
+            schema: aggregate.schema(),
             groups: 0,
             last: None,
+            reserved,
         })
     }
 
@@ -291,8 +305,10 @@ impl Folding {
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let fresh = starts.take(ends.len()).skip(usize::from(goes_on)).map(|start| start as u32);
         let fresh = UInt32Array::from_iter_values(fresh);
-        for (known, keys) in self.known.iter_mut().zip(&keys) {
-            known.push(take(keys, &fresh, None)?);
+        if !fresh.is_empty() {
+            for (known, keys) in self.known.iter_mut().zip(&keys) {
+                known.push(take(keys, &fresh, None)?);
+            }
         }
         self.groups = first + ends.len();
         self.last = Some(keys.iter().map(|key| key.slice(rows - 1, 1)).collect());
@@ -301,6 +317,13 @@ impl Folding {
             function.update_batch(&values, &numbers, None, self.groups)?;
         }
         Ok(())
+    }
+
+    /// Accounts for the memory that the groups take.
+    fn reserve(&self) -> Result<()> {
+        let functions = self.functions.iter().map(|function| function.size());
+        let keys = self.known.iter().flatten().map(|keys| keys.get_array_memory_size());
+        self.reserved.try_resize(functions.sum::<usize>() + keys.sum::<usize>())
     }
 
     /// Gives the groups that came first.
@@ -312,8 +335,7 @@ impl Folding {
         let mut columns = Vec::with_capacity(self.schema.fields().len());
         for (at, known) in self.known.iter_mut().enumerate() {
             if known.is_empty() {
-                let data_type = self.schema.field(at).data_type();
-                columns.push(datafusion::arrow::array::new_empty_array(data_type));
+                columns.push(new_empty_array(self.schema.field(at).data_type()));
                 continue;
             }
             let parts: Vec<_> = known.iter().map(AsRef::as_ref).collect();

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::UInt32Array;
 use arrow::buffer::BooleanBuffer;
@@ -114,9 +115,10 @@ pub(crate) struct RowReader {
     units: VecDeque<Unit>,
     /// Row groups at hand, by file and number.
     groups: VecDeque<((usize, usize), Arc<Run>)>,
-    /// Where what is decoded is kept for other scans, and how many bytes this one may still leave there.
+    /// Where what is decoded is kept for other scans, and how many bytes this one and what it was split into
+    /// may still leave there.
     cache: Option<Arc<DecodedCache>>,
-    cache_bytes_left: usize,
+    cache_bytes_left: Arc<AtomicUsize>,
     counts: ScanCounts,
     /// Where series are many: the mean of their rows in memory.
     in_memory: Option<Estimate>,
@@ -189,14 +191,15 @@ impl RowReader {
             units: VecDeque::new(),
             groups: VecDeque::new(),
             cache: None,
-            cache_bytes_left: 0,
+            cache_bytes_left: Arc::default(),
             counts,
         }
     }
 
     /// Has what is decoded kept in a cache, and takes from there what others have decoded.
     pub(crate) fn with_cache(self, cache: Arc<DecodedCache>) -> Self {
-        Self { cache_bytes_left: cache.scan_bytes_max(), cache: Some(cache), ..self }
+        let left = AtomicUsize::new(cache.scan_bytes_max());
+        Self { cache_bytes_left: Arc::new(left), cache: Some(cache), ..self }
     }
 
     /// Returns the series, in visiting order.
@@ -574,6 +577,7 @@ impl RowReader {
             is_wanted && of_group && !is_known
         };
         let missing: Vec<_> = self.fields.iter().filter(is_missing).copied().collect();
+        let known_bytes = known.as_ref().map_or(0, |known| known.bytes());
         let run = match known {
             Some(known) if missing.is_empty() => {
                 if at_hand.is_none() {
@@ -588,11 +592,16 @@ impl RowReader {
             }
             None => Arc::new(file.read(group, &missing)?),
         };
-        if let Some(cache) = &self.cache
-            && let Some(left) = self.cache_bytes_left.checked_sub(run.bytes())
-        {
-            self.cache_bytes_left = left;
-            cache.put(file.mark(), Part::Group(place.1), &run);
+        if let Some(cache) = &self.cache {
+            let bytes = run.bytes().saturating_sub(known_bytes);
+            let take = |left: usize| left.checked_sub(bytes);
+            if self
+                .cache_bytes_left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+                .is_ok()
+            {
+                cache.put(file.mark(), Part::Group(place.1), &run);
+            }
         }
         match at_hand {
             Some(at) => self.groups[at].1 = Arc::clone(&run),

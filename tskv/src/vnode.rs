@@ -57,7 +57,7 @@ pub struct VnodeConfig {
     pub gauge: Arc<MemcacheGauge>,
     /// The ids of series met lately.
     pub cache: Arc<SeriesCache>,
-    /// The last rows of files.
+    /// Rows of files, decoded.
     pub decoded: Arc<DecodedCache>,
     /// What the catalog knows of tables.
     pub schemas: Schemas,

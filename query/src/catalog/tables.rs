@@ -60,7 +60,7 @@ impl SchemaProvider for DatabaseSchema {
                     schema: in_zone(&table.arrow(), &self.catalogs.zone),
                 },
                 shared: Arc::clone(&self.catalogs.database),
-                constants: self.catalogs.constants.clone(),
+                bound: self.catalogs.bound.clone(),
             })));
         }
         if let Some(view) = catalog.view(self.database.id, name) {
@@ -100,7 +100,7 @@ impl SchemaProvider for DatabaseSchema {
 pub(crate) struct TskvTable {
     table: ReadTable,
     shared: Arc<crate::Database>,
-    constants: Constants,
+    bound: BoundValues,
 }
 
 /// What is known of a table that is read.
@@ -131,15 +131,15 @@ pub(crate) struct ReadOptions {
     pub(crate) stage_rows_min: usize,
 }
 
-/// The constants that parameters of a query stand for while it is planned, once they are known: of a filter
-/// that compares with one, storage can tell by the constant whether it answers it.
+/// The values that parameters of a query stand for while it is planned, once they are known: of a filter
+/// that compares with one, storage can tell by the value whether it answers it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Constants(Arc<OnceLock<Vec<ScalarValue>>>);
+pub(crate) struct BoundValues(Arc<OnceLock<Vec<ScalarValue>>>);
 
-impl Constants {
+impl BoundValues {
     /// Makes them known, once.
-    pub(crate) fn set(&self, constants: Vec<ScalarValue>) {
-        self.0.get_or_init(|| constants);
+    pub(crate) fn set(&self, values: Vec<ScalarValue>) {
+        self.0.get_or_init(|| values);
     }
 
     fn known(&self) -> Option<&[ScalarValue]> {
@@ -210,9 +210,9 @@ impl TableProvider for TskvTable {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
-        let constants = self.constants.known().unwrap_or_default();
+        let values = self.bound.known().unwrap_or_default();
         let answered = |filter: &&Expr| {
-            Ok(match self.table.push(bound(filter, constants)?.as_ref()) {
+            Ok(match self.table.push(bound(filter, values)?.as_ref()) {
                 Some(pushed) if pushed.values.is_empty() => TableProviderFilterPushDown::Exact,
                 Some(_) => TableProviderFilterPushDown::Inexact,
                 None => TableProviderFilterPushDown::Unsupported,
@@ -236,10 +236,10 @@ impl TableProvider for TskvTable {
             partitions_wanted: state.config().target_partitions(),
             stage_rows_min: stage_rows_min(state.config_options()),
         };
-        let constants = self.constants.known();
-        let scan = read.open(&self.shared, options, constants.unwrap_or_default()).await?;
+        let values = self.bound.known();
+        let scan = read.open(&self.shared, options, values.unwrap_or_default()).await?;
         let scan = scan.ok_or_else(|| Error::internal("a filter was said to be answered"))?;
-        Ok(Arc::new(if constants.is_some() { scan.of_read(read) } else { scan }))
+        Ok(Arc::new(if values.is_some() { scan.reopened_by(read) } else { scan }))
     }
 }
 
@@ -251,7 +251,13 @@ impl TskvTable {
 }
 
 impl TableRead {
-    /// Begins to read. `None` where storage cannot answer a filter with these constants.
+    /// Returns whether another asks the same of storage, for the same bound values.
+    pub(crate) fn asks_same_as(&self, other: &Self) -> bool {
+        let of = |read: &Self| (read.projection.clone(), read.filters.clone(), read.limit);
+        self.table.table.id == other.table.table.id && of(self) == of(other)
+    }
+
+    /// Begins to read. `None` where storage cannot answer a filter with these values.
     ///
     /// # Errors
     /// What the cluster says.
@@ -259,7 +265,7 @@ impl TableRead {
         &self,
         shared: &crate::Database,
         options: ReadOptions,
-        constants: &[ScalarValue],
+        bound_values: &[ScalarValue],
     ) -> Result<Option<TskvScanExec>> {
         let ReadTable { database, table, schema } = &self.table;
         let projection = self.projection.as_ref();
@@ -275,7 +281,7 @@ impl TableRead {
         let (mut times, mut filter) = (self.table.alive(shared), SeriesFilter::default());
         let mut values = Vec::new();
         for one in &self.filters {
-            let Some(pushed) = self.table.push(bound(one, constants)?.as_ref()) else {
+            let Some(pushed) = self.table.push(bound(one, bound_values)?.as_ref()) else {
                 return Ok(None);
             };
             times = pushed.times.map_or(times, |range| times.intersect(&range));
@@ -306,22 +312,22 @@ impl TableRead {
     }
 }
 
-/// Puts constants in the stead of a filter's parameters, and computes what then is constant.
-fn bound<'a>(filter: &'a Expr, constants: &[ScalarValue]) -> Result<Cow<'a, Expr>> {
-    let constant = |expr| match &expr {
+/// Puts values in the stead of a filter's parameters, and computes what then is constant.
+fn bound<'a>(filter: &'a Expr, values: &[ScalarValue]) -> Result<Cow<'a, Expr>> {
+    let value = |expr| match &expr {
         Expr::Placeholder(Placeholder { id, .. }) => {
-            match placeholder(id).and_then(|number| constants.get(number - 1)) {
-                Some(constant) => Ok(Transformed::yes(Expr::Literal(constant.clone(), None))),
+            match placeholder(id).and_then(|number| values.get(number - 1)) {
+                Some(value) => Ok(Transformed::yes(Expr::Literal(value.clone(), None))),
                 None => Ok(Transformed::no(expr)),
             }
         }
         _ => Ok(Transformed::no(expr)),
     };
-    if constants.is_empty() || !filter.exists(|expr| Ok(matches!(expr, Expr::Placeholder(_))))? {
+    if values.is_empty() || !filter.exists(|expr| Ok(matches!(expr, Expr::Placeholder(_))))? {
         return Ok(Cow::Borrowed(filter));
     }
     let simplifier = ExprSimplifier::new(SimplifyContext::default());
-    let computed = filter.clone().transform_up(constant).data()?.transform_down(|expr| {
+    let computed = filter.clone().transform_up(value).data()?.transform_down(|expr| {
         if matches!(expr, Expr::Literal(..)) || expr.any_column_refs() {
             return Ok(Transformed::no(expr));
         }

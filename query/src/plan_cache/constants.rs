@@ -43,7 +43,9 @@ impl Constant {
             (Self::Number(number), DataType::Int64) => Some(number.parse::<i64>().ok()?.into()),
             (Self::Number(number), DataType::UInt64) => Some(number.parse::<u64>().ok()?.into()),
             (Self::Number(number), DataType::Float64) => {
-                let number = number.parse::<f64>().ok()?;
+                // A whole number is one before it is a double: -0 is 0.
+                let whole = number.parse::<i64>().map(|whole| whole as f64);
+                let number = whole.or_else(|_| number.parse::<f64>()).ok()?;
                 number.is_finite().then(|| number.into())
             }
             (Self::Text(text), DataType::Utf8) => Some(text.as_str().into()),
@@ -277,6 +279,7 @@ mod tests {
         let of = |constant: Constant, of| constant.value(&of, &Zone::default(), 7);
         assert_eq!(of(number("5"), DataType::Int64), Some(5_i64.into()));
         assert_eq!(of(number("5.5"), DataType::Int64), None);
+        assert_eq!(of(number("-0"), DataType::Float64), Some(0.0_f64.into()));
         assert_eq!(of(number("-5"), DataType::UInt64), None);
         assert_eq!(of(number("5"), DataType::Utf8), None);
         assert_eq!(of(Constant::Text("5".to_owned()), DataType::Int64), None);
