@@ -211,9 +211,10 @@ async fn the_lead_is_handed_over_and_no_proposal_is_lost() {
             let handed = few.members[leader].group.hand_over(heir as u64 + 1);
             let (handed, ()) = tokio::join!(handed, few.propose(leader, b"b"));
             expected.push(b"b");
+            // Whether the heir leads is asked above: it may learn of it later than the old leader.
             match handed {
-                Ok(()) => assert!(few.members[heir].group.leads(), "round {round}"),
-                Err(replication::Error::NotLeader { .. } | replication::Error::NotReady(_)) => {}
+                Ok(())
+                | Err(replication::Error::NotLeader { .. } | replication::Error::NotReady(_)) => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -223,17 +224,16 @@ async fn the_lead_is_handed_over_and_no_proposal_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lead_goes_to_any_of_four_members() {
-    const ATTEMPTS: u32 = 3;
     let few = Few::start(4).await;
     few.propose(0, b"a").await;
     // Who waits least before it stands for election is another one each time.
     for heir in 0..4 {
-        for attempt in 0..=ATTEMPTS {
+        for attempt in 0..=HAND_OVERS {
             let leader = few.leader(heir).await;
             if leader == heir {
                 break;
             }
-            assert!(attempt < ATTEMPTS, "member {leader} leads, not {heir}");
+            assert!(attempt < HAND_OVERS, "member {leader} leads, not {heir}");
             // On a machine that is busy another may stand for election before it.
             let _refused = few.members[leader].group.hand_over(heir as u64 + 1).await;
         }
