@@ -16,6 +16,7 @@
 //! | `size`       | sizes in bytes as people write them                               |
 //! | `placement`  | buckets and shards                                                |
 //! | `error`      | the kinds every crate's error maps to                             |
+//! | `generations` | a cache of what was asked for lately                             |
 //! | `clock`      | wall time, system or set by a test                                |
 //!
 //! Change a column type here: also touch `points`, `tskv::tsm` and `query::types`.
@@ -23,6 +24,7 @@
 pub mod clock;
 pub mod codec;
 pub mod error;
+pub mod generations;
 pub mod ids;
 pub mod lossy;
 pub mod placement;

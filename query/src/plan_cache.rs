@@ -24,6 +24,7 @@ use datafusion::execution::{SessionState, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as DfStatement;
 use model::TableSchema;
+use model::generations::Generations;
 use parking_lot::Mutex;
 
 use crate::access::{Identity, Need, Object, check};
@@ -35,8 +36,8 @@ use crate::session::Session;
 use crate::types::sql_type;
 use constants::{Constant, Taken, take};
 
-/// Kinds of queries known of a generation, two of which are kept.
-const QUERIES_MAX: usize = 256;
+/// Kinds of queries that are known at most, about.
+const KINDS_MAX: usize = 512;
 /// A longer text is not kept.
 const TEXT_BYTES_MAX: usize = 16 << 10;
 /// A plan that reads more columns of a table is not kept: it is large, and so are its rows.
@@ -51,9 +52,9 @@ pub(crate) type Description = (Vec<DataType>, SchemaRef);
 pub(crate) type Ready = (Arc<dyn ExecutionPlan>, Arc<TaskContext>);
 
 /// The plans of a node's sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct PlanCache {
-    generations: Mutex<Generations>,
+    kinds: Mutex<Generations<Arc<QueryKind>, Known>>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -67,13 +68,6 @@ pub(crate) struct PlanTotals {
     pub(crate) hits: u64,
     /// Queries that were planned.
     pub(crate) misses: u64,
-}
-
-/// When the young one is full it becomes the old one, and what was old is forgotten.
-#[derive(Debug, Default)]
-struct Generations {
-    young: HashMap<Arc<QueryKind>, Known>,
-    old: HashMap<Arc<QueryKind>, Known>,
 }
 
 /// What queries with one plan have in common.
@@ -125,35 +119,22 @@ struct KeptPlan {
 impl PlanCache {
     /// Returns what became of queries so far.
     pub(crate) fn totals(&self) -> PlanTotals {
-        let generations = self.generations.lock();
         PlanTotals {
-            kinds: generations.young.len() + generations.old.len(),
+            kinds: self.kinds.lock().cost(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
         }
     }
 
-    fn get(&self, kind: &QueryKind) -> Option<Known> {
-        let mut generations = self.generations.lock();
-        if let Some(known) = generations.young.get(kind) {
-            return Some(known.clone());
-        }
-        let (kind, known) = generations.old.remove_entry(kind)?;
-        generations.put(kind, known.clone());
-        Some(known)
-    }
-
     fn put(&self, kind: &Arc<QueryKind>, known: Known) {
-        self.generations.lock().put(Arc::clone(kind), known);
+        self.kinds.lock().put(Arc::clone(kind), known, 1);
     }
 }
 
-impl Generations {
-    fn put(&mut self, kind: Arc<QueryKind>, known: Known) {
-        if self.young.len() >= QUERIES_MAX && !self.young.contains_key(&kind) {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(kind, known);
+impl Default for PlanCache {
+    fn default() -> Self {
+        let kinds = Mutex::new(Generations::new(KINDS_MAX / 2));
+        Self { kinds, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 }
 
@@ -250,7 +231,7 @@ impl Session {
     ) -> Option<Ready> {
         let asked = self.asked(query, params)?;
         let cache = self.database().plans();
-        let known = cache.get(&asked.kind);
+        let known = self.known(&asked.kind);
         if let Some(Known::Kept(kept)) = &known
             && let Some(plan) = self.plan_again(&asked, kept).await
         {
@@ -274,10 +255,8 @@ impl Session {
         let are_in_text = declared.iter().flatten().all(in_text);
         let asked = self.asked(query, &[]);
         let asked = asked.filter(|asked| are_in_text && declared.len() <= asked.parameters);
-        let known = asked.and_then(|asked| self.database().plans().get(&asked.kind));
-        let kept = match known {
-            Some(Known::Kept(kept)) if kept.holds(self) => kept,
-            _ => return describe.await,
+        let Some(Known::Kept(kept)) = asked.and_then(|asked| self.known(&asked.kind)) else {
+            return describe.await;
         };
         if let Some(described) = kept.described.get() {
             return Ok(described.clone());
@@ -286,15 +265,28 @@ impl Session {
         Ok(kept.described.get_or_init(|| described).clone())
     }
 
+    /// Returns what is known of a kind of query; nothing where its tables are no more what they were.
+    fn known(&self, kind: &QueryKind) -> Option<Known> {
+        let known = self.database().plans().kinds.lock().get(kind)?;
+        let holds = match &known {
+            Known::Kept(kept) => kept.holds(self),
+            Known::Seen(_) => true,
+        };
+        holds.then_some(known)
+    }
+
     fn context_to_run(&self) -> Arc<TaskContext> {
         // The functions of a plan are in it: none is looked up by its name.
-        let none = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-        let session = self.database().template().session_id().to_owned();
-        let (config, runtime) = (self.config(), self.runtime());
-        let (scalar, higher, aggregate, window) = none;
-        let context =
-            TaskContext::new(None, session, config, scalar, higher, aggregate, window, runtime);
-        Arc::new(context)
+        Arc::new(TaskContext::new(
+            None,
+            self.database().template().session_id().to_owned(),
+            self.config(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            self.runtime(),
+        ))
     }
 
     fn asked<'a>(&self, query: &DfStatement, params: &'a [ScalarValue]) -> Option<Asked<'a>> {
@@ -332,7 +324,6 @@ impl Session {
         let (times, kept) = match known {
             None => (0, None),
             Some(Known::Seen(times)) => (times, None),
-            Some(Known::Kept(kept)) if !kept.holds(self) => (0, None),
             Some(Known::Kept(kept)) => {
                 // Another layout is worth another plan; other types of constants are not.
                 if !kept.has_room() || asked.values(&kept.types, self).is_none() {
@@ -361,9 +352,6 @@ impl Session {
         asked: &Asked<'_>,
         kept: &KeptQuery,
     ) -> Option<Arc<dyn ExecutionPlan>> {
-        if !kept.holds(self) {
-            return None;
-        }
         let values = asked.values(&kept.types, self)?;
         let any = kept.any_plan()?;
         let scans = self.open_again(&any, &values).await.ok()??;

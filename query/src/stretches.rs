@@ -28,8 +28,8 @@ use datafusion::physical_plan::metrics::{
 };
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, InputDistributionRequirements, PlanProperties,
-    ReplaceChildrenOptions,
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan,
+    InputDistributionRequirements, PlanProperties, ReplaceChildrenOptions,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -94,8 +94,7 @@ impl StretchAggregateExec {
             && !groups.is_empty()
             && aggregate.limit_options().is_none()
             && aggregate.filter_expr().iter().all(Option::is_none)
-            && node.dynamic_expressions_produced().is_empty();
-        let is_plain = is_plain
+            && node.dynamic_expressions_produced().is_empty()
             && aggregate.aggr_expr().iter().all(|function| {
                 function.groups_accumulator_supported()
                     && !function.is_distinct()
@@ -189,6 +188,10 @@ impl ExecutionPlan for StretchAggregateExec {
         options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let aggregation = Arc::clone(&self.aggregation).replace_children(children, options)?;
+        if options.children_properties == ChildrenPropertiesMode::Keep {
+            let (sorted, metrics) = (self.sorted.clone(), ExecutionPlanMetricsSet::new());
+            return Ok(Arc::new(Self { aggregation, sorted, metrics }));
+        }
         // Over rows in another order groups need not lie together.
         Ok(match Self::of(&aggregation) {
             Some(stretches) => Arc::new(stretches),

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
 use model::series_key::hash_bytes;
-use model::{ColumnId, TableId, TimeRange, ValueType};
+use model::{ColumnId, TableId, ValueType};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -72,13 +72,7 @@ impl Vnode {
             let fields = schema.fields().map(|(column, value_type)| (column.id, value_type));
             let fields: Vec<(ColumnId, ValueType)> = fields.collect();
             let series = self.series.matching(table, &SeriesFilter::default())?;
-            let request = RowRequest {
-                table,
-                times: TimeRange::ALL,
-                fields,
-                series: series.clone(),
-                tests: Vec::new(),
-            };
+            let request = RowRequest::all(table, fields, series.clone());
             let mut reader = RowReader::new(&pinned, request);
             while let Some(run) = reader.next_run()? {
                 add_run(&mut sum, table, &run, (&series, &self.series))?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use model::{ColumnId, TableId, TimeRange, ValueType};
+use model::{ColumnId, TableId, ValueType};
 
 use crate::error::{Context, Result};
 use crate::index::{Segment, SeriesFilter, merge, segments_due};
@@ -302,13 +302,7 @@ impl Vnode {
             let mut fields = columns(&pinned.version, table);
             fields.retain(|(id, _)| fate.keeps(*id));
             let series = self.series.matching(table, &SeriesFilter::default())?;
-            let request = RowRequest {
-                table,
-                times: TimeRange::ALL,
-                fields,
-                series: series.clone(),
-                tests: Vec::new(),
-            };
+            let request = RowRequest::all(table, fields, series.clone());
             let mut reader = RowReader::new(&pinned, request);
             while let Some(mut run) = reader.next_run()? {
                 if stop.load(Ordering::Acquire) {

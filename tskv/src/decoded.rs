@@ -2,11 +2,11 @@
 //! kept, for a file never changes. It is a cache only: what it does not know is read. What is in memory and
 //! what was deleted since is none of its business: whoever asks merges the one and leaves out the other.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::TableId;
+use model::generations::Generations;
 use parking_lot::Mutex;
 
 use crate::run::Run;
@@ -42,21 +42,7 @@ pub(crate) enum Part {
 pub struct DecodedCache {
     /// Of a generation, two of which are kept.
     bytes_max: usize,
-    generations: Mutex<Generations>,
-}
-
-/// When the young one is full it becomes the old one, and what was old is forgotten: files that are gone go
-/// so too.
-#[derive(Debug, Default)]
-struct Generations {
-    young: Generation,
-    old: Generation,
-}
-
-#[derive(Debug, Default)]
-struct Generation {
-    rows: HashMap<(FileMark, Part), Arc<Run>>,
-    bytes: usize,
+    generations: Mutex<Generations<(FileMark, Part), Arc<Run>>>,
 }
 
 impl Default for DecodedCache {
@@ -68,25 +54,18 @@ impl Default for DecodedCache {
 impl DecodedCache {
     /// Makes a cache that takes about so many bytes of memory at most.
     pub fn new(bytes: usize) -> Self {
-        Self { bytes_max: bytes / 2, generations: Mutex::default() }
+        let bytes_max = bytes / 2;
+        Self { bytes_max, generations: Mutex::new(Generations::new(bytes_max)) }
     }
 
     /// Returns how many bytes of memory it takes.
     pub fn bytes(&self) -> usize {
-        let generations = self.generations.lock();
-        generations.young.bytes + generations.old.bytes
+        self.generations.lock().cost()
     }
 
     /// Returns the rows of a part of a file.
     pub(crate) fn get(&self, file: FileMark, part: Part) -> Option<Arc<Run>> {
-        let mut generations = self.generations.lock();
-        if let Some(run) = generations.young.rows.get(&(file, part)) {
-            return Some(Arc::clone(run));
-        }
-        let run = generations.old.rows.remove(&(file, part))?;
-        generations.old.bytes -= run.bytes();
-        generations.put((file, part), &run, self.bytes_max);
-        Some(run)
+        self.generations.lock().get(&(file, part))
     }
 
     /// Returns how many bytes one scan may leave: one that reads much would drive out what others ask for
@@ -97,20 +76,9 @@ impl DecodedCache {
 
     /// Keeps them, unless they are too many.
     pub(crate) fn put(&self, file: FileMark, part: Part, run: &Arc<Run>) {
-        if run.bytes() <= self.bytes_max / PARTS_MIN {
-            self.generations.lock().put((file, part), run, self.bytes_max);
-        }
-    }
-}
-
-impl Generations {
-    fn put(&mut self, key: (FileMark, Part), run: &Arc<Run>, bytes_max: usize) {
-        if self.young.bytes + run.bytes() > bytes_max {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.bytes += run.bytes();
-        if let Some(before) = self.young.rows.insert(key, Arc::clone(run)) {
-            self.young.bytes -= before.bytes();
+        let bytes = run.bytes();
+        if bytes <= self.bytes_max / PARTS_MIN {
+            self.generations.lock().put((file, part), Arc::clone(run), bytes);
         }
     }
 }

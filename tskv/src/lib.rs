@@ -26,7 +26,7 @@
 //! | `repair`     | damaged files of a stopped vnode                                          |
 //! | `schemas`    | what may be asked of the catalog                                          |
 //! | `reader`     | merged rows out of files and memory                                       |
-//! | `value_test` | tests of values that are asked before other columns are read            |
+//! | `value_test` | tests of values that are asked before other columns are read              |
 //! | `decoded`    | what was read of files and decoded, kept in memory                        |
 //! | `scan`       | Arrow batches of them                                                     |
 //!

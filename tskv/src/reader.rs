@@ -97,6 +97,17 @@ pub(crate) struct RowRequest {
     pub(crate) tests: Vec<ValueTest>,
 }
 
+impl RowRequest {
+    /// Asks for all rows of some series.
+    pub(crate) fn all(
+        table: TableId,
+        fields: Vec<(ColumnId, ValueType)>,
+        series: Vec<u32>,
+    ) -> Self {
+        Self { table, times: TimeRange::ALL, fields, series, tests: Vec::new() }
+    }
+}
+
 /// A reading under way. It sees what was pinned; a clone starts where it stands.
 #[derive(Clone)]
 pub(crate) struct RowReader {
@@ -533,9 +544,8 @@ impl RowReader {
             return Ok(None);
         }
         let run = self.group((file, number), Wanted::Tested)?;
-        let Some(part) = self.part(&run, &self.files[file].masks, ids, times) else {
-            return Ok(None);
-        };
+        let places = self.places(&run, &self.files[file].masks, ids, times);
+        let Some(part) = self.taken(&run, &places) else { return Ok(None) };
         let mut passing = BooleanBuffer::new_set(part.rows());
         for test in &self.tests {
             let Some(column) = part.column(test.column) else { return Ok(None) };
@@ -545,9 +555,10 @@ impl RowReader {
         if count == 0 {
             return Ok(None);
         }
+        let rows = part.rows();
         let run = self.group((file, number), Wanted::Fields)?;
-        let part = self.part(&run, &self.files[file].masks, ids, times);
-        if count > part.as_ref().map_or(0, Run::rows) / PASSING_SHARE {
+        let part = self.taken(&run, &places);
+        if count > rows / PASSING_SHARE {
             return Ok(part);
         }
         let picks: Vec<u32> = passing.set_indices().map(|row| row as u32).collect();
@@ -620,9 +631,22 @@ impl RowReader {
 
     /// Takes the rows of some series and times out of one run, in order of rank.
     fn part(&self, run: &Run, masks: &Masks, ids: &[u32], times: TimeRange) -> Option<Run> {
-        let (first, last) = (*run.series.first()?, *run.series.last()?);
-        let from = ids.partition_point(|id| *id < first);
-        let to = ids.partition_point(|id| *id <= last);
+        self.taken(run, &self.places(run, masks, ids, times))
+    }
+
+    /// Returns where the rows of some series and times are in a run, as (rank, start, end) in order of rank.
+    fn places(
+        &self,
+        run: &Run,
+        masks: &Masks,
+        ids: &[u32],
+        times: TimeRange,
+    ) -> Vec<(u32, usize, usize)> {
+        let (Some(first), Some(last)) = (run.series.first(), run.series.last()) else {
+            return Vec::new();
+        };
+        let from = ids.partition_point(|id| id < first);
+        let to = ids.partition_point(|id| id <= last);
         let ids = &ids[from..to.max(from)];
         let mut found: Vec<(u32, usize, usize)> = Vec::new();
         let mut find = |id: u32, (start, end): (usize, usize)| {
@@ -644,12 +668,17 @@ impl RowReader {
             }
         }
         found.sort_unstable();
-        let (_, start, _) = *found.first()?;
+        found
+    }
+
+    /// Takes the rows in some places out of a run; `None` where there are none.
+    fn taken(&self, run: &Run, places: &[(u32, usize, usize)]) -> Option<Run> {
+        let (_, start, _) = *places.first()?;
         let mut ranks = Vec::new();
-        for (rank, start, end) in &found {
+        for (rank, start, end) in places {
             ranks.resize(ranks.len() + end - start, *rank);
         }
-        let together = found.windows(2).all(|pair| pair[0].2 == pair[1].1);
+        let together = places.windows(2).all(|pair| pair[0].2 == pair[1].1);
         let is_wanted = |column: &&RunColumn| self.fields.iter().any(|(id, _)| *id == column.id);
         let columns = run.columns.iter().filter(is_wanted);
         if together {
@@ -659,7 +688,7 @@ impl RowReader {
             return Some(Run { series: ranks, times, columns });
         }
         let picks: Vec<u32> =
-            found.iter().flat_map(|(_, start, end)| *start as u32..*end as u32).collect();
+            places.iter().flat_map(|(_, start, end)| *start as u32..*end as u32).collect();
         let times = picks.iter().map(|row| run.times[*row as usize]).collect();
         let picks = UInt32Array::from(picks);
         let columns = columns.map(|column| column.pick(&picks)).collect();
