@@ -1,7 +1,7 @@
 //! `\h`: statements and how they are written.
 
 /// Statements by their first words, sorted, and their syntax.
-pub(crate) const STATEMENTS: [(&str, &str); 40] = [
+pub(crate) const STATEMENTS: [(&str, &str); 41] = [
     (
         "ALTER DATABASE",
         "ALTER DATABASE name SET TTL | SHARD | VNODE_DURATION | REPLICA | STRICT_WRITE | MAX_MEMCACHE_SIZE value",
@@ -80,6 +80,7 @@ pub(crate) const STATEMENTS: [(&str, &str); 40] = [
         "SHOW DATABASES | TABLES | TENANTS | USERS | QUERIES | NODES | REPLICAS | VNODES | COMPACTIONS | SERIES … | TAG VALUES … | TAG KEYS | FIELD KEYS | DDL | name",
     ),
     ("TRUNCATE", "TRUNCATE t"),
+    ("TRUNCATE SHARDS", "TRUNCATE SHARDS [OF DATABASE name]"),
     ("UPDATE", "UPDATE t SET c = value, … [WHERE condition]"),
 ];
 

@@ -1,6 +1,6 @@
 //! What can go wrong between a query and its data.
 
-use model::ErrorKind;
+use model::{BucketId, ErrorKind};
 
 /// An error of the cluster.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,12 @@ pub enum Error {
         /// Its kind.
         kind: ErrorKind,
     },
+    /// The rows are later than their bucket may hold any more: they belong to another. Nothing was stored.
+    #[error("bucket {bucket} takes no rows so late any more")]
+    Ended {
+        /// Which.
+        bucket: BucketId,
+    },
     /// Another node says what is wrong, or gives no answer.
     #[error("{message}")]
     Remote {
@@ -81,7 +87,7 @@ impl Error {
             Self::Overloaded { .. } | Self::Locked { .. } => ErrorKind::Unavailable,
             Self::TooLarge { .. } | Self::SeriesLimit { .. } => ErrorKind::LimitReached,
             Self::Partial { kind, .. } | Self::Remote { kind, .. } => *kind,
-            Self::LockLost => ErrorKind::Unavailable,
+            Self::LockLost | Self::Ended { .. } => ErrorKind::Unavailable,
             Self::Internal(_) => ErrorKind::Internal,
         }
     }

@@ -19,12 +19,12 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tskv::disk::{Disk, read_file, replace_file};
-use tskv::{renumber, sealed};
+use tskv::{renumber, rows_written, sealed};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
 use crate::peers::{Request, Response};
-use crate::write::fits_an_entry;
+use crate::write::{Consistency, fits_an_entry};
 
 const FOLDER: &str = "hand_off";
 const MAGIC: &[u8; 8] = b"CNOSHAND";
@@ -154,6 +154,16 @@ impl HandOff {
         Ok(())
     }
 
+    /// Keeps a write.
+    pub(crate) async fn keep_for(
+        self: &Arc<Self>,
+        replica_set: ReplicaSetId,
+        since_ns: i64,
+        command: Bytes,
+    ) -> Result<()> {
+        self.blocking(move |queue| queue.keep(replica_set, since_ns, &command)).await
+    }
+
     /// Returns the command of a write that waits. Blocks on the disk.
     fn command(&self, number: u64) -> Result<Bytes> {
         let bytes = read_file(&*self.disk, &self.path(number)).map_err(Error::internal)?;
@@ -229,16 +239,16 @@ impl Cluster {
             let proposed = Box::pin(self.propose((bucket, set), command.clone()));
             match tokio::time::timeout(PATIENCE, proposed).await {
                 Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error @ Error::Ended { .. })) => return Err(error),
                 Ok(Err(error)) if error.kind() != ErrorKind::Unavailable => return Err(error),
                 Ok(Err(_)) | Err(_) => self.hand_off.note_away(set.id),
             }
         }
-        let (set, now) = (set.id, self.clock.now_ns());
-        self.hand_off.blocking(move |queue| queue.keep(set, now, &command)).await
+        self.hand_off.keep_for(set.id, self.clock.now_ns(), command).await
     }
 
     /// Delivers what waits for replica sets that have a majority again; gives up what waited too long.
-    pub(crate) async fn deliver(&self) {
+    pub(crate) async fn deliver(self: &Arc<Self>) {
         let catalog = self.meta.catalog();
         let age = i64::try_from(self.config.hand_off_max.as_nanos()).unwrap_or(i64::MAX);
         let mut away = BTreeSet::new();
@@ -271,17 +281,26 @@ impl Cluster {
         }
     }
 
-    async fn deliver_one(&self, set: (&Bucket, &ReplicaSet), number: u64) -> Result<()> {
+    async fn deliver_one(self: &Arc<Self>, set: (&Bucket, &ReplicaSet), number: u64) -> Result<()> {
         let command = self.hand_off.blocking(move |queue| queue.command(number)).await?;
         // Under its first id it might be taken for one so old that nobody knows whether it was applied.
         let id = self.vnodes.next_write(set.1.id);
         let command = renumber(&command, id, self.clock.now_ns()).map_err(Error::internal)?;
-        let proposed = tokio::time::timeout(PATIENCE, self.propose(set, command)).await;
+        let proposed = tokio::time::timeout(PATIENCE, self.propose(set, command.clone())).await;
         let late = |_| Error::Remote {
             kind: ErrorKind::Unavailable,
             message: "no majority answers".to_owned(),
         };
-        proposed.map_err(late)?.map(|_| ())
+        match proposed.map_err(late)? {
+            Err(Error::Ended { .. }) => {
+                self.wait_for_end(set.0).await?;
+                for points in rows_written(&command).map_err(Error::internal)? {
+                    self.write(set.0.database, points, Consistency::Quorum).await?;
+                }
+                Ok(())
+            }
+            proposed => proposed.map(|_| ()),
+        }
     }
 
     /// Returns what waits in the queue of this node.

@@ -15,6 +15,7 @@
 //! | `vnodes`      | the replica sets of this node, opened on need                           |
 //! | `hand_off`    | writes that no majority could take                                      |
 //! | `write`       | a batch to its replica sets, with backpressure                          |
+//! | `end`         | buckets that end before their time                                      |
 //! | `change`      | deletes and updates, under a lock                                       |
 //! | `read`        | the scans that a query needs                                            |
 //! | `read_any`    | the scans of any replica, the first that answers                        |
@@ -29,6 +30,7 @@
 mod balance;
 mod change;
 mod compaction;
+mod end;
 mod error;
 mod hand_off;
 mod leader;
@@ -66,6 +68,7 @@ use tskv::{DecodedCache, MemcacheGauge, SeriesCache};
 
 pub use change::ChangeLock;
 pub use compaction::VnodeFiles;
+pub use end::EndedBucket;
 pub use error::{Error, Result};
 use hand_off::HandOff;
 pub use hand_off::HandedOff;

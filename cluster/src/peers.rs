@@ -42,6 +42,8 @@ pub(crate) enum Request {
     Renew { lock: LockId },
     /// Let writers on.
     Unlock { lock: LockId },
+    /// The time of the last row of a vnode that leads.
+    LastTime { vnode: VnodeId },
     /// Say whether a vnode leads, once a quorum agrees; its group is founded where it was not.
     Lead { vnode: VnodeId },
     /// Pin what a scan sees, of a vnode that leads; or of one that follows and lacks nothing older than
@@ -102,6 +104,7 @@ pub(crate) enum Response {
     HandedOff(Vec<HandedOff>),
     Groups(Vec<GroupReport>),
     Checksum(VnodeChecksum),
+    LastTime(Option<i64>),
     /// Nothing was done: another member leads, on this node where one is known.
     NotLeader {
         leader: Option<NodeId>,

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tskv::{Outcome, ScanRequest, VnodeScan};
 
 use crate::Cluster;
+use crate::end::last_time;
 use crate::error::{Error, Result};
 use crate::peers::{self, LockId, PinnedScan, Request, Response, ScanInfo, WireScan, failed};
 use crate::read::Scan;
@@ -168,19 +169,26 @@ impl Cluster {
                 Bounds { guard: Some(Box::new((shared, series))), ..Bounds::default() }
             }
         };
-        let durable = only_durable.then(|| {
-            let (told, durable) = oneshot::channel();
-            bounds.durable = Some(told);
-            durable
-        });
-        let proposed = hosted.group.propose_within(command, bounds);
-        let proposed = tokio::time::timeout(PROPOSAL_PATIENCE, proposed);
-        let proposed = tokio::select! {
-            proposed = proposed => proposed,
-            () = told(durable) => {
-                self.flush_if_full(hosted);
-                return Ok((Outcome::Applied.code(), 0));
-            }
+        let proposed = if only_durable {
+            let (told_durable, durable) = oneshot::channel();
+            bounds.durable = Some(told_durable);
+            let mut proposed = self.propose_apart(hosted, bounds, command);
+            let proposed = tokio::select! {
+                proposed = tokio::time::timeout(PROPOSAL_PATIENCE, &mut proposed) => proposed,
+                () = told(Some(durable)) => {
+                    self.flush_if_full(hosted);
+                    proposed.close();
+                    match proposed.try_recv() {
+                        Ok(proposed) => Ok(Ok(proposed)),
+                        Err(_) => return Ok((Outcome::Applied.code(), 0)),
+                    }
+                }
+            };
+            let gone = |_| Err(replication::Error::Stopped("the proposal broke off".to_owned()));
+            proposed.map(|proposed| proposed.unwrap_or_else(gone))
+        } else {
+            let proposed = hosted.group.propose_within(command, bounds);
+            tokio::time::timeout(PROPOSAL_PATIENCE, proposed).await
         };
         let late = |_| {
             let seconds = PROPOSAL_PATIENCE.as_secs();
@@ -193,6 +201,35 @@ impl Cluster {
         };
         self.flush_if_full(hosted);
         Ok((reply.first().copied().unwrap_or(u8::MAX), index))
+    }
+
+    /// Proposes in a task of its own, for a writer who may be told before anybody knows what becomes of the
+    /// command. Where it is refused then, for its bucket ends, it waits in the hand-off queue, which finds the
+    /// bucket it belongs to.
+    fn propose_apart(
+        &self,
+        hosted: &Arc<HostedVnode>,
+        bounds: Bounds,
+        command: Bytes,
+    ) -> oneshot::Receiver<replication::Result<(Bytes, u64)>> {
+        let (tell, proposed) = oneshot::channel();
+        let (hosted, queue) = (Arc::clone(hosted), Arc::clone(&self.hand_off));
+        let (meta, now) = (self.meta.clone(), self.clock.now_ns());
+        tokio::spawn(async move {
+            let outcome = hosted.group.propose_within(command.clone(), bounds).await;
+            // Who waits for it is told; whoever was told before hears no more.
+            let Err(Ok((reply, _))) = tell.send(outcome) else { return };
+            if reply.first() != Some(&Outcome::Ended.code()) {
+                return;
+            }
+            let vnode = hosted.beside.vnode.id();
+            let set = meta.catalog().replica_set_of(vnode).map(|(_, set)| set.id);
+            let Some(set) = set else { return };
+            if let Err(error) = queue.keep_for(set, now, command).await {
+                tracing::error!(%vnode, %error, "a write that was only durable is lost");
+            }
+        });
+        proposed
     }
 
     /// Pins what a scan of a vnode here sees, which leads.
@@ -332,6 +369,9 @@ impl Cluster {
             Request::ReadIndex { vnode } => {
                 let hosted = self.vnode_by_id(vnode).await?;
                 Response::Proposed { outcome: 0, index: read_index(&hosted).await? }
+            }
+            Request::LastTime { vnode } => {
+                Response::LastTime(last_time(&*self.vnode_by_id(vnode).await?).await?)
             }
             Request::Lead { vnode } => {
                 self.vnode_by_id(vnode).await?.group.read_barrier().await?;

@@ -20,6 +20,9 @@ use crate::vnodes::HostedVnode;
 /// How long a writer waits for memory before it is told.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often the rows of one write may be refused because their bucket ends.
+const ENDS_MAX: u32 = 4;
+
 /// What a write waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consistency {
@@ -51,34 +54,92 @@ impl Cluster {
         if points.rows() == 0 {
             return Ok(());
         }
-        let mut parts = self.place(database, points).await?;
+        let parts = self.place(database, points).await?;
+        let count = parts.len();
+        let refused = self.write_parts(parts, consistency).await?;
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let bucket = refused.iter().map(|part| part.bucket.id).next().unwrap_or_default();
+        let some_are_in = refused.len() < count;
+        match Box::pin(self.write_again(database, refused, consistency)).await {
+            Err(error) if some_are_in && !matches!(error, Error::Partial { .. }) => {
+                Err(Error::Partial {
+                    parts: format!("bucket {bucket}"),
+                    first: error.to_string(),
+                    kind: error.kind(),
+                })
+            }
+            written => written,
+        }
+    }
+
+    /// Writes parts to where they belong since their buckets have ended.
+    async fn write_again(
+        self: &Arc<Self>,
+        database: DatabaseId,
+        mut refused: Vec<Part>,
+        consistency: Consistency,
+    ) -> Result<()> {
+        for _ in 0..ENDS_MAX {
+            let mut parts = Vec::new();
+            for part in refused {
+                self.wait_for_end(&part.bucket).await?;
+                parts.extend(self.place(database, part.points).await?);
+            }
+            refused = self.write_parts(parts, consistency).await?;
+            if refused.is_empty() {
+                return Ok(());
+            }
+        }
+        let first = refused.first().map(|part| part.bucket.id);
+        Err(Error::Ended { bucket: first.unwrap_or_default() })
+    }
+
+    /// Writes parts of a batch. Returns those that were refused, for their bucket has ended.
+    async fn write_parts(
+        self: &Arc<Self>,
+        mut parts: Vec<Part>,
+        consistency: Consistency,
+    ) -> Result<Vec<Part>> {
         if parts.len() == 1
             && let Some(part) = parts.pop()
         {
-            return self.write_part(&part, consistency).await;
+            return match self.write_part(&part, consistency).await {
+                Ok(()) => Ok(Vec::new()),
+                Err(error) if self.was_ended(&part, &error) => Ok(vec![part]),
+                Err(error) => Err(error),
+            };
         }
         let writes = parts.into_iter().map(|part| {
             let cluster = Arc::clone(self);
             tokio::spawn(async move {
                 let outcome = cluster.write_part(&part, consistency).await;
-                outcome.map_err(|error| (part.bucket.id, error))
+                (part, outcome)
             })
         });
         let writes: Vec<_> = writes.collect();
         let count = writes.len();
-        let mut failed = Vec::new();
+        let (mut refused, mut failed) = (Vec::new(), Vec::new());
         for write in writes {
-            if let Err(failure) = write.await.map_err(Error::internal)? {
-                failed.push(failure);
+            match write.await.map_err(Error::internal)? {
+                (_, Ok(())) => {}
+                (part, Err(error)) if self.was_ended(&part, &error) => refused.push(part),
+                (part, Err(error)) => failed.push((part.bucket.id, error)),
             }
         }
         let mut buckets: Vec<String> =
             failed.iter().map(|(bucket, _)| bucket.to_string()).collect();
         let parts = failed.len();
         buckets.dedup();
-        let Some((_, first)) = failed.into_iter().next() else { return Ok(()) };
+        let Some((_, first)) = failed.into_iter().next() else { return Ok(refused) };
         let parts = format!("bucket {} ({} of {count} parts)", buckets.join(", "), parts);
         Err(Error::Partial { parts, first: first.to_string(), kind: first.kind() })
+    }
+
+    /// Returns whether a part was not taken because its bucket has ended, or is gone.
+    fn was_ended(&self, part: &Part, error: &Error) -> bool {
+        matches!(error, Error::Ended { .. }) || self.meta.catalog().bucket(part.bucket.id).is_none()
     }
 
     /// Splits a batch, making the buckets it needs.
@@ -203,6 +264,7 @@ pub(crate) fn applied(bucket: BucketId, response: Response) -> Result<u64> {
     let Response::Proposed { outcome, index } = response else { return Err(response.into_error()) };
     match Outcome::from_code(outcome) {
         Some(Outcome::Applied | Outcome::AppliedBefore) => Ok(index),
+        Some(Outcome::Ended) => Err(Error::Ended { bucket }),
         Some(Outcome::Unknown) | None => Err(Error::Partial {
             parts: format!("bucket {bucket}"),
             first: "the outcome is unknown".to_owned(),

@@ -21,7 +21,7 @@ use crate::catalog::{Catalog, Change, Counters, Entity, GrantObject, Key};
 use crate::command::{COMMANDS_MAX, Command, NewUser, Reply};
 use crate::error::{Error, Result};
 use crate::limits::{ObjectLimits, Rates};
-use buckets::{create_bucket, reset_replica_set};
+use buckets::{begin_end, create_bucket, end_bucket, reset_replica_set};
 pub(crate) use databases::default_options;
 use databases::{define_database, new_database};
 pub use nodes::cluster_number;
@@ -136,6 +136,8 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
         Command::ResetReplicaSet { replica_set, nodes } => {
             reset_replica_set(catalog, replica_set, &nodes, changes)?;
         }
+        Command::BeginEnd { bucket, until } => begin_end(catalog, bucket, until, changes)?,
+        Command::EndBucket { bucket, until } => end_bucket(catalog, bucket, until, changes)?,
         Command::DropBucket { bucket } => changes.delete(Key::Bucket(bucket)),
         Command::CreatePolicy { .. } | Command::AlterPolicy { .. } | Command::DropPolicy { .. } => {
             define_policy(catalog, command, changes)?;
@@ -396,6 +398,32 @@ mod tests {
         }
         let buckets = catalog.0.buckets(database, TimeRange::ALL);
         assert!(buckets.windows(2).all(|pair| pair[0].times.max < pair[1].times.min));
+    }
+
+    #[test]
+    fn a_bucket_ends_at_the_last_time_noted_and_what_follows_gets_another() {
+        let mut catalog = TestCatalog::new();
+        let Ok(Reply::Bucket(bucket)) = catalog.bucket(0, 0) else { panic!("no bucket") };
+        let whole = catalog.0.bucket(bucket).unwrap().times;
+        let ending = |catalog: &TestCatalog| catalog.0.bucket(bucket).unwrap().ending;
+        catalog.run(Command::BeginEnd { bucket, until: 9 }).unwrap();
+        catalog.run(Command::BeginEnd { bucket, until: 5 }).unwrap();
+        assert_eq!(ending(&catalog), Some(9));
+        catalog.run(Command::EndBucket { bucket, until: 5 }).unwrap();
+        assert_eq!(catalog.0.bucket(bucket).unwrap().times, whole, "somebody noted another time");
+        catalog.run(Command::BeginEnd { bucket, until: whole.max }).unwrap();
+        assert_eq!(ending(&catalog), None, "it ends there anyway");
+        catalog.run(Command::BeginEnd { bucket, until: 7 }).unwrap();
+        catalog.run(Command::EndBucket { bucket, until: 7 }).unwrap();
+        catalog.run(Command::EndBucket { bucket, until: 7 }).unwrap();
+        assert_eq!(catalog.0.bucket(bucket).unwrap().times, TimeRange { max: 7, ..whole });
+        let Ok(Reply::Bucket(next)) = catalog.bucket(8, 0) else { panic!("no bucket") };
+        assert_eq!(catalog.0.bucket(next).unwrap().times, TimeRange { min: 8, ..whole });
+        assert_eq!(catalog.0.bucket_of(catalog.public(), 7).unwrap().id, bucket);
+        catalog.run(Command::BeginEnd { bucket: next, until: 7 }).unwrap();
+        catalog.run(Command::EndBucket { bucket: next, until: 7 }).unwrap();
+        assert!(catalog.0.bucket(next).is_none(), "it ended before it began");
+        assert!(catalog.run(Command::BeginEnd { bucket: next, until: 7 }).is_err());
     }
 
     #[test]

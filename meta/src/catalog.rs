@@ -268,6 +268,10 @@ pub struct Bucket {
     pub times: TimeRange,
     /// One replica set per shard, in order of shard.
     pub replica_sets: Vec<ReplicaSet>,
+    /// The last time it shall hold, where it is being ended before its time: its replica sets refuse later
+    /// rows, or soon will.
+    #[serde(default)]
+    pub ending: Option<i64>,
 }
 
 /// The vnodes that hold the same rows.
@@ -548,6 +552,11 @@ impl Catalog {
     /// Returns the views of a database.
     pub fn views(&self, database: DatabaseId) -> impl Iterator<Item = &Arc<View>> {
         self.views.values().filter(move |view| view.database == database)
+    }
+
+    /// Returns a bucket by its id.
+    pub fn bucket(&self, id: BucketId) -> Option<&Arc<Bucket>> {
+        self.buckets.get(&id)
     }
 
     /// Returns the bucket that holds a time, if it was made.

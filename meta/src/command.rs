@@ -185,6 +185,21 @@ pub enum Command {
         /// The caller's clock, nanoseconds.
         now: i64,
     },
+    /// Notes that a bucket shall hold no rows later than this; a later time takes the place of an earlier.
+    BeginEnd {
+        /// Which.
+        bucket: BucketId,
+        /// The last time, nanoseconds.
+        until: i64,
+    },
+    /// Ends a bucket, all of whose replica sets refuse later rows and hold none. A bucket that ends before it
+    /// begins is removed.
+    EndBucket {
+        /// Which.
+        bucket: BucketId,
+        /// The time that `BeginEnd` noted last; where it is another by now nothing is done.
+        until: i64,
+    },
     /// Removes a bucket with its rows.
     DropBucket {
         /// Which.
@@ -465,6 +480,8 @@ impl Command {
                 | Self::NewSession
                 | Self::CreateBucket { .. }
                 | Self::DropBucket { .. }
+                | Self::BeginEnd { .. }
+                | Self::EndBucket { .. }
                 | Self::RegisterNode(_)
                 | Self::AlterNode { .. }
                 | Self::VnodeJoined { .. }

@@ -165,6 +165,7 @@ impl Session {
         match statement {
             Node::Checksum(set) => self.checksum_group(ReplicaSetId(*set)).await,
             Node::Repair(set) => self.repair_replicas(ReplicaSetId(*set)).await,
+            Node::TruncateShards(database) => self.truncate_shards(database.as_deref()).await,
             Node::KillJob(name) => self.kill_job(name).await,
             Node::CreatePolicy { name, if_not_exists, terms } => {
                 self.create_policy(name, *if_not_exists, terms).await
@@ -193,6 +194,23 @@ impl Session {
                 Ok(Output::Done(tag))
             }
         }
+    }
+
+    async fn truncate_shards(&self, database: Option<&str>) -> Result<Output> {
+        let only = database.map(|name| self.user_database(name)).transpose()?;
+        let ended = self.database().cluster().end_hot_buckets(only.map(|one| one.id)).await?;
+        let catalog = self.database().catalog();
+        let lines: Lines = ended
+            .into_iter()
+            .map(|one| {
+                let database = catalog.database_by_id(one.database);
+                let name = database.map(|database| database.name.clone()).unwrap_or_default();
+                // One that is gone held no rows.
+                let end = one.until.map(time_text).unwrap_or_default();
+                vec![one.bucket.to_string(), name, end]
+            })
+            .collect();
+        text_rows(&["bucket_id", "database", "end_time"], &lines)
     }
 
     async fn repair_replicas(&self, set: ReplicaSetId) -> Result<Output> {

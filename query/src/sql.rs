@@ -219,6 +219,8 @@ pub enum NodeStatement {
     Destroy(u32),
     /// REPLICA REPAIR: replicas are compared, and one that differs is made anew.
     Repair(u32),
+    /// TRUNCATE SHARDS: the buckets of now and later end, those of a database or all.
+    TruncateShards(Option<String>),
     /// KILL JOB.
     KillJob(String),
     /// CREATE PLACEMENT POLICY.

@@ -14,6 +14,7 @@ const DELETE_ROWS: u8 = 2;
 const DELETE_MATCHING: u8 = 3;
 const MOVE: u8 = 4;
 const CHECKSUM: u8 = 5;
+const END: u8 = 6;
 
 /// A command as apply sees it.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(crate) enum Change {
     Move { deleted: Points, written: Points },
     /// Nothing changes; what is visible is kept for a checksum.
     Checksum,
+    /// No rows later than this are taken any more.
+    End { until: i64 },
 }
 
 /// Rows that change their series: which are deleted, and what is written.
@@ -56,6 +59,8 @@ pub enum Outcome {
     AppliedBefore,
     /// A retry so late that nobody knows any more; it was not applied.
     Unknown,
+    /// It has rows later than the vnode takes any more; nothing of it was applied.
+    Ended,
 }
 
 /// Encodes a write of rows; `time_ns` is the writer's clock.
@@ -118,6 +123,28 @@ pub fn encode_checksum(id: WriteId, time_ns: i64) -> Bytes {
     begin(CHECKSUM, id, time_ns).into()
 }
 
+/// Encodes the end of a vnode's times: rows later than `until` are refused from its place in the log on.
+pub fn encode_end(id: WriteId, time_ns: i64, until: i64) -> Bytes {
+    let mut out = begin(END, id, time_ns);
+    out.put_i64(until);
+    out.into()
+}
+
+/// Returns the rows that a command writes.
+///
+/// # Errors
+/// What is no command of this version.
+pub fn rows_written(command: &[u8]) -> Decoded<Vec<Points>> {
+    Ok(match Command::decode(command)?.change {
+        Change::Write(batches) => batches,
+        Change::Move { written, .. } => vec![written],
+        Change::DeleteRows(_)
+        | Change::DeleteMatching { .. }
+        | Change::Checksum
+        | Change::End { .. } => Vec::new(),
+    })
+}
+
 /// Returns a command under another id and time: another write of the same rows.
 ///
 /// # Errors
@@ -167,6 +194,7 @@ impl Command {
                 Change::Move { deleted, written: Points::decode(&mut reader)? }
             }
             CHECKSUM => Change::Checksum,
+            END => Change::End { until: reader.i64()? },
             other => return malformed(format!("command kind {other}")),
         };
         reader.finish()?;
@@ -200,8 +228,16 @@ impl Change {
         match self {
             Self::Write(batches) => batches.iter().collect(),
             Self::Move { written, .. } => vec![written],
-            Self::DeleteRows(_) | Self::DeleteMatching { .. } | Self::Checksum => Vec::new(),
+            Self::DeleteRows(_)
+            | Self::DeleteMatching { .. }
+            | Self::Checksum
+            | Self::End { .. } => Vec::new(),
         }
+    }
+
+    /// Returns whether it writes a row later than `until`.
+    pub(crate) fn is_later_than(&self, until: i64) -> bool {
+        self.written().iter().any(|points| points.times.iter().any(|time| *time > until))
     }
 
     /// Returns the batches it names series by.
@@ -210,7 +246,7 @@ impl Change {
             Self::Write(batches) => batches.iter().collect(),
             Self::DeleteRows(points) => vec![points],
             Self::Move { deleted, written } => vec![deleted, written],
-            Self::DeleteMatching { .. } | Self::Checksum => Vec::new(),
+            Self::DeleteMatching { .. } | Self::Checksum | Self::End { .. } => Vec::new(),
         }
     }
 }
@@ -222,11 +258,13 @@ impl Outcome {
             Self::Applied => 0,
             Self::AppliedBefore => 1,
             Self::Unknown => 2,
+            Self::Ended => 3,
         }
     }
 
     /// Returns the outcome a byte stands for.
     pub fn from_code(code: u8) -> Option<Self> {
-        [Self::Applied, Self::AppliedBefore, Self::Unknown].into_iter().find(|o| o.code() == code)
+        let all = [Self::Applied, Self::AppliedBefore, Self::Unknown, Self::Ended];
+        all.into_iter().find(|outcome| outcome.code() == code)
     }
 }

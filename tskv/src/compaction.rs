@@ -169,6 +169,7 @@ impl Vnode {
             applied: whole.applied,
             raft_state: whole.raft_state.clone(),
             sessions: whole.sessions.clone(),
+            until: whole.until,
             ..VersionEdit::default()
         }
     }

@@ -29,6 +29,7 @@ struct Frozen {
     version: Arc<Version>,
     progress: Progress,
     sessions: Sessions,
+    until: Option<i64>,
     /// The id of the first series that no segment holds, and the keys from there on.
     series: (u32, Vec<Arc<[u8]>>),
 }
@@ -61,6 +62,7 @@ impl Vnode {
             applied: frozen.progress.applied,
             raft_state: frozen.progress.raft_state.clone(),
             sessions: frozen.sessions.clone(),
+            until: frozen.until,
             ..VersionEdit::default()
         };
         let added = self.write_files(&frozen, &mut edit)?;
@@ -95,8 +97,8 @@ impl Vnode {
         let memcache = Arc::new(std::mem::take(&mut state.mutable));
         state.frozen = Some(Arc::clone(&memcache));
         let version = Arc::clone(&state.version);
-        let sessions = state.sessions.clone();
-        Ok(Some(Frozen { memcache, version, progress, sessions, series }))
+        let (sessions, until) = (state.sessions.clone(), state.until);
+        Ok(Some(Frozen { memcache, version, progress, sessions, until, series }))
     }
 
     /// Takes a number for a file.

@@ -207,6 +207,7 @@ fn commands_under_mutation() {
         crate::encode_delete_rows(id, 5, &keys),
         crate::encode_delete_matching(id, 5, TableId(7), (&filter, TimeRange { min: 1, max: 9 })),
         crate::encode_checksum(id, 5),
+        crate::encode_end(id, 5, 7),
     ];
     fuzz(&seeds.map(|seed| seed.to_vec()), |bytes| {
         if let Ok(command) = Command::decode(bytes) {
@@ -233,6 +234,7 @@ fn version_edits_under_mutation() {
         applied: 77,
         raft_state: bytes::Bytes::from_static(b"state"),
         sessions,
+        until: Some(8),
     };
     let bytes = summary::encode(&edit);
     assert_eq!(summary::decode(&bytes).unwrap(), edit);

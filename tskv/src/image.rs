@@ -295,6 +295,7 @@ impl Vnode {
             applied: manifest.whole.applied,
             raft_state: raft_state.clone(),
             sessions: manifest.whole.sessions.clone(),
+            until: manifest.whole.until,
             ..VersionEdit::default()
         };
         for entry in &manifest.whole.files {
@@ -372,6 +373,7 @@ impl Vnode {
         state.frozen = None;
         state.version = Arc::new(version);
         state.sessions = manifest.whole.sessions.clone();
+        state.until = manifest.whole.until;
         state.progress = Some(Progress { applied: manifest.whole.applied, raft_state });
         self.gauge.0.fetch_sub(held, Ordering::AcqRel);
     }

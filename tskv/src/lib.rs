@@ -65,8 +65,8 @@ pub mod wal;
 
 pub use checksum::VnodeChecksum;
 pub use command::{
-    Move, Outcome, encode_checksum, encode_delete_matching, encode_delete_rows, encode_move,
-    encode_write, renumber,
+    Move, Outcome, encode_checksum, encode_delete_matching, encode_delete_rows, encode_end,
+    encode_move, encode_write, renumber, rows_written,
 };
 pub use compaction::{CompactionReport, CompactionTotals, CompactionWish};
 pub use decoded::DecodedCache;

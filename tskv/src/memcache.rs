@@ -70,6 +70,12 @@ impl Memcache {
         self.tables.iter().map(|(table, rows)| (*table, rows))
     }
 
+    /// Returns the time of the last row.
+    pub(crate) fn last_time(&self) -> Option<i64> {
+        let runs = self.tables.values().flat_map(|rows| &rows.runs);
+        runs.filter_map(|(_, run)| run.times.iter().max().copied()).max()
+    }
+
     /// Returns the bytes that a flush will free.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

@@ -88,6 +88,7 @@ fn mend(disk: &Arc<dyn Disk>, vnode: &Path, path: &Path, dry: bool) -> Result<Ac
         applied: whole.applied,
         raft_state: whole.raft_state.clone(),
         sessions: whole.sessions.clone(),
+        until: whole.until,
         next_file: whole.next_file,
         ..VersionEdit::default()
     };

@@ -63,6 +63,11 @@ impl Sessions {
         seen
     }
 
+    /// Returns what is known of a write, without noting it.
+    pub(crate) fn seen(&self, id: WriteId) -> Seen {
+        self.sessions.get(&id.session).map_or(Seen::Never, |session| session.seen(id.sequence))
+    }
+
     // FORMAT: docs/formats/summary.md, v1
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.put_varint(self.sessions.len() as u64);
@@ -106,14 +111,21 @@ impl Session {
             self.window[0] |= 1;
             return Seen::Never;
         }
-        let back = self.highest - sequence;
-        if back >= SESSION_WINDOW {
-            return Seen::TooLongAgo;
+        let seen = self.seen(sequence);
+        if seen == Seen::Never {
+            let back = self.highest - sequence;
+            self.window[(back / 64) as usize] |= 1 << (back % 64);
         }
-        let (word, bit) = ((back / 64) as usize, back % 64);
-        let before = self.window[word] >> bit & 1 == 1;
-        self.window[word] |= 1 << bit;
-        if before { Seen::Before } else { Seen::Never }
+        seen
+    }
+
+    fn seen(&self, sequence: u64) -> Seen {
+        let Some(back) = self.highest.checked_sub(sequence) else { return Seen::Never };
+        match self.window.get((back / 64) as usize) {
+            None => Seen::TooLongAgo,
+            Some(word) if word >> (back % 64) & 1 == 1 => Seen::Before,
+            Some(_) => Seen::Never,
+        }
     }
 
     fn shift(&mut self, by: u64) {
@@ -140,6 +152,7 @@ mod tests {
     fn a_write_is_new_once_in_any_order_within_the_window() {
         let mut sessions = Sessions::default();
         for sequence in [3, 1, 2, 200, 100, 1_100] {
+            assert_eq!(sessions.seen(id(sequence)), Seen::Never, "{sequence}");
             assert_eq!(sessions.note(id(sequence), 0), Seen::Never, "{sequence}");
             assert_eq!(sessions.note(id(sequence), 0), Seen::Before, "{sequence}");
         }

@@ -49,6 +49,8 @@ pub(crate) struct VersionEdit {
     /// What Raft knew then: last log id and membership, opaque here.
     pub(crate) raft_state: Bytes,
     pub(crate) sessions: Sessions,
+    /// No row is later, where the vnode was ended.
+    pub(crate) until: Option<i64>,
 }
 
 /// The open summary.
@@ -184,6 +186,7 @@ impl VersionEdit {
         self.applied = later.applied;
         self.raft_state = later.raft_state;
         self.sessions = later.sessions;
+        self.until = later.until;
     }
 }
 
@@ -243,6 +246,9 @@ pub(crate) fn encode(edit: &VersionEdit) -> Vec<u8> {
     out.put_u64(edit.applied);
     out.put_bytes(&edit.raft_state);
     edit.sessions.encode(&mut out);
+    if let Some(until) = edit.until {
+        out.put_i64(until);
+    }
     out
 }
 
@@ -264,6 +270,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Decoded<VersionEdit> {
     let (next_file, applied) = (reader.u64()?, reader.u64()?);
     let raft_state = Bytes::copy_from_slice(reader.bytes()?);
     let sessions = Sessions::decode(&mut reader)?;
+    let until = (reader.remaining() > 0).then(|| reader.i64()).transpose()?;
     if reader.remaining() > 0 {
         return malformed("edit too long");
     }
@@ -276,5 +283,6 @@ pub(crate) fn decode(bytes: &[u8]) -> Decoded<VersionEdit> {
         applied,
         raft_state,
         sessions,
+        until,
     })
 }

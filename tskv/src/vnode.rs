@@ -28,7 +28,7 @@ use crate::memcache::Memcache;
 use crate::run::Run;
 use crate::scan::{ScanRequest, VnodeScan};
 use crate::schemas::Schemas;
-use crate::sessions::{Seen, Sessions, WriteId};
+use crate::sessions::{Seen, Sessions};
 use crate::summary::{self, Summary, VersionEdit};
 use crate::tombstone::{Deleted, Tombstone};
 use crate::version::{
@@ -97,6 +97,8 @@ pub(crate) struct State {
     pub(crate) frozen: Option<Arc<Memcache>>,
     pub(crate) version: Arc<Version>,
     pub(crate) sessions: Sessions,
+    /// No row is later, where the vnode was ended.
+    pub(crate) until: Option<i64>,
     pub(crate) progress: Option<Progress>,
     /// An entry was applied in part: what is in memory is no state of the log, and never flushed.
     pub(crate) is_halfway: bool,
@@ -155,6 +157,7 @@ impl Vnode {
             frozen: None,
             version: Arc::new(version),
             sessions: whole.sessions,
+            until: whole.until,
             progress,
             is_halfway: false,
             arrivals: 0,
@@ -238,7 +241,7 @@ impl Vnode {
         let mut state = self.state.lock();
         let held = state.mutable.bytes();
         for command in decoded {
-            outcomes.push(match state.note(command.id, command.time_ns) {
+            outcomes.push(match state.note(&command) {
                 Some(outcome) => outcome,
                 None => {
                     let applied = self.apply_change(&mut state, progress.applied, command.change);
@@ -276,6 +279,9 @@ impl Vnode {
             }
             Change::Checksum => {
                 self.pin_for_checksum(state, index);
+            }
+            Change::End { until } => {
+                state.until = Some(state.until.map_or(until, |before| before.max(until)));
             }
             Change::DeleteMatching { table, filter, times } => {
                 let rows = if filter.is_empty() {
@@ -319,6 +325,17 @@ impl Vnode {
     pub fn memcache_bytes(&self) -> usize {
         let state = self.state.lock();
         state.mutable.bytes() + state.frozen.as_ref().map_or(0, |frozen| frozen.bytes())
+    }
+
+    /// Returns a time that no row is later than; `None` where there never was a row. Of rows that were
+    /// deleted since some may count.
+    pub fn last_time(&self) -> Option<i64> {
+        let state = self.state.lock();
+        let in_files = state.version.files.iter().flat_map(|one| one.file.groups());
+        let in_files = in_files.map(|group| group.times.max);
+        let memcaches = [state.frozen.as_deref(), Some(&state.mutable)];
+        let in_memory = memcaches.into_iter().flatten().filter_map(Memcache::last_time);
+        in_files.chain(in_memory).max()
     }
 
     /// Returns the number of series.
@@ -383,9 +400,14 @@ impl Vnode {
 }
 
 impl State {
-    /// Notes a command. Returns its outcome where it is a retry.
-    fn note(&mut self, id: WriteId, time_ns: i64) -> Option<Outcome> {
-        match self.sessions.note(id, time_ns) {
+    /// Notes a command. Returns its outcome where it is a retry, or refused: then it was never seen.
+    fn note(&mut self, command: &Command) -> Option<Outcome> {
+        if self.until.is_some_and(|until| command.change.is_later_than(until))
+            && self.sessions.seen(command.id) == Seen::Never
+        {
+            return Some(Outcome::Ended);
+        }
+        match self.sessions.note(command.id, command.time_ns) {
             Seen::Before => Some(Outcome::AppliedBefore),
             Seen::TooLongAgo => Some(Outcome::Unknown),
             Seen::Never => None,

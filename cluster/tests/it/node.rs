@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arrow::array::{AsArray, Int64Array};
@@ -171,6 +172,48 @@ async fn rows_over_many_buckets_and_shards_come_back_once_after_flushes_and_rest
     }
     node.cluster().flush_all().await.unwrap();
     assert_eq!(node.rows().await, expected);
+    node.stop().await;
+}
+
+/// Drives a future until it is woken the given number of times, and drops it then.
+async fn broken_off<F: Future>(future: F, after: u32) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let mut left = after;
+    std::future::poll_fn(|context| {
+        let Some(fewer) = left.checked_sub(1) else { return Poll::Ready(None) };
+        left = fewer;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_of_buckets_that_broke_off_anywhere_is_carried_on_by_who_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::start(folder.path()).await;
+    let database = node.database();
+    let change = DatabaseChange::Shards(3);
+    node.meta.client().submit(&Command::AlterDatabase { database, change }).await.unwrap();
+    let mut expected = BTreeMap::new();
+    let mut has_ended = 0;
+    for round in 0..12_i64 {
+        // The rows are around the end that is asked for.
+        let rows: Vec<_> = (0..30).map(|n| (n as u32, round * 100 + n, n)).collect();
+        node.write(&rows[..20]).await;
+        node.clock.set(round * 100 + 10);
+        let cluster = node.cluster();
+        let ended = broken_off(cluster.end_hot_buckets(None), round as u32).await;
+        has_ended += u32::from(ended.is_some_and(|ended| !ended.unwrap().is_empty()));
+        node.write(&rows[10..]).await;
+        expected.extend(rows.iter().map(|(_, time, value)| ((*time, *value), 1)));
+        assert_eq!(node.rows().await, expected, "round {round}");
+    }
+    assert!(has_ended > 0, "none was carried through");
+    let catalog = node.meta.client().catalog();
+    let buckets = catalog.buckets(database, TimeRange::ALL);
+    assert!(buckets.len() > 3, "{} buckets", buckets.len());
+    assert!(buckets.windows(2).all(|pair| pair[0].times.max < pair[1].times.min));
+    assert!(buckets.iter().all(|bucket| bucket.ending.is_none() || bucket.times.max > 1_100));
     node.stop().await;
 }
 

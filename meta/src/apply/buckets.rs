@@ -4,7 +4,7 @@ use model::placement::bucket_range;
 use model::{BucketId, DatabaseId, ErrorKind, NodeId, ReplicaSetId, TimeRange, VnodeId};
 
 use crate::catalog::{
-    Bucket, Catalog, Database, Entity, PlacementPolicy, ReplicaSet, VnodePlace, VnodeState,
+    Bucket, Catalog, Database, Entity, Key, PlacementPolicy, ReplicaSet, VnodePlace, VnodeState,
 };
 use crate::command::Reply;
 use crate::error::{Error, Result};
@@ -39,7 +39,7 @@ pub(super) fn create_bucket(
     let shards = 0..database.options.shards;
     let replica_sets = shards.map(|_| new_set(catalog, policy, nodes, replicas, changes));
     let replica_sets = replica_sets.collect::<Result<_>>()?;
-    let bucket = Bucket { id, database: database.id, times, replica_sets };
+    let bucket = Bucket { id, database: database.id, times, replica_sets, ending: None };
     changes.put(Entity::Bucket(bucket));
     changes.put(Entity::Database(database));
     Ok(Reply::Bucket(id))
@@ -82,6 +82,50 @@ pub(super) fn reset_replica_set(
     for set in bucket.replica_sets.iter_mut().filter(|set| set.id == id) {
         *set = new_set(catalog, policy, nodes, replicas, changes)?;
     }
+    // The new set was not told.
+    bucket.ending = None;
+    changes.put(Entity::Bucket(bucket));
+    Ok(())
+}
+
+fn bucket_by_id(catalog: &Catalog, id: BucketId) -> Result<Bucket> {
+    let bucket = catalog.bucket(id).map(|bucket| Bucket::clone(bucket));
+    bucket.ok_or_else(|| Error::not_found("bucket", &id.to_string()))
+}
+
+pub(super) fn begin_end(
+    catalog: &Catalog,
+    id: BucketId,
+    until: i64,
+    changes: &mut Changes,
+) -> Result<()> {
+    let mut bucket = bucket_by_id(catalog, id)?;
+    if until < bucket.times.max {
+        bucket.ending = Some(bucket.ending.map_or(until, |before| before.max(until)));
+    } else {
+        // Then it ends as it would have anyway.
+        bucket.ending = None;
+    }
+    changes.put(Entity::Bucket(bucket));
+    Ok(())
+}
+
+pub(super) fn end_bucket(
+    catalog: &Catalog,
+    id: BucketId,
+    until: i64,
+    changes: &mut Changes,
+) -> Result<()> {
+    let mut bucket = bucket_by_id(catalog, id)?;
+    if bucket.ending != Some(until) {
+        return Ok(());
+    }
+    if until < bucket.times.min {
+        changes.delete(Key::Bucket(id));
+        return Ok(());
+    }
+    bucket.times.max = until;
+    bucket.ending = None;
     changes.put(Entity::Bucket(bucket));
     Ok(())
 }

@@ -297,6 +297,7 @@ fn statement(parser: &mut DFParser<'_>) -> Parsed<Statement> {
         ("COPY", "INTO") => files::copy_into(p),
         ("REPLICA", _) => nodes::replica(p),
         ("CHECKSUM", _) => nodes::checksum(p),
+        ("TRUNCATE", "SHARDS") => nodes::truncate_shards(p),
         ("GRANT" | "REVOKE", _) => roles::grant(p),
         ("ALTER", _) => definition::alter(p),
         ("DROP", _) => definition::drop_object(p),

@@ -2,8 +2,12 @@
 //!
 //! `CNOSDB_NODE_KILLS` sets the number of kills (docs/testing.md).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
 
 use crate::nodes::{ClusterWriters, Nodes, assert_replicas_agree, lines};
 
@@ -91,6 +95,67 @@ async fn a_replica_that_people_promote_leads_and_leads_again_after_it_was_away()
     let client = nodes.client(node).await;
     wait_until(&client, "SHOW REPLICAS", leads).await;
     writers.finish(&nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buckets_end_under_writers_and_every_row_is_there_once() {
+    const WRITERS: usize = 6;
+    let nodes = Nodes::start(3);
+    let client = nodes.client(0).await;
+    run(&client, &["CREATE DATABASE hot WITH REPLICA 3", "CREATE TABLE hot.t (n BIGINT, TAGS(w))"])
+        .await;
+    let written: Vec<_> = (0..WRITERS).map(|_| Arc::new(AtomicU64::new(0))).collect();
+    let mut writers = Vec::new();
+    for (writer, written) in written.iter().enumerate() {
+        let (client, written) = (nodes.client(writer % 3).await, Arc::clone(written));
+        // Some write ahead of the clock.
+        let ahead = ["0 s", "100 ms"][writer % 2];
+        let consistency = ["quorum", "one", "all"][writer % 3];
+        writers.push(tokio::spawn(async move {
+            lines(&client, &format!("SET consistency = '{consistency}'")).await;
+            loop {
+                let n = written.load(Ordering::SeqCst);
+                let time = format!("clock_timestamp() + INTERVAL '{ahead}'");
+                let insert =
+                    format!("INSERT INTO hot.t (time, w, n) SELECT {time}, 'w{writer}', {n}");
+                lines(&client, &insert).await;
+                written.fetch_add(1, Ordering::SeqCst);
+            }
+        }));
+    }
+    let count = |written: &[Arc<AtomicU64>]| -> Vec<u64> {
+        written.iter().map(|one| one.load(Ordering::SeqCst)).collect()
+    };
+    for round in 0..6 {
+        let before = count(&written);
+        while count(&written).iter().zip(&before).any(|(now, before)| *now < before + 10) {
+            assert!(writers.iter().all(|writer| !writer.is_finished()), "a write failed");
+            tokio::task::yield_now().await;
+        }
+        lines(&client, &format!("ALTER DATABASE hot SET SHARD {}", 1 + round % 3)).await;
+        let other = nodes.client(round % 3).await;
+        let ended = lines(&other, "TRUNCATE SHARDS OF DATABASE hot").await;
+        assert!(!ended.is_empty());
+    }
+    writers.iter().for_each(JoinHandle::abort);
+    let counts = count(&written);
+    let sql = "SELECT w, count(n), count(DISTINCT n), max(n) FROM hot.t GROUP BY w ORDER BY w";
+    // The last of each may be there unacknowledged; what is only durable is seen soon.
+    wait_until(&client, sql, |found| {
+        found.len() == WRITERS
+            && found.iter().zip(&counts).all(|(found, count)| {
+                let all = (count.to_string(), (count + 1).to_string());
+                found[1] == found[2] && (found[1] == all.0 || found[1] == all.1)
+            })
+    })
+    .await;
+    let sets = lines(&client, "SHOW REPLICAS").await;
+    let buckets: BTreeSet<(&str, &str)> =
+        sets.iter().map(|set| (set[3].as_str(), set[4].as_str())).collect();
+    assert!(buckets.len() >= 5, "{buckets:?}");
+    let ends = buckets.iter().zip(buckets.iter().skip(1));
+    assert!(ends.into_iter().all(|(one, next)| one.1 < next.0), "{buckets:?}");
+    assert_replicas_agree(&client, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

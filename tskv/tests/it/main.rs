@@ -11,6 +11,7 @@
 
 mod crash;
 mod damage;
+mod ended;
 mod images;
 mod store;
 mod tools;

@@ -17,7 +17,7 @@ use tskv::wal::{VnodeLog, Wal, WalConfig, WalWriter};
 use tskv::{
     CompactionWish, DecodedCache, Error, MemcacheGauge, Outcome, Progress, ScanColumn, ScanRequest,
     Schemas, SeriesCache, SeriesFilter, Vnode, VnodeConfig, VnodeScan, WriteId,
-    encode_delete_matching, encode_delete_rows, encode_write,
+    encode_delete_matching, encode_delete_rows, encode_end, encode_write,
 };
 
 pub(crate) const TABLE: TableId = TableId(9);
@@ -105,6 +105,11 @@ impl TestVnode {
                 )
             }
         })
+    }
+
+    /// Logs and applies an end: no later rows are taken.
+    pub(crate) fn end(&mut self, id: WriteId, until: i64) -> Result<Outcome, Error> {
+        self.propose(encode_end(id, 0, until))
     }
 
     fn propose(&mut self, command: Bytes) -> Result<Outcome, Error> {
@@ -250,7 +255,7 @@ impl TestWrite {
         Self { columns, rows }
     }
 
-    fn points(&self) -> Points {
+    pub(crate) fn points(&self) -> Points {
         let mut series = SeriesDictionary::default();
         let row_series = self.rows.iter().map(|(tag, _, _)| {
             let key = SeriesKey::encode(TABLE, [(TAG, tag.as_deref())].into_iter());

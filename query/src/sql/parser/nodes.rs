@@ -90,6 +90,13 @@ pub(super) fn checksum(p: &mut Parser<'_>) -> Parsed<Statement> {
     Ok(Statement::Nodes(NodeStatement::Checksum(count(p, "GROUP")?)))
 }
 
+/// Reads `TRUNCATE SHARDS [OF DATABASE d]`. A table of that name is `TRUNCATE TABLE shards`.
+pub(super) fn truncate_shards(p: &mut Parser<'_>) -> Parsed<Statement> {
+    take_all(p, &["TRUNCATE", "SHARDS"]);
+    let database = take_all(p, &["OF", "DATABASE"]).then(|| name(p)).transpose()?;
+    Ok(Statement::Nodes(NodeStatement::TruncateShards(database)))
+}
+
 /// Reads `KILL JOB 'name'`.
 pub(super) fn kill_job(p: &mut Parser<'_>) -> Parsed<Statement> {
     take_all(p, &["KILL", "JOB"]);
