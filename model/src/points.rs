@@ -12,6 +12,7 @@ use arrow::array::{
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
+use foldhash::fast::RandomState;
 
 use crate::ids::{ColumnId, TableId};
 use crate::schema::ValueType;
@@ -51,7 +52,7 @@ pub struct Points {
 /// Numbers the distinct series of a batch as rows arrive.
 #[derive(Debug, Default)]
 pub struct SeriesDictionary {
-    numbers: HashMap<Box<[u8]>, u32>,
+    numbers: HashMap<Box<[u8]>, u32, RandomState>,
     keys: Vec<Box<[u8]>>,
 }
 
@@ -89,20 +90,34 @@ impl Points {
         range
     }
 
+    /// Returns the rows as batches of so many at most, in their order.
+    pub fn split(self, rows_max: usize) -> Vec<Self> {
+        if self.rows() <= rows_max {
+            return vec![self];
+        }
+        let starts = (0..self.rows()).step_by(rows_max);
+        starts.map(|start| self.part(start, rows_max.min(self.rows() - start))).collect()
+    }
+
+    fn part(&self, start: usize, len: usize) -> Self {
+        let (series, row_series) = self.series_of(start..start + len);
+        let fields = self
+            .fields
+            .iter()
+            .map(|field| PointsColumn { values: field.values.slice(start, len), ..field.clone() });
+        Self {
+            table: self.table,
+            series,
+            row_series,
+            times: self.times[start..start + len].to_vec(),
+            fields: fields.collect(),
+        }
+    }
+
     /// Returns the batch of the named rows, in their order, with only the series they use.
     #[must_use]
     pub fn select(&self, rows: &[u32]) -> Self {
-        let mut renumbered = vec![u32::MAX; self.series.len()];
-        let mut series = Vec::new();
-        let mut row_series = Vec::with_capacity(rows.len());
-        for row in rows {
-            let old = self.row_series[*row as usize] as usize;
-            if renumbered[old] == u32::MAX {
-                renumbered[old] = series.len() as u32;
-                series.push(self.series[old].clone());
-            }
-            row_series.push(renumbered[old]);
-        }
+        let (series, row_series) = self.series_of(rows.iter().map(|row| *row as usize));
         let picks = arrow::array::UInt32Array::from(rows.to_vec());
         let fields = self.fields.iter().map(|field| PointsColumn {
             id: field.id,
@@ -117,6 +132,22 @@ impl Points {
             times: rows.iter().map(|row| self.times[*row as usize]).collect(),
             fields: fields.collect(),
         }
+    }
+
+    /// Returns the series that some rows use, numbered anew, and the number of each row's.
+    fn series_of(&self, rows: impl Iterator<Item = usize>) -> (Vec<Box<[u8]>>, Vec<u32>) {
+        let mut renumbered = vec![u32::MAX; self.series.len()];
+        let mut series = Vec::new();
+        let mut row_series = Vec::with_capacity(rows.size_hint().0);
+        for row in rows {
+            let old = self.row_series[row] as usize;
+            if renumbered[old] == u32::MAX {
+                renumbered[old] = series.len() as u32;
+                series.push(self.series[old].clone());
+            }
+            row_series.push(renumbered[old]);
+        }
+        (series, row_series)
     }
 
     /// Appends the encoded batch to `out`.
@@ -198,15 +229,13 @@ pub fn encode_array(array: &ArrayRef, value_type: ValueType, out: &mut Vec<u8>) 
     }
     match value_type {
         ValueType::I64 => {
-            put_words(array.as_primitive::<Int64Type>().values().iter().copied(), out)
+            put_words(array.as_primitive::<Int64Type>().values(), out);
         }
         ValueType::U64 => {
-            let values = array.as_primitive::<UInt64Type>().values();
-            put_words(values.iter().map(|value| value.cast_signed()), out);
+            put_words(array.as_primitive::<UInt64Type>().values(), out);
         }
         ValueType::F64 => {
-            let values = array.as_primitive::<Float64Type>().values();
-            put_words(values.iter().map(|value| value.to_bits().cast_signed()), out);
+            put_words(array.as_primitive::<Float64Type>().values(), out);
         }
         ValueType::Bool => put_bits(array.as_boolean().values(), out),
         ValueType::Str => {
@@ -221,10 +250,9 @@ pub fn encode_array(array: &ArrayRef, value_type: ValueType, out: &mut Vec<u8>) 
     }
 }
 
-fn put_words(words: impl Iterator<Item = i64>, out: &mut Vec<u8>) {
-    for word in words {
-        out.put_i64(word);
-    }
+/// Appends numbers of 64 bits as they lie in memory, which is little-endian: see [`take_words`].
+fn put_words<T: arrow::datatypes::ArrowNativeType>(words: &ScalarBuffer<T>, out: &mut Vec<u8>) {
+    out.extend_from_slice(words.inner().as_slice());
 }
 
 fn put_bits(bits: &BooleanBuffer, out: &mut Vec<u8>) {
@@ -362,5 +390,16 @@ mod tests {
         let picked = sample().select(&[2]);
         assert_eq!((picked.series.len(), picked.times.as_slice()), (1, &[i64::MAX][..]));
         assert_eq!(picked.fields[3].values.as_primitive::<Int64Type>().values()[0], 7);
+    }
+
+    #[test]
+    fn the_parts_of_a_batch_are_as_if_their_rows_were_selected() {
+        let all = sample();
+        let selected = [all.select(&[0, 1]), all.select(&[2])];
+        let parts = all.split(2);
+        assert_eq!(
+            parts.iter().map(encoded).collect::<Vec<_>>(),
+            selected.map(|one| encoded(&one))
+        );
     }
 }

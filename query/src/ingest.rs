@@ -1,11 +1,12 @@
 //! Columns of rows to points, and points to the cluster. INSERT and COPY both end here.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use cluster::Consistency;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder,
-    TimestampNanosecondBuilder, UInt64Builder,
+    TimestampNanosecondArray, TimestampNanosecondBuilder, UInt64Builder,
 };
 use datafusion::arrow::datatypes::TimestampNanosecondType;
 use meta::{Precision, RateGroup};
@@ -22,6 +23,7 @@ use crate::error::{Error, Result, nearest};
 use crate::geometry;
 use crate::instants::{Zone, parse_instant};
 use crate::quotas::Admission;
+use crate::row_series::{RowSeries, SeriesKeys};
 use crate::session::Session;
 use crate::usage::{Counted, Counters};
 
@@ -61,19 +63,28 @@ pub(crate) enum Cell<'a> {
     Time(i64),
 }
 
-/// The distinct series of a batch.
-type SeriesKeys = Vec<Box<[u8]>>;
-
 /// Gathers rows of a target, column by column.
 pub(crate) struct RowsBuilder {
     target: Target,
-    builders: Vec<CellBuilder>,
+    builders: Vec<ColumnBuilder>,
+    series: RowSeries,
     rows: usize,
     bytes: usize,
 }
 
+/// What takes the cells of a column.
+enum ColumnBuilder {
+    /// A tag, by its place: it makes the row's series.
+    Tag(usize),
+    Values(CellBuilder),
+}
+
+/// The text of the time read last, and what it says: rows of many series come with one time.
+#[derive(Debug, Default)]
+struct LastTime(String, i64);
+
 enum CellBuilder {
-    Time(TimestampNanosecondBuilder),
+    Time(TimestampNanosecondBuilder, LastTime),
     I64(Int64Builder),
     U64(UInt64Builder),
     F64(Float64Builder),
@@ -147,9 +158,12 @@ impl Target {
 
     /// As [`Target::points`], of values that were not stored before.
     pub(crate) fn new_points(&self, arrays: &[ArrayRef], now_ns: i64) -> Result<Vec<Points>> {
-        let mut all = self.points(arrays, now_ns)?;
-        all.iter_mut().try_for_each(|points| admit(&self.table, points))?;
-        Ok(all)
+        self.points(arrays, now_ns).and_then(|points| self.admitted(points))
+    }
+
+    fn admitted(&self, mut points: Vec<Points>) -> Result<Vec<Points>> {
+        points.iter_mut().try_for_each(|points| admit(&self.table, points))?;
+        Ok(points)
     }
 
     fn part(&self, arrays: &[ArrayRef], now_ns: i64) -> Result<Points> {
@@ -157,11 +171,7 @@ impl Target {
             |kind: ColumnKind| self.columns.iter().zip(arrays).filter(move |(c, _)| c.kind == kind);
         let time = of_kind(ColumnKind::Time).next().map(|(_, array)| array);
         let time = time.ok_or_else(|| Error::internal("a target names its time"))?;
-        if time.null_count() > 0 {
-            return Err(null_value("time", &self.table.name));
-        }
-        let times = time.as_primitive::<TimestampNanosecondType>().values().to_vec();
-        self.check_alive(&times, now_ns)?;
+        let times = self.times(time.as_primitive(), now_ns)?;
         let mut tags: Vec<_> = of_kind(ColumnKind::Tag).collect();
         tags.sort_by_key(|(column, _)| column.id);
         let (series, row_series) = self.series(&tags, times.len())?;
@@ -173,6 +183,15 @@ impl Target {
                 ColumnKind::Time | ColumnKind::Tag => None,
             });
         Ok(Points { table: self.table.id, series, row_series, times, fields: fields.collect() })
+    }
+
+    fn times(&self, times: &TimestampNanosecondArray, now_ns: i64) -> Result<Vec<i64>> {
+        if times.null_count() > 0 {
+            return Err(null_value("time", &self.table.name));
+        }
+        let times = times.values().to_vec();
+        self.check_alive(&times, now_ns)?;
+        Ok(times)
     }
 
     pub(crate) fn check_alive(&self, times: &[i64], now_ns: i64) -> Result<()> {
@@ -282,21 +301,18 @@ pub(crate) fn null_value(column: &str, table: &str) -> Error {
 
 impl RowsBuilder {
     pub(crate) fn new(target: Target) -> Self {
+        let series = RowSeries::new(target.table.id, &target.columns);
         let builders = target.columns.iter().map(|column| match column.kind {
+            ColumnKind::Tag => ColumnBuilder::Tag(series.place(column)),
             ColumnKind::Time => {
                 let builder = TimestampNanosecondBuilder::new();
-                CellBuilder::Time(builder.with_timezone(TIME_ZONE))
+                let builder = builder.with_timezone(TIME_ZONE);
+                ColumnBuilder::Values(CellBuilder::Time(builder, LastTime::default()))
             }
-            ColumnKind::Tag | ColumnKind::Field(ValueType::Str) => {
-                CellBuilder::Str(StringBuilder::new())
-            }
-            ColumnKind::Field(ValueType::I64) => CellBuilder::I64(Int64Builder::new()),
-            ColumnKind::Field(ValueType::U64) => CellBuilder::U64(UInt64Builder::new()),
-            ColumnKind::Field(ValueType::F64) => CellBuilder::F64(Float64Builder::new()),
-            ColumnKind::Field(ValueType::Bool) => CellBuilder::Bool(BooleanBuilder::new()),
+            ColumnKind::Field(value_type) => ColumnBuilder::Values(CellBuilder::of(value_type)),
         });
         let builders = builders.collect();
-        Self { target, builders, rows: 0, bytes: 0 }
+        Self { target, builders, series, rows: 0, bytes: 0 }
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -319,35 +335,91 @@ impl RowsBuilder {
             Cell::Text(text) => text.len() + 4,
             _ => 8,
         };
-        self.builders[at].push(cell, target.database.options.precision, &target.intake)
+        match (&mut self.builders[at], cell) {
+            (ColumnBuilder::Tag(_), Cell::Null) => Ok(()),
+            (ColumnBuilder::Tag(place), _) => self.series.push(*place, &text(cell)?),
+            (ColumnBuilder::Values(builder), _) => {
+                builder.push(cell, target.database.options.precision, &target.intake)
+            }
+        }
+    }
+
+    /// Takes the bytes that all tags of the current row were sent as. Returns whether that suffices, and they
+    /// need not be pushed.
+    pub(crate) fn knows_tags(&mut self, sent: &[u8]) -> bool {
+        let is_known = self.series.is_known(sent);
+        self.bytes += if is_known { sent.len() } else { 0 };
+        is_known
     }
 
     /// Ends the current row.
     pub(crate) fn end_row(&mut self) {
+        self.series.end_row();
         self.rows += 1;
     }
 
     /// Gives the rows as points, and begins anew.
     pub(crate) fn finish(&mut self, now_ns: i64) -> Result<Vec<Points>> {
-        let arrays: Vec<ArrayRef> = self.builders.iter_mut().map(CellBuilder::finish).collect();
         (self.rows, self.bytes) = (0, 0);
-        self.target.new_points(&arrays, now_ns)
+        let (mut times, mut fields) = (None, Vec::with_capacity(self.builders.len()));
+        for (column, builder) in self.target.columns.iter().zip(&mut self.builders) {
+            let ColumnBuilder::Values(builder) = builder else { continue };
+            let values = builder.finish();
+            match column.kind {
+                ColumnKind::Field(value_type) => {
+                    fields.push(PointsColumn { id: column.id, value_type, values });
+                }
+                ColumnKind::Time | ColumnKind::Tag => times = Some(values),
+            }
+        }
+        let series = self.series.finish();
+        let times = times.ok_or_else(|| Error::internal("a target names its time"))?;
+        let times = self.target.times(times.as_primitive(), now_ns)?;
+        let (series, row_series) =
+            series.map_err(|tag| null_value(tag, &self.target.table.name))?;
+        let table = self.target.table.id;
+        let points = Points { table, series, row_series, times, fields };
+        self.target.admitted(points.split(POINTS_ROWS_MAX))
     }
 
     /// Drops the cells of a row that was not ended.
     pub(crate) fn drop_partial_row(&mut self) {
         let rows = self.rows;
+        self.series.drop_partial_row();
         for builder in &mut self.builders {
-            builder.truncate(rows);
+            if let ColumnBuilder::Values(builder) = builder {
+                builder.truncate(rows);
+            }
         }
     }
 }
 
+impl LastTime {
+    fn time(&mut self, cell: Cell<'_>, precision: Precision, intake: &Intake) -> Result<i64> {
+        let Cell::Text(text) = cell else { return time(cell, precision, intake) };
+        if text != self.0 || text.is_empty() {
+            self.1 = time(cell, precision, intake)?;
+            text.clone_into(&mut self.0);
+        }
+        Ok(self.1)
+    }
+}
+
 impl CellBuilder {
+    fn of(value_type: ValueType) -> Self {
+        match value_type {
+            ValueType::I64 => Self::I64(Int64Builder::new()),
+            ValueType::U64 => Self::U64(UInt64Builder::new()),
+            ValueType::F64 => Self::F64(Float64Builder::new()),
+            ValueType::Bool => Self::Bool(BooleanBuilder::new()),
+            ValueType::Str => Self::Str(StringBuilder::new()),
+        }
+    }
+
     fn push(&mut self, cell: Cell<'_>, precision: Precision, intake: &Intake) -> Result<()> {
         if matches!(cell, Cell::Null) {
             match self {
-                Self::Time(builder) => builder.append_null(),
+                Self::Time(builder, _) => builder.append_null(),
                 Self::I64(builder) => builder.append_null(),
                 Self::U64(builder) => builder.append_null(),
                 Self::F64(builder) => builder.append_null(),
@@ -357,27 +429,21 @@ impl CellBuilder {
             return Ok(());
         }
         match self {
-            Self::Time(builder) => builder.append_value(time(cell, precision, intake)?),
+            Self::Time(builder, last) => {
+                builder.append_value(last.time(cell, precision, intake)?);
+            }
             Self::I64(builder) => builder.append_value(integer(cell)?),
             Self::U64(builder) => builder.append_value(unsigned(cell)?),
             Self::F64(builder) => builder.append_value(float(cell)?),
             Self::Bool(builder) => builder.append_value(boolean(cell)?),
-            Self::Str(builder) => match cell {
-                Cell::Text(text) | Cell::Number(text) => builder.append_value(text),
-                Cell::Bool(value) => builder.append_value(if value { "true" } else { "false" }),
-                Cell::I64(value) => builder.append_value(value.to_string()),
-                Cell::F64(value) => builder.append_value(value.to_string()),
-                Cell::Time(_) | Cell::Null => {
-                    return Err(mismatch("text", "timestamp with time zone"));
-                }
-            },
+            Self::Str(builder) => builder.append_value(text(cell)?),
         }
         Ok(())
     }
 
     fn finish(&mut self) -> ArrayRef {
         match self {
-            Self::Time(builder) => Arc::new(builder.finish()),
+            Self::Time(builder, _) => Arc::new(builder.finish()),
             Self::I64(builder) => Arc::new(builder.finish()),
             Self::U64(builder) => Arc::new(builder.finish()),
             Self::F64(builder) => Arc::new(builder.finish()),
@@ -389,7 +455,7 @@ impl CellBuilder {
     fn len(&self) -> usize {
         use datafusion::arrow::array::ArrayBuilder;
         match self {
-            Self::Time(builder) => builder.len(),
+            Self::Time(builder, _) => builder.len(),
             Self::I64(builder) => builder.len(),
             Self::U64(builder) => builder.len(),
             Self::F64(builder) => builder.len(),
@@ -405,7 +471,9 @@ impl CellBuilder {
         }
         let kept = self.finish().slice(0, rows);
         match self {
-            Self::Time(builder) => builder.extend(kept.as_primitive::<TimestampNanosecondType>()),
+            Self::Time(builder, _) => {
+                builder.extend(kept.as_primitive::<TimestampNanosecondType>())
+            }
             Self::I64(builder) => {
                 builder.extend(kept.as_primitive::<datafusion::arrow::datatypes::Int64Type>())
             }
@@ -433,6 +501,24 @@ fn out_of_range(type_name: &str, text: &str) -> Error {
     Error::new("22003", format!("value \"{text}\" is out of range for type {type_name}"))
 }
 
+/// Reads a few digits, whose number a double holds exactly: the fields of most rows.
+fn short_whole(text: &str) -> Option<f64> {
+    const DIGITS_MAX: usize = 15;
+    if text.is_empty() || text.len() > DIGITS_MAX {
+        return None;
+    }
+    let digits = text.bytes().map(|byte| byte.is_ascii_digit().then(|| u64::from(byte - b'0')));
+    Some(digits.into_iter().try_fold(0, |number, digit| Some(number * 10 + digit?))? as f64)
+}
+
+/// Returns a text without white space around it; most have none.
+fn trimmed(text: &str) -> &str {
+    match text.as_bytes() {
+        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => text,
+        _ => text.trim(),
+    }
+}
+
 /// Reads an instant: text with or without an offset, or a number in the database's precision.
 fn time(cell: Cell<'_>, precision: Precision, intake: &Intake) -> Result<i64> {
     const NAME: &str = "timestamp with time zone";
@@ -458,6 +544,16 @@ fn time(cell: Cell<'_>, precision: Precision, intake: &Intake) -> Result<i64> {
     }
 }
 
+fn text(cell: Cell<'_>) -> Result<Cow<'_, str>> {
+    Ok(match cell {
+        Cell::Text(text) | Cell::Number(text) => Cow::Borrowed(text),
+        Cell::Bool(value) => Cow::Borrowed(if value { "true" } else { "false" }),
+        Cell::I64(value) => Cow::Owned(value.to_string()),
+        Cell::F64(value) => Cow::Owned(value.to_string()),
+        Cell::Time(_) | Cell::Null => return Err(mismatch("text", "timestamp with time zone")),
+    })
+}
+
 fn integer(cell: Cell<'_>) -> Result<i64> {
     const NAME: &str = "bigint";
     let rounded = |value: f64, text: &str| {
@@ -469,7 +565,7 @@ fn integer(cell: Cell<'_>) -> Result<i64> {
     match cell {
         Cell::I64(value) => Ok(value),
         Cell::F64(value) => rounded(value, &value.to_string()),
-        Cell::Text(text) => text.trim().parse().map_err(|_| {
+        Cell::Text(text) => trimmed(text).parse().map_err(|_| {
             if text.trim().parse::<i128>().is_ok() {
                 out_of_range(NAME, text)
             } else {
@@ -513,11 +609,18 @@ fn float(cell: Cell<'_>) -> Result<f64> {
         Cell::F64(value) => Ok(value),
         Cell::I64(value) => Ok(value as f64),
         Cell::Text(text) | Cell::Number(text) => {
-            let text = text.trim();
+            let text = trimmed(text);
+            if let Some(value) = short_whole(text) {
+                return Ok(value);
+            }
             let value: f64 = text.parse().map_err(|_| invalid(NAME, text))?;
-            let spelt =
-                text.bytes().any(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E'));
-            if value.is_infinite() && !spelt { Err(out_of_range(NAME, text)) } else { Ok(value) }
+            let is_spelt = || {
+                text.bytes().any(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E'))
+            };
+            if value.is_infinite() && !is_spelt() {
+                return Err(out_of_range(NAME, text));
+            }
+            Ok(value)
         }
         Cell::Bool(_) => Err(mismatch(NAME, "boolean")),
         Cell::Time(_) | Cell::Null => Err(mismatch(NAME, "timestamp with time zone")),
@@ -583,6 +686,11 @@ mod tests {
         assert_eq!(integer(Cell::F64(9.3e18)).unwrap_err().sqlstate, "22003");
         assert_eq!(unsigned(Cell::Number("18446744073709551615")).unwrap(), u64::MAX);
         assert_eq!(unsigned(Cell::I64(-1)).unwrap_err().sqlstate, "22003");
+        let doubles = [("58", 58.0), ("-0", -0.0), ("999999999999999", 999_999_999_999_999.0)];
+        for (text, value) in doubles {
+            assert_eq!(float(Cell::Text(text)).unwrap().to_bits(), f64::to_bits(value), "{text}");
+        }
+        assert_eq!(float(Cell::Text("5/")).unwrap_err().sqlstate, "22P02");
         assert!(float(Cell::Text("Infinity")).unwrap().is_infinite());
         assert!(float(Cell::Text("NaN")).unwrap().is_nan());
         assert_eq!(float(Cell::Number("1e999")).unwrap_err().sqlstate, "22003");

@@ -25,6 +25,7 @@
 //! | `series`   | SHOW SERIES, TAG VALUES, TAG KEYS, FIELD KEYS                               |
 //! | `show`     | SHOW and DESCRIBE                                                           |
 //! | `ingest`   | columns of rows to points, and points to the cluster                        |
+//! | `row_series` | the series of rows whose tags come one by one                              |
 //! | `write`    | rows front ends decoded themselves; schemas grow as these need               |
 //! | `insert`   | INSERT                                                                      |
 //! | `instants` | time zones, and instants as people write them                               |
@@ -99,6 +100,7 @@ mod planning;
 mod policies;
 mod quotas;
 mod roles;
+mod row_series;
 mod rows;
 mod running;
 mod scan;

@@ -230,22 +230,30 @@ pub(crate) fn merge(runs: &[&Run], columns: &Columns<'_>) -> Run {
     assemble(runs, &parts, &wanted)
 }
 
-/// Sorts the rows of one run whose rows are in any order.
+/// Sorts the rows of one run as they arrived, in any order, with all columns written.
 fn sort_rows(run: &Run) -> Run {
-    let mut order: Vec<usize> = (0..run.rows()).collect();
-    // Stable: of rows with one key the later stays behind the earlier.
-    order.sort_by_key(|row| run.key(*row));
-    let mut parts = Vec::new();
-    let mut start = 0;
-    while start < order.len() {
-        let series = run.series[order[start]];
-        let end = start + order[start..].partition_point(|row| run.series[*row] == series);
-        let rows = order[start..end].iter();
-        let rows = rows.map(|row| Row { time: run.times[*row], run: 0, row: *row }).collect();
-        parts.push(Part::Met { series, rows });
-        start = end;
+    let rows = run.series.iter().zip(&run.times).zip(0_u32..);
+    let mut order: Vec<_> = rows.map(|((series, time), row)| (*series, *time, row)).collect();
+    order.sort_unstable();
+    // Every row writes every column: of rows with one key the last is what they leave.
+    let newest = order.chunk_by(|left, right| (left.0, left.1) == (right.0, right.1));
+    let newest = newest.filter_map(<[_]>::last);
+    let (mut series, mut times) =
+        (Vec::with_capacity(order.len()), Vec::with_capacity(order.len()));
+    let mut rows = Vec::with_capacity(order.len());
+    for (number, time, row) in newest {
+        series.push(*number);
+        times.push(*time);
+        rows.push(*row);
     }
-    assemble(&[run], &parts, &wanted_columns(&[run], &Columns::All))
+    let rows = UInt32Array::from(rows);
+    let columns =
+        wanted_columns(&[run], &Columns::All).into_iter().filter_map(|(id, value_type)| {
+            let values = take(&run.column(id)?.values, &rows, None);
+            let values = values.expect("rows of a run are inside every column");
+            Some(RunColumn { id, value_type, values, written: None })
+        });
+    Run { columns: columns.collect(), series, times }
 }
 
 fn met_rows(runs: &[&Run], pieces: &[Piece]) -> Part {
@@ -325,9 +333,11 @@ fn assemble_column(
         let written = Some(BooleanBuffer::new_unset(rows));
         return RunColumn { id, value_type, values, written };
     }
+    // Where every run writes every row there are no NULLs but those it writes.
+    let leaves_out = columns.iter().any(|one| one.is_none_or(|column| column.written.is_some()));
     let mut picked = Picked {
         source_of: numbered(&columns),
-        values: MutableArrayData::new(sources.iter().collect(), true, rows),
+        values: MutableArrayData::new(sources.iter().collect(), leaves_out, rows),
         written: BooleanBufferBuilder::new(rows),
         pending: None,
     };

@@ -1,6 +1,9 @@
 //! Reads rows out of COPY's bytes, as they arrive in pieces.
 //! Invariant: a row either goes into the builder whole or, with an error, not at all.
 
+use std::ops::Range;
+
+use memchr::{memchr, memchr_iter, memchr2};
 use model::{Column, ColumnKind, ValueType};
 
 use super::{CopyFormat, ROW_BYTES_MAX};
@@ -27,19 +30,23 @@ pub enum CopyRow {
 pub(super) struct Decoder {
     format: CopyFormat,
     columns: Vec<Column>,
+    /// The tags, where they stand together.
+    tags: Option<Range<usize>>,
     buffer: Vec<u8>,
     /// How much of the buffer was read.
     at: usize,
     lines: u64,
     header_left: bool,
     ended: bool,
-    /// Fields of the present line, unescaped, one after another, and where each ends.
+    /// The text of the present line, unescaped, where something in it was escaped.
     text: Vec<u8>,
     fields: Vec<Field>,
 }
 
+/// Where a field stands in a line as it was sent, or in its text unescaped.
 #[derive(Clone, Copy)]
 struct Field {
+    start: usize,
     end: usize,
     is_null: bool,
 }
@@ -54,9 +61,15 @@ impl Decoder {
             CopyFormat::Text { header, .. } | CopyFormat::Csv { header, .. } => *header,
             CopyFormat::Binary => true,
         };
+        let is_tag = |column: &Column| column.kind == ColumnKind::Tag;
+        let first = columns.iter().position(is_tag);
+        let end = columns.iter().rposition(is_tag).map(|last| last + 1);
+        let tags = first.zip(end).map(|(first, end)| first..end);
+        let tags = tags.filter(|tags| columns[tags.clone()].iter().all(is_tag));
         Self {
             format,
             columns,
+            tags,
             buffer: Vec::new(),
             at: 0,
             lines: 0,
@@ -107,8 +120,9 @@ impl Decoder {
             self.lines += 1;
             return Ok(CopyRow::Skipped);
         }
-        self.split(start, end)?;
-        self.push_fields(builder)?;
+        let is_plain = self.split(start, end)?;
+        let text = if is_plain { &self.buffer[start..end] } else { &self.text[..] };
+        self.push_fields(text, is_plain, builder)?;
         self.at = next;
         self.lines += 1;
         Ok(CopyRow::Row)
@@ -135,11 +149,22 @@ impl Decoder {
         Ok(Some((self.at, self.at + end, self.at + next)))
     }
 
-    fn split(&mut self, start: usize, end: usize) -> Result<()> {
+    /// Finds the fields of a line. Returns whether they stand in the line as it is.
+    fn split(&mut self, start: usize, end: usize) -> Result<bool> {
         self.text.clear();
         self.fields.clear();
         let line = &self.buffer[start..end];
+        let is_plain = match &self.format {
+            CopyFormat::Text { .. } => memchr(b'\\', line).is_none(),
+            CopyFormat::Csv { quote, escape, .. } => memchr2(*quote, *escape, line).is_none(),
+            CopyFormat::Binary => false,
+        };
         match &self.format {
+            CopyFormat::Text { delimiter, null, .. } | CopyFormat::Csv { delimiter, null, .. }
+                if is_plain =>
+            {
+                split_plain(line, (*delimiter, null.as_bytes()), &mut self.fields);
+            }
             CopyFormat::Text { delimiter, null, .. } => {
                 split_text(line, (*delimiter, null.as_bytes()), &mut self.text, &mut self.fields);
             }
@@ -155,15 +180,23 @@ impl Decoder {
         if let Some(missing) = self.columns.get(self.fields.len()) {
             return Err(bad_format(format!("missing data for column \"{}\"", missing.name)));
         }
-        Ok(())
+        Ok(is_plain)
     }
 
-    fn push_fields(&self, builder: &mut RowsBuilder) -> Result<()> {
-        let text = std::str::from_utf8(&self.text)
+    fn push_fields(&self, text: &[u8], is_plain: bool, builder: &mut RowsBuilder) -> Result<()> {
+        let text = std::str::from_utf8(text)
             .map_err(|_| Error::new("22021", "invalid byte sequence for encoding \"UTF8\""))?;
-        let mut start = 0;
+        // As they were sent, what stands between them tells them apart.
+        let tags = self.tags.as_ref().filter(|_| is_plain);
+        let known = tags.filter(|tags| {
+            let (first, last) = (self.fields[tags.start], self.fields[tags.end - 1]);
+            builder.knows_tags(&text.as_bytes()[first.start..last.end])
+        });
         for (at, field) in self.fields.iter().enumerate() {
-            let value = text.get(start..field.end);
+            if known.is_some_and(|tags| tags.contains(&at)) {
+                continue;
+            }
+            let value = text.get(field.start..field.end);
             let value = value.ok_or_else(|| {
                 Error::new("22021", "invalid byte sequence for encoding \"UTF8\"")
             })?;
@@ -173,7 +206,6 @@ impl Decoder {
                 error.message = format!("{}, column {}", error.message, self.columns[at].name);
                 return Err(error);
             }
-            start = field.end;
         }
         builder.end_row();
         Ok(())
@@ -302,7 +334,7 @@ fn binary_cell<'a>(bytes: &'a [u8], column: &Column) -> Result<Cell<'a>> {
 /// Finds the newline that ends a text line: one after a backslash belongs to the field.
 fn text_line_end(rest: &[u8]) -> Option<usize> {
     let mut from = 0;
-    while let Some(at) = rest[from..].iter().position(|byte| *byte == b'\n') {
+    while let Some(at) = memchr(b'\n', &rest[from..]) {
         let at = from + at;
         let slashes = rest[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
         if slashes % 2 == 0 {
@@ -315,6 +347,10 @@ fn text_line_end(rest: &[u8]) -> Option<usize> {
 
 /// Finds the newline that ends a csv record: one within quotes belongs to the field.
 fn csv_line_end(rest: &[u8], quote: u8, escape: u8) -> Option<usize> {
+    let newline = memchr(b'\n', rest)?;
+    if memchr2(quote, escape, &rest[..newline]).is_none() {
+        return Some(newline);
+    }
     let mut quoted = false;
     let mut bytes = rest.iter().enumerate();
     while let Some((at, byte)) = bytes.next() {
@@ -329,6 +365,16 @@ fn csv_line_end(rest: &[u8], quote: u8, escape: u8) -> Option<usize> {
     None
 }
 
+/// Splits a line in which nothing is escaped or in quotes.
+fn split_plain(line: &[u8], (delimiter, null): (u8, &[u8]), fields: &mut Vec<Field>) {
+    let mut start = 0;
+    let ends = memchr_iter(delimiter, line).chain(std::iter::once(line.len()));
+    for end in ends {
+        fields.push(Field { start, end, is_null: &line[start..end] == null });
+        start = end + 1;
+    }
+}
+
 fn split_text(
     line: &[u8],
     (delimiter, null): (u8, &[u8]),
@@ -338,15 +384,15 @@ fn split_text(
     let (mut raw_start, mut start) = (0, text.len());
     let mut at = 0;
     loop {
+        let rest = &line[at..];
+        let plain = memchr2(b'\\', delimiter, rest).unwrap_or(rest.len());
+        text.extend_from_slice(&rest[..plain]);
+        at += plain;
         match line.get(at) {
             Some(byte) if *byte == b'\\' => {
                 let (value, used) = unescape(&line[at + 1..]);
                 text.extend(value);
                 at += 1 + used;
-            }
-            Some(byte) if *byte != delimiter => {
-                text.push(*byte);
-                at += 1;
             }
             end => {
                 // NULL is told by the raw bytes: an escaped one is a value.
@@ -354,7 +400,7 @@ fn split_text(
                 if is_null {
                     text.truncate(start);
                 }
-                fields.push(Field { end: text.len(), is_null });
+                fields.push(Field { start, end: text.len(), is_null });
                 if end.is_none() {
                     return;
                 }
@@ -398,11 +444,10 @@ pub(crate) fn header_names(line: &[u8], delimiter: u8) -> Result<Vec<String>> {
     // Some programs begin UTF-8 with a mark of it.
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let (mut text, mut fields, mut start) = (Vec::new(), Vec::new(), 0);
+    let (mut text, mut fields) = (Vec::new(), Vec::new());
     split_csv(line, (delimiter, b'"', b'"'), b"", (&mut text, &mut fields));
     let names = fields.iter().map(|field| {
-        let name = std::str::from_utf8(&text[start..field.end]).map(str::to_owned);
-        start = field.end;
+        let name = std::str::from_utf8(&text[field.start..field.end]).map(str::to_owned);
         name.map_err(|_| Error::new("22021", "invalid byte sequence for encoding \"UTF8\""))
     });
     names.collect()
@@ -441,7 +486,7 @@ fn split_csv(
                 if is_null {
                     text.truncate(start);
                 }
-                fields.push(Field { end: text.len(), is_null });
+                fields.push(Field { start, end: text.len(), is_null });
                 if end.is_none() {
                     return;
                 }
@@ -459,7 +504,17 @@ mod tests {
     fn texts(line: &[u8]) -> Vec<Option<String>> {
         let (mut text, mut fields) = (Vec::new(), Vec::new());
         split_text(line, (b'\t', b"\\N"), &mut text, &mut fields);
-        values(&text, &fields)
+        let found = values(&text, &fields);
+        if !line.contains(&b'\\') {
+            assert_eq!(found, plain(line, (b'\t', b"\\N")));
+        }
+        found
+    }
+
+    fn plain(line: &[u8], marks: (u8, &[u8])) -> Vec<Option<String>> {
+        let mut fields = Vec::new();
+        split_plain(line, marks, &mut fields);
+        values(line, &fields)
     }
 
     fn csv(line: &[u8]) -> Vec<Option<String>> {
@@ -469,10 +524,8 @@ mod tests {
     }
 
     fn values(text: &[u8], fields: &[Field]) -> Vec<Option<String>> {
-        let mut start = 0;
         let value = fields.iter().map(|field| {
-            let value = String::from_utf8(text[start..field.end].to_vec()).unwrap();
-            start = field.end;
+            let value = String::from_utf8(text[field.start..field.end].to_vec()).unwrap();
             (!field.is_null).then_some(value)
         });
         value.collect()
@@ -482,6 +535,8 @@ mod tests {
     fn text_fields_are_unescaped_and_only_a_bare_mark_is_null() {
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(texts(b"a\t\\N\t"), [some("a"), None, some("")]);
+        assert_eq!(texts(b"a\t\tb"), [some("a"), some(""), some("b")]);
+        assert_eq!(texts(b""), [some("")]);
         assert_eq!(texts(b"\\\\N\tx\\ty\\101\\x42"), [some("\\N"), some("x\tyAB")]);
         assert_eq!(text_line_end(b"a\\\nb\nc"), Some(4));
     }
@@ -490,6 +545,7 @@ mod tests {
     fn csv_fields_hold_quotes_delimiters_and_newlines() {
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(csv(b"1,,\"\""), [some("1"), None, some("")]);
+        assert_eq!(csv(b"1,,b"), plain(b"1,,b", (b',', b"")));
         assert_eq!(csv(b"\"a,\"\"b\"\"\nc\",d"), [some("a,\"b\"\nc"), some("d")]);
         assert_eq!(csv_line_end(b"\"a\n\"\"\",b\nc", b'"', b'"'), Some(8));
     }

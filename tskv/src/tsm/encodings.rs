@@ -273,15 +273,15 @@ fn without_nulls(values: &ArrayRef) -> ArrayRef {
 }
 
 fn put_validity(values: &ArrayRef, out: &mut Vec<u8>) {
-    let valid = BooleanArray::from_iter((0..values.len()).map(|row| Some(values.is_valid(row))));
-    if values.null_count() == 0 {
+    let Some(nulls) = values.nulls().filter(|nulls| nulls.null_count() > 0) else {
         out.put_u8(0);
-    } else {
-        out.put_u8(1);
-        let mut bytes = Vec::new();
-        encode_array(&(Arc::new(valid) as ArrayRef), ValueType::Bool, &mut bytes);
-        out.extend_from_slice(bytes.get(1..).unwrap_or_default());
-    }
+        return;
+    };
+    out.put_u8(1);
+    let valid: ArrayRef = Arc::new(BooleanArray::new(nulls.inner().clone(), None));
+    let mut bytes = Vec::new();
+    encode_array(&valid, ValueType::Bool, &mut bytes);
+    out.extend_from_slice(bytes.get(1..).unwrap_or_default());
 }
 
 fn take_validity(reader: &mut Reader<'_>, rows: usize) -> Decoded<Option<NullBuffer>> {
@@ -299,19 +299,22 @@ fn take_validity(reader: &mut Reader<'_>, rows: usize) -> Decoded<Option<NullBuf
 /// Finds the smallest exponent under which every value is a whole number that comes back exactly.
 fn decimals(values: &[f64]) -> Option<(u8, Vec<i64>)> {
     let fits = |value: f64, power: f64| {
-        let whole = (value * power).round();
+        let whole = nearest_whole(value * power);
         (whole.abs() < 9e15 && (whole / power).to_bits() == value.to_bits()).then_some(whole as i64)
     };
-    let mut exponent = 0;
-    for value in values {
-        while fits(*value, *POWERS.get(exponent)?).is_none() {
-            exponent += 1;
-        }
-    }
-    // A later value may have raised the exponent beyond what an earlier one bears.
-    let power = *POWERS.get(exponent)?;
-    let numbers = values.iter().map(|value| fits(*value, power)).collect::<Option<Vec<_>>>()?;
-    Some((exponent as u8, numbers))
+    // A value that does not fit raises the exponent, which those before it must bear as well.
+    (0_u8..).zip(POWERS).find_map(|(exponent, power)| {
+        let numbers = values.iter().map(|value| fits(*value, power));
+        Some((exponent, numbers.collect::<Option<Vec<_>>>()?))
+    })
+}
+
+/// Rounds, of two that are as near to either: below 2^51 a sum with 1.5 · 2^52 has no place for a fraction, and
+/// costs no call.
+fn nearest_whole(value: f64) -> f64 {
+    const SHIFT: f64 = 6_755_399_441_055_744.0;
+    const BOUND: f64 = 2_251_799_813_685_248.0;
+    if value.abs() < BOUND { (value + SHIFT) - SHIFT } else { value.round() }
 }
 
 /// Decodes a page of `rows` values.

@@ -1,7 +1,7 @@
 //! The map of a TSM file: its row groups, their key and time ranges, their pages and statistics.
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
-use arrow::array::{ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
 use model::wire::{Decoded, Reader, Write, malformed};
 use model::{ColumnId, TableId, TimeRange, ValueType};
@@ -151,16 +151,26 @@ pub(super) fn extremes(values: &ArrayRef, value_type: ValueType) -> Option<Extre
             Some(Extremes { min: values().min()?, max: values().max()?, sum })
         }
         ValueType::F64 => {
-            let values = || values.as_primitive::<Float64Type>().iter().flatten();
-            if values().any(f64::is_nan) {
-                return None;
+            let values = values.as_primitive::<Float64Type>();
+            if values.null_count() == 0 {
+                extremes_of_doubles(values.values().iter().copied())
+            } else {
+                extremes_of_doubles(values.iter().flatten())
             }
-            let min = values().reduce(f64::min)?.to_bits();
-            let max = values().reduce(f64::max)?.to_bits();
-            Some(Extremes { min, max, sum: values().sum::<f64>().to_bits() })
         }
         ValueType::Bool | ValueType::Str => None,
     }
+}
+
+fn extremes_of_doubles(values: impl Iterator<Item = f64> + Clone) -> Option<Extremes> {
+    let sum = values.clone().sum::<f64>();
+    // Any NaN makes the sum one; so do infinities of both signs.
+    if sum.is_nan() && values.clone().any(f64::is_nan) {
+        return None;
+    }
+    let min = values.clone().reduce(f64::min)?.to_bits();
+    let max = values.reduce(f64::max)?.to_bits();
+    Some(Extremes { min, max, sum: sum.to_bits() })
 }
 
 /// Encodes the map.

@@ -23,15 +23,14 @@ pub(super) fn pack(values: &[i64], out: &mut Vec<u8>) {
     for offset in offsets {
         held |= u128::from(offset) << bits;
         bits += width;
-        while bits >= 8 {
-            out.push((held & 0xff) as u8);
-            held >>= 8;
-            bits -= 8;
+        if bits >= u64::BITS {
+            out.put_u64(held as u64);
+            held >>= u64::BITS;
+            bits -= u64::BITS;
         }
     }
-    if bits > 0 {
-        out.push((held & 0xff) as u8);
-    }
+    let rest = (held as u64).to_le_bytes();
+    out.extend(rest.iter().take(bits.div_ceil(8) as usize));
 }
 
 /// Reads `count` integers that [`pack`] wrote.
@@ -53,11 +52,15 @@ pub(super) fn unpack(reader: &mut Reader<'_>, count: usize) -> Decoded<Vec<i64>>
     let mut values = Vec::with_capacity(count);
     values.push(value);
     let (mut held, mut bits) = (0_u128, 0);
-    let mut bytes = bytes.iter();
+    let (words, rest) = bytes.as_chunks();
+    let mut last = [0; size_of::<u64>()];
+    last.iter_mut().zip(rest).for_each(|(place, byte)| *place = *byte);
+    let mut words = words.iter().chain(std::iter::once(&last));
     for _ in 1..count {
-        while bits < width {
-            held |= u128::from(*bytes.next().unwrap_or(&0)) << bits;
-            bits += 8;
+        if bits < width {
+            let word = words.next().map_or(0, |word| u64::from_le_bytes(*word));
+            held |= u128::from(word) << bits;
+            bits += u64::BITS;
         }
         let offset = (held as u64) & mask;
         held >>= width;
