@@ -1,5 +1,5 @@
-//! What was read of files and decoded, of all vnodes of a node: row groups, and the last rows of series. It is
-//! kept, for a file never changes. It is a cache only: what it does not know is read. What is in memory and
+//! What was read of files and decoded, of all vnodes of a node: row groups, the last rows of series, and series in
+//! the order of their tags. It is kept, for neither a file nor a series ever changes. It is a cache only: what it does not know is read. What is in memory and
 //! what was deleted since is none of its business: whoever asks merges the one and leaves out the other.
 
 use std::sync::Arc;
@@ -9,12 +9,15 @@ use model::TableId;
 use model::generations::Generations;
 use parking_lot::Mutex;
 
+use crate::ordered::{OrderedSeries, SeriesAsked};
 use crate::run::Run;
 
 /// Bytes of memory where nobody says otherwise.
 const BYTES: usize = 32 << 20;
 /// What is kept as one, and what one scan leaves, is no more than this part of the cache.
 const PARTS_MIN: usize = 4;
+/// The part of the cache that series have.
+const SERIES_SHARE: usize = 8;
 
 /// Tells an open file from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,12 +40,15 @@ pub(crate) enum Part {
     Group(usize),
 }
 
-/// Rows of files, decoded.
+/// Rows of files, decoded, and series in order.
 #[derive(Debug)]
 pub struct DecodedCache {
-    /// Of a generation, two of which are kept.
+    /// Of a generation of rows, two of which are kept.
     bytes_max: usize,
     generations: Mutex<Generations<(FileMark, Part), Arc<Run>>>,
+    /// Of a generation of series.
+    series_bytes_max: usize,
+    series: Mutex<Generations<SeriesAsked, Arc<OrderedSeries>>>,
 }
 
 impl Default for DecodedCache {
@@ -54,13 +60,32 @@ impl Default for DecodedCache {
 impl DecodedCache {
     /// Makes a cache that takes about so many bytes of memory at most.
     pub fn new(bytes: usize) -> Self {
-        let bytes_max = bytes / 2;
-        Self { bytes_max, generations: Mutex::new(Generations::new(bytes_max)) }
+        let series_bytes_max = bytes / SERIES_SHARE / 2;
+        let bytes_max = bytes / 2 - series_bytes_max;
+        Self {
+            bytes_max,
+            generations: Mutex::new(Generations::new(bytes_max)),
+            series_bytes_max,
+            series: Mutex::new(Generations::new(series_bytes_max)),
+        }
     }
 
     /// Returns how many bytes of memory it takes.
     pub fn bytes(&self) -> usize {
-        self.generations.lock().cost()
+        self.generations.lock().cost() + self.series.lock().cost()
+    }
+
+    /// Returns series in order.
+    pub(crate) fn series(&self, asked: &SeriesAsked) -> Option<Arc<OrderedSeries>> {
+        self.series.lock().get(asked)
+    }
+
+    /// Keeps them, unless they are too many.
+    pub(crate) fn put_series(&self, asked: SeriesAsked, series: &Arc<OrderedSeries>) {
+        let bytes = series.bytes();
+        if bytes <= self.series_bytes_max / PARTS_MIN {
+            self.series.lock().put(asked, Arc::clone(series), bytes);
+        }
     }
 
     /// Returns the rows of a part of a file.
@@ -95,7 +120,7 @@ mod tests {
     #[test]
     fn what_was_asked_for_lately_is_kept_within_the_bytes_there_are() {
         let one = rows(100);
-        let cache = DecodedCache::new(8 * one.bytes());
+        let cache = DecodedCache::new(10 * one.bytes());
         let files: Vec<FileMark> = (0..20).map(|_| FileMark::fresh()).collect();
         for file in &files {
             cache.put(*file, Part::Group(1), &one);
@@ -103,7 +128,7 @@ mod tests {
                 cache.get(files[0], Part::Group(1)).is_some(),
                 "it is asked for again and again"
             );
-            assert!(cache.bytes() <= 8 * one.bytes());
+            assert!(cache.bytes() <= 10 * one.bytes());
         }
         assert!(cache.get(files[1], Part::Group(1)).is_none(), "nobody asked for it");
         assert!(cache.get(files[19], Part::LastRows(TableId(1))).is_none(), "another part");

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use model::TableId;
 use parking_lot::RwLock;
 
-use cache::Salt;
+pub(crate) use cache::Salt;
 pub use cache::{SeriesCache, SeriesCacheTotals};
 pub use filter::{SeriesFilter, TagTest};
 use fresh::FreshSeries;
@@ -75,6 +75,11 @@ impl SeriesIndex {
         }
         let (fresh, salt) = (FreshSeries::new(end), cache.salt());
         Ok(Self { parts: RwLock::new(Parts { segments, fresh, salt }), cache })
+    }
+
+    /// Returns what tells its series from those of all others.
+    pub(crate) fn salt(&self) -> Salt {
+        self.parts.read().salt
     }
 
     /// Takes over all that another index holds.

@@ -28,6 +28,7 @@
 //! | `reader`     | merged rows out of files and memory                                       |
 //! | `value_test` | tests of values that are asked before other columns are read              |
 //! | `decoded`    | what was read of files and decoded, kept in memory                        |
+//! | `ordered`    | series in the order of their tags                                         |
 //! | `scan`       | Arrow batches of them                                                     |
 //!
 //! Write path: `wal` → (Raft) → `vnode::apply` → `run` → `memcache` → `flush` → `tsm`, `summary`.
@@ -48,6 +49,7 @@ mod image;
 mod index;
 pub mod inspect;
 mod memcache;
+mod ordered;
 mod reader;
 pub mod repair;
 mod run;

@@ -5,10 +5,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray, TimestampNanosecondArray, UInt32Array};
+use arrow::array::{ArrayRef, TimestampNanosecondArray, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use model::series_key::tags;
 use model::{ColumnId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +15,7 @@ use crate::damage::Damage;
 use crate::decoded::DecodedCache;
 use crate::error::{Error, Result};
 use crate::index::{SeriesFilter, SeriesIndex};
+use crate::ordered::{OrderedSeries, SeriesAsked};
 use crate::reader::{ExactCounts, RowReader, RowRequest, ScanCounts};
 use crate::run::Run;
 use crate::value_test::ValueTest;
@@ -59,8 +59,13 @@ pub struct ScanRequest {
 }
 
 impl ScanRequest {
-    fn wants_tags(&self) -> bool {
-        self.columns.iter().any(|column| matches!(column, ScanColumn::Tag(_)))
+    /// Returns the tags of the answer, in order.
+    fn tags(&self) -> Vec<ColumnId> {
+        let tags = self.columns.iter().filter_map(|column| match column {
+            ScanColumn::Tag(id) => Some(*id),
+            ScanColumn::Time | ScanColumn::Field(..) => None,
+        });
+        tags.collect()
     }
 }
 
@@ -69,7 +74,7 @@ impl ScanRequest {
 pub struct VnodeScan {
     request: ScanRequest,
     reader: RowReader,
-    keys: Keys,
+    tags: Tags,
     ordered: bool,
     last_rows: bool,
     rows_about: usize,
@@ -77,11 +82,11 @@ pub struct VnodeScan {
     damage: Damage,
 }
 
-/// The keys of the series.
+/// The tags of the series.
 #[derive(Clone)]
-enum Keys {
+enum Tags {
     /// All of them, in visiting order.
-    Known(Arc<Vec<Arc<[u8]>>>),
+    Known(Arc<OrderedSeries>),
     /// Where they are looked up as rows come.
     Within(Arc<SeriesIndex>),
 }
@@ -104,14 +109,14 @@ impl VnodeScan {
         // Without the first of them nobody can tell that rows come in the order of their tags.
         let first = request.order.first().map(|first| ScanColumn::Tag(*first));
         let ordered = keeps_keys && first.is_none_or(|first| request.columns.contains(&first));
-        let keys = if ordered || (keeps_keys && request.wants_tags()) {
-            let mut keys = index.keys(&ids)?;
-            if ordered {
-                (ids, keys) = sorted_by_tags(&ids, &keys, &request.order);
-            }
-            Keys::Known(Arc::new(keys))
+        let tags = if ordered || (keeps_keys && !request.tags().is_empty()) {
+            let order = if ordered { request.order.clone() } else { Vec::new() };
+            let asked = SeriesAsked::new(index, request.table, &ids, (order, request.tags()));
+            let series = ordered_series(index, ids, asked, decoded)?;
+            ids = series.ids.clone();
+            Tags::Known(series)
         } else {
-            Keys::Within(Arc::clone(index))
+            Tags::Within(Arc::clone(index))
         };
         let fields = request.columns.iter().filter_map(|column| match column {
             ScanColumn::Field(id, value_type) => Some((*id, *value_type)),
@@ -126,7 +131,7 @@ impl VnodeScan {
         };
         Ok(Self {
             reader: RowReader::new(pinned, rows).with_cache(Arc::clone(decoded)),
-            keys,
+            tags,
             ordered,
             last_rows: false,
             rows_about,
@@ -215,8 +220,7 @@ impl VnodeScan {
     }
 
     fn batch(&self, run: &Run) -> Result<RecordBatch> {
-        let tags = if self.request.wants_tags() { self.tag_columns(run)? } else { Vec::new() };
-        let mut tags = tags.into_iter();
+        let mut tags = self.tag_columns(run)?.into_iter();
         let columns: Vec<ArrayRef> = self
             .request
             .columns
@@ -241,49 +245,46 @@ impl VnodeScan {
 
     /// Builds the columns of the tags asked for: each series' value once, then as often as it has rows.
     fn tag_columns(&self, run: &Run) -> Result<Vec<ArrayRef>> {
-        let wanted = self.request.columns.iter().filter_map(|column| match column {
-            ScanColumn::Tag(id) => Some(*id),
-            ScanColumn::Time | ScanColumn::Field(..) => None,
-        });
-        let wanted: Vec<ColumnId> = wanted.collect();
-        let keys = self.keys_of(run)?;
-        let found = values_of(&keys, &wanted);
-        let mut picks = Vec::with_capacity(run.rows());
-        for (number, (_, start, end)) in run.series_rows().enumerate() {
-            picks.resize(picks.len() + end - start, number as u32);
+        let wanted = self.request.tags();
+        if wanted.is_empty() {
+            return Ok(Vec::new());
         }
-        let picks = UInt32Array::from(picks);
-        let column = |at: usize| {
-            let of_tag = found.iter().skip(at).step_by(wanted.len());
-            let values: StringArray = of_tag.copied().collect();
-            arrow::compute::take(&values, &picks, None).expect("picks are inside the values")
-        };
-        Ok((0..wanted.len()).map(column).collect())
-    }
-
-    /// Returns the key of each series of a run, in the order of its rows.
-    fn keys_of(&self, run: &Run) -> Result<Vec<Arc<[u8]>>> {
-        let places = run.series_rows().map(|(place, _, _)| place as usize);
-        match &self.keys {
-            Keys::Known(keys) => Ok(places.map(|place| Arc::clone(&keys[place])).collect()),
-            Keys::Within(index) => {
-                let ids: Vec<u32> = places.map(|place| self.reader.series()[place]).collect();
-                index.keys(&ids)
+        // A run numbers series by their places in the scan.
+        let (series, places) = match &self.tags {
+            Tags::Known(series) => (Arc::clone(series), run.series.clone()),
+            Tags::Within(index) => {
+                let places = run.series_rows().map(|(place, _, _)| place as usize);
+                let ids = places.map(|place| self.reader.series()[place]).collect::<Vec<_>>();
+                let asked =
+                    SeriesAsked::new(index, self.request.table, &ids, (Vec::new(), wanted.clone()));
+                let mut places = Vec::with_capacity(run.rows());
+                for (number, (_, start, end)) in run.series_rows().enumerate() {
+                    places.resize(places.len() + end - start, number as u32);
+                }
+                (Arc::new(OrderedSeries::read(index, ids, &asked)?), places)
             }
-        }
+        };
+        let places = UInt32Array::from(places);
+        Ok((0..wanted.len()).map(|number| series.texts(number, &places)).collect())
     }
 }
 
-/// Returns the values of some tags of each key, key after key; `None` for NULL.
-fn values_of<'a>(keys: &'a [Arc<[u8]>], wanted: &[ColumnId]) -> Vec<Option<&'a str>> {
-    let mut values = vec![None; keys.len() * wanted.len()];
-    for (row, key) in values.chunks_exact_mut(wanted.len().max(1)).zip(keys) {
-        for (id, value) in tags(key) {
-            let places = wanted.iter().enumerate().filter(|(_, one)| **one == id);
-            places.for_each(|(at, _)| row[at] = Some(value));
-        }
+/// Returns series in the order of their tags, those that were asked for lately where they are the same.
+fn ordered_series(
+    index: &SeriesIndex,
+    ids: Vec<u32>,
+    asked: SeriesAsked,
+    decoded: &DecodedCache,
+) -> Result<Arc<OrderedSeries>> {
+    let kept = if asked.are_many() { decoded.series(&asked) } else { None };
+    if let Some(kept) = kept.filter(|kept| kept.are(&ids)) {
+        return Ok(kept);
     }
-    values
+    let series = Arc::new(OrderedSeries::read(index, ids, &asked)?);
+    if asked.are_many() {
+        decoded.put_series(asked, &series);
+    }
+    Ok(series)
 }
 
 /// Returns about how many rows of the table lie within the times.
@@ -295,20 +296,4 @@ fn rows_about(pinned: &SuperVersion, request: &ScanRequest) -> usize {
         inside.map(|group| group.rows as usize)
     });
     in_memory + in_files.sum::<usize>()
-}
-
-/// Returns series and their keys by their tag values in the order of `columns`, NULLs last.
-fn sorted_by_tags(
-    ids: &[u32],
-    keys: &[Arc<[u8]>],
-    columns: &[ColumnId],
-) -> (Vec<u32>, Vec<Arc<[u8]>>) {
-    let values = values_of(keys, columns);
-    let of = |place: usize| {
-        let values = &values[place * columns.len()..(place + 1) * columns.len()];
-        values.iter().map(|value| (value.is_none(), *value))
-    };
-    let mut places: Vec<usize> = (0..ids.len()).collect();
-    places.sort_by(|a, b| of(*a).cmp(of(*b)).then(ids[*a].cmp(&ids[*b])));
-    places.into_iter().map(|place| (ids[place], Arc::clone(&keys[place]))).unzip()
 }

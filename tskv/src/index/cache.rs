@@ -25,8 +25,8 @@ const SLOT_BYTES: usize = size_of::<(Mark, u32)>() + 1;
 pub(super) struct Mark(u64, u64);
 
 /// Tells the keys of one index from those of others.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Salt(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Salt(u64);
 
 /// The ids of keys met lately.
 #[derive(Debug)]

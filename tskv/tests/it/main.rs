@@ -13,6 +13,7 @@ mod crash;
 mod damage;
 mod ended;
 mod images;
+mod ordered;
 mod store;
 mod tools;
 mod upserts;
