@@ -17,6 +17,7 @@ const SENT: u64 = 1 << 32;
 enum Change {
     Write(TestWrite),
     Delete(TestDelete),
+    End(i64),
 }
 
 struct Workload {
@@ -24,7 +25,7 @@ struct Workload {
     journal: Vec<SimEvent>,
 }
 
-/// Runs random writes, deletes, flushes, compactions and restarts; marks in the journal what was sent and acknowledged.
+/// Runs random writes, deletes, ends, flushes, compactions and restarts; marks in the journal what was sent and acknowledged.
 fn run(seed: u64) -> Workload {
     let mut random = StdRng::seed_from_u64(seed);
     let disk = SimDisk::default();
@@ -32,7 +33,7 @@ fn run(seed: u64) -> Workload {
     let mut changes = Vec::new();
     for step in 0..16 {
         let id = WriteId { session: 1, sequence: step + 1 };
-        match random.random_range(0..10) {
+        match random.random_range(0..11) {
             0 | 1 => store.flush().unwrap(),
             2 => store = TestVnode::open(&disk).unwrap(),
             3 => store.compact(CompactionWish::Whole).unwrap(),
@@ -41,6 +42,13 @@ fn run(seed: u64) -> Workload {
                 changes.push(Change::Delete(delete.clone()));
                 disk.mark(SENT | changes.len() as u64);
                 store.delete(id, &delete).unwrap();
+                disk.mark(changes.len() as u64);
+            }
+            5 => {
+                let until = random.random_range(-5..25);
+                changes.push(Change::End(until));
+                disk.mark(SENT | changes.len() as u64);
+                store.end(id, until).unwrap();
                 disk.mark(changes.len() as u64);
             }
             _ => {
@@ -57,8 +65,16 @@ fn run(seed: u64) -> Workload {
 
 fn expected(changes: &[Change]) -> Rows {
     let mut rows = Rows::new();
+    // Rows later than the last end are refused, with all that came with them.
+    let mut last = i64::MAX;
+    let mut is_ended = false;
     for change in changes {
         match change {
+            Change::End(until) => {
+                last = if is_ended { last.max(*until) } else { *until };
+                is_ended = true;
+            }
+            Change::Write(write) if write.rows.iter().any(|(_, time, _)| *time > last) => {}
             Change::Write(write) => write.apply_to(&mut rows),
             Change::Delete(delete) => delete.apply_to(&mut rows),
         }
