@@ -131,19 +131,23 @@ impl Cluster {
     ) -> Result<()> {
         fits_an_entry(&command)?;
         let proposed = self.propose_where_locked(set, command).await;
-        let Err(Error::LockLost) = proposed else {
-            lock.used.store(true, Ordering::Relaxed);
-            return proposed;
-        };
-        if lock.used.load(Ordering::Relaxed) {
+        match proposed {
             // The first commands of the statement are in, so that repeating it could do them twice.
-            return Err(Error::Partial {
-                parts: format!("bucket {}", set.bucket.id),
-                first: Error::LockLost.to_string(),
-                kind: ErrorKind::Unavailable,
-            });
+            Err(error @ (Error::LockLost | Error::Ended { .. }))
+                if lock.used.load(Ordering::Relaxed) =>
+            {
+                Err(Error::Partial {
+                    parts: format!("bucket {}", set.bucket.id),
+                    first: error.to_string(),
+                    kind: ErrorKind::Unavailable,
+                })
+            }
+            Err(Error::LockLost | Error::Ended { .. }) => proposed,
+            _ => {
+                lock.used.store(true, Ordering::Relaxed);
+                proposed
+            }
         }
-        proposed
     }
 
     async fn propose_where_locked(&self, set: &LockedSet, command: Bytes) -> Result<()> {

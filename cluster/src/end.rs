@@ -62,6 +62,11 @@ impl Cluster {
     }
 
     async fn end_bucket(&self, id: BucketId, mut until: i64) -> Result<()> {
+        // Sets that are told refuse rows until all are: none is where one cannot be.
+        if let Some(bucket) = self.meta.catalog().bucket(id) {
+            let led = bucket.replica_sets.iter().map(|set| self.ensure_replica_set_led(set.id));
+            try_join_all(led).await?;
+        }
         for _ in 0..ROUNDS_MAX {
             match self.meta.submit(&Command::BeginEnd { bucket: id, until }).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -69,15 +74,18 @@ impl Cluster {
             };
             let catalog = self.meta.catalog();
             let Some(bucket) = catalog.bucket(id) else { return Ok(()) };
-            // None: it ends then anyway.
+            // None: another has ended it.
             let Some(noted) = bucket.ending else { return Ok(()) };
             let sets = bucket.replica_sets.iter();
             let last = try_join_all(sets.map(|set| self.end_set((bucket, set), noted))).await?;
             match last.into_iter().flatten().max() {
                 Some(last) if last > noted => until = last,
                 _ => {
-                    self.meta.submit(&Command::EndBucket { bucket: id, until: noted }).await?;
-                    // Another may have moved it on meanwhile.
+                    let told = bucket.replica_sets.iter().map(|set| set.id).collect();
+                    self.meta
+                        .submit(&Command::EndBucket { bucket: id, until: noted, told })
+                        .await?;
+                    // Another may have moved it on meanwhile, or put another set in place.
                     let catalog = self.meta.catalog();
                     if catalog.bucket(id).is_none_or(|bucket| bucket.ending.is_none()) {
                         return Ok(());
@@ -89,7 +97,7 @@ impl Cluster {
         Err(Error::Remote { kind: ErrorKind::Unavailable, message })
     }
 
-    /// Has a replica set refuse rows later than `until`. Returns the time of the last it holds.
+    /// Has a replica set refuse rows later than `until`. Returns the time of the last it holds, or takes.
     async fn end_set(&self, set: (&Bucket, &ReplicaSet), until: i64) -> Result<Option<i64>> {
         let command = encode_end(self.vnodes.next_write(set.1.id), self.clock.now_ns(), until);
         Box::pin(self.propose(set, command)).await?;

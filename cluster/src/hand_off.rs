@@ -257,11 +257,15 @@ impl Cluster {
             let mut ended: fn(&HandOff, u64) -> Result<()> = HandOff::remove;
             if self.clock.now_ns().saturating_sub(waiting.since_ns) > age {
                 tracing::error!(replica_set = %id, "a write waited too long and is given up");
-            } else if let Some((bucket, set)) = catalog.replica_set(id) {
+            } else {
                 if away.contains(&id) {
                     continue;
                 }
-                match Box::pin(self.deliver_one((bucket, set), number)).await {
+                let delivered = match catalog.replica_set(id) {
+                    Some((bucket, set)) => Box::pin(self.deliver_one((bucket, set), number)).await,
+                    None => Box::pin(self.deliver_elsewhere(number)).await,
+                };
+                match delivered {
                     Ok(()) => {}
                     Err(error) if error.kind() == ErrorKind::Unavailable => {
                         tracing::debug!(replica_set = %id, %error, "writes wait on");
@@ -286,7 +290,7 @@ impl Cluster {
         // Under its first id it might be taken for one so old that nobody knows whether it was applied.
         let id = self.vnodes.next_write(set.1.id);
         let command = renumber(&command, id, self.clock.now_ns()).map_err(Error::internal)?;
-        let proposed = tokio::time::timeout(PATIENCE, self.propose(set, command.clone())).await;
+        let proposed = tokio::time::timeout(PATIENCE, self.propose(set, command)).await;
         let late = |_| Error::Remote {
             kind: ErrorKind::Unavailable,
             message: "no majority answers".to_owned(),
@@ -294,13 +298,22 @@ impl Cluster {
         match proposed.map_err(late)? {
             Err(Error::Ended { .. }) => {
                 self.wait_for_end(set.0).await?;
-                for points in rows_written(&command).map_err(Error::internal)? {
-                    self.write(set.0.database, points, Consistency::Quorum).await?;
-                }
-                Ok(())
+                self.deliver_elsewhere(number).await
             }
             proposed => proposed.map(|_| ()),
         }
+    }
+
+    /// Writes the rows of a write that waits to where they belong by now: its bucket has ended, or is gone.
+    async fn deliver_elsewhere(self: &Arc<Self>, number: u64) -> Result<()> {
+        let command = self.hand_off.blocking(move |queue| queue.command(number)).await?;
+        for points in rows_written(&command).map_err(Error::internal)? {
+            // Of a table that was dropped nothing is wanted.
+            let catalog = self.meta.catalog();
+            let Some(table) = catalog.table_by_id(points.table) else { continue };
+            self.write(table.database, points, Consistency::Quorum).await?;
+        }
+        Ok(())
     }
 
     /// Returns what waits in the queue of this node.

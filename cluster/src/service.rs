@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use replication::transport::{Answer, Answers, CallError, Service};
 use replication::{Bounds, HoldsGroup, Members, told};
 use tokio::sync::{OwnedRwLockWriteGuard, mpsc, oneshot};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tskv::{Outcome, ScanRequest, VnodeScan};
 
@@ -64,6 +65,29 @@ struct HeldLock {
 struct HeldScan {
     scan: VnodeScan,
     until: Instant,
+}
+
+/// A proposal under way in a task of its own.
+struct Apart {
+    proposed: oneshot::Receiver<replication::Result<(Bytes, u64)>>,
+    task: AbortHandle,
+}
+
+/// Breaks a task off when it is dropped, unless it shall go on.
+struct BrokenOff(Option<AbortHandle>);
+
+impl BrokenOff {
+    fn go_on(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for BrokenOff {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
 }
 
 impl Held {
@@ -169,14 +193,19 @@ impl Cluster {
                 Bounds { guard: Some(Box::new((shared, series))), ..Bounds::default() }
             }
         };
-        let proposed = if only_durable {
+        // Where its bucket is ending nobody knows yet whether it will be taken.
+        let is_ending =
+            || self.meta.catalog().bucket(bucket).is_some_and(|bucket| bucket.ending.is_some());
+        let proposed = if only_durable && !is_ending() {
             let (told_durable, durable) = oneshot::channel();
             bounds.durable = Some(told_durable);
-            let mut proposed = self.propose_apart(hosted, bounds, command);
+            let Apart { mut proposed, task } = self.propose_apart(hosted, bounds, command);
+            let broken_off = BrokenOff(Some(task));
             let proposed = tokio::select! {
                 proposed = tokio::time::timeout(PROPOSAL_PATIENCE, &mut proposed) => proposed,
                 () = told(Some(durable)) => {
                     self.flush_if_full(hosted);
+                    broken_off.go_on();
                     proposed.close();
                     match proposed.try_recv() {
                         Ok(proposed) => Ok(Ok(proposed)),
@@ -206,16 +235,13 @@ impl Cluster {
     /// Proposes in a task of its own, for a writer who may be told before anybody knows what becomes of the
     /// command. Where it is refused then, for its bucket ends, it waits in the hand-off queue, which finds the
     /// bucket it belongs to.
-    fn propose_apart(
-        &self,
-        hosted: &Arc<HostedVnode>,
-        bounds: Bounds,
-        command: Bytes,
-    ) -> oneshot::Receiver<replication::Result<(Bytes, u64)>> {
+    fn propose_apart(&self, hosted: &Arc<HostedVnode>, bounds: Bounds, command: Bytes) -> Apart {
         let (tell, proposed) = oneshot::channel();
         let (hosted, queue) = (Arc::clone(hosted), Arc::clone(&self.hand_off));
-        let (meta, now) = (self.meta.clone(), self.clock.now_ns());
-        tokio::spawn(async move {
+        let now = self.clock.now_ns();
+        let catalog = self.meta.catalog();
+        let set = catalog.replica_set_of(hosted.beside.vnode.id()).map(|(_, set)| set.id);
+        let task = tokio::spawn(async move {
             let outcome = hosted.group.propose_within(command.clone(), bounds).await;
             // Who waits for it is told; whoever was told before hears no more.
             let Err(Ok((reply, _))) = tell.send(outcome) else { return };
@@ -223,13 +249,12 @@ impl Cluster {
                 return;
             }
             let vnode = hosted.beside.vnode.id();
-            let set = meta.catalog().replica_set_of(vnode).map(|(_, set)| set.id);
             let Some(set) = set else { return };
             if let Err(error) = queue.keep_for(set, now, command).await {
                 tracing::error!(%vnode, %error, "a write that was only durable is lost");
             }
         });
-        proposed
+        Apart { proposed, task: task.abort_handle() }
     }
 
     /// Pins what a scan of a vnode here sees, which leads.

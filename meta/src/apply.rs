@@ -137,7 +137,9 @@ fn dispatch(catalog: &Catalog, command: Command, changes: &mut Changes) -> Resul
             reset_replica_set(catalog, replica_set, &nodes, changes)?;
         }
         Command::BeginEnd { bucket, until } => begin_end(catalog, bucket, until, changes)?,
-        Command::EndBucket { bucket, until } => end_bucket(catalog, bucket, until, changes)?,
+        Command::EndBucket { bucket, until, told } => {
+            end_bucket(catalog, bucket, (until, &told), changes)?;
+        }
         Command::DropBucket { bucket } => changes.delete(Key::Bucket(bucket)),
         Command::CreatePolicy { .. } | Command::AlterPolicy { .. } | Command::DropPolicy { .. } => {
             define_policy(catalog, command, changes)?;
@@ -406,22 +408,31 @@ mod tests {
         let Ok(Reply::Bucket(bucket)) = catalog.bucket(0, 0) else { panic!("no bucket") };
         let whole = catalog.0.bucket(bucket).unwrap().times;
         let ending = |catalog: &TestCatalog| catalog.0.bucket(bucket).unwrap().ending;
+        let end = |catalog: &TestCatalog, bucket, until| {
+            let sets = &catalog.0.bucket(bucket).unwrap().replica_sets;
+            Command::EndBucket { bucket, until, told: sets.iter().map(|set| set.id).collect() }
+        };
         catalog.run(Command::BeginEnd { bucket, until: 9 }).unwrap();
         catalog.run(Command::BeginEnd { bucket, until: 5 }).unwrap();
         assert_eq!(ending(&catalog), Some(9));
-        catalog.run(Command::EndBucket { bucket, until: 5 }).unwrap();
+        catalog.run(end(&catalog, bucket, 5)).unwrap();
         assert_eq!(catalog.0.bucket(bucket).unwrap().times, whole, "somebody noted another time");
-        catalog.run(Command::BeginEnd { bucket, until: whole.max }).unwrap();
-        assert_eq!(ending(&catalog), None, "it ends there anyway");
+        catalog.run(Command::BeginEnd { bucket, until: i64::MAX }).unwrap();
+        assert_eq!(ending(&catalog), Some(whole.max), "it ends there anyway");
+        catalog.run(end(&catalog, bucket, whole.max)).unwrap();
+        assert_eq!((ending(&catalog), catalog.0.bucket(bucket).unwrap().times), (None, whole));
         catalog.run(Command::BeginEnd { bucket, until: 7 }).unwrap();
-        catalog.run(Command::EndBucket { bucket, until: 7 }).unwrap();
-        catalog.run(Command::EndBucket { bucket, until: 7 }).unwrap();
+        let told = Vec::new();
+        catalog.run(Command::EndBucket { bucket, until: 7, told }).unwrap();
+        assert_eq!(ending(&catalog), Some(7), "a replica set was not told");
+        catalog.run(end(&catalog, bucket, 7)).unwrap();
+        catalog.run(end(&catalog, bucket, 7)).unwrap();
         assert_eq!(catalog.0.bucket(bucket).unwrap().times, TimeRange { max: 7, ..whole });
         let Ok(Reply::Bucket(next)) = catalog.bucket(8, 0) else { panic!("no bucket") };
         assert_eq!(catalog.0.bucket(next).unwrap().times, TimeRange { min: 8, ..whole });
         assert_eq!(catalog.0.bucket_of(catalog.public(), 7).unwrap().id, bucket);
         catalog.run(Command::BeginEnd { bucket: next, until: 7 }).unwrap();
-        catalog.run(Command::EndBucket { bucket: next, until: 7 }).unwrap();
+        catalog.run(end(&catalog, next, 7)).unwrap();
         assert!(catalog.0.bucket(next).is_none(), "it ended before it began");
         assert!(catalog.run(Command::BeginEnd { bucket: next, until: 7 }).is_err());
     }

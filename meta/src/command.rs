@@ -199,6 +199,8 @@ pub enum Command {
         bucket: BucketId,
         /// The time that `BeginEnd` noted last; where it is another by now nothing is done.
         until: i64,
+        /// The replica sets that were told; where they are others by now nothing is done.
+        told: Vec<ReplicaSetId>,
     },
     /// Removes a bucket with its rows.
     DropBucket {

@@ -327,15 +327,15 @@ impl Vnode {
         state.mutable.bytes() + state.frozen.as_ref().map_or(0, |frozen| frozen.bytes())
     }
 
-    /// Returns a time that no row is later than; `None` where there never was a row. Of rows that were
-    /// deleted since some may count.
+    /// Returns a time that no row is later than, of those it holds and, where it was ended, of those it takes;
+    /// `None` where there never was a row. Of rows that were deleted since some may count.
     pub fn last_time(&self) -> Option<i64> {
         let state = self.state.lock();
         let in_files = state.version.files.iter().flat_map(|one| one.file.groups());
         let in_files = in_files.map(|group| group.times.max);
         let memcaches = [state.frozen.as_deref(), Some(&state.mutable)];
         let in_memory = memcaches.into_iter().flatten().filter_map(Memcache::last_time);
-        in_files.chain(in_memory).max()
+        in_files.chain(in_memory).chain(state.until).max()
     }
 
     /// Returns the number of series.

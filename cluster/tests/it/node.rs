@@ -218,6 +218,23 @@ async fn an_end_of_buckets_that_broke_off_anywhere_is_carried_on_by_who_writes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_with_a_row_at_its_last_instant_cannot_end_before_and_takes_rows_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::start(folder.path()).await;
+    node.write(&[(1, 5, 0)]).await;
+    let bucket_of = |time| node.meta.client().catalog().bucket_of(node.database(), time).cloned();
+    let bucket = bucket_of(5).unwrap();
+    node.write(&[(1, bucket.times.max, 1)]).await;
+    node.clock.set(10);
+    let ended = node.cluster().end_hot_buckets(None).await.unwrap();
+    assert_eq!(ended[0].until, Some(bucket.times.max));
+    node.write(&[(1, 20, 2)]).await;
+    assert_eq!(bucket_of(20).unwrap().id, bucket.id);
+    assert_eq!(node.rows().await.len(), 3);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn writers_wait_for_memory_and_all_rows_arrive() {
     let folder = tempfile::tempdir().unwrap();
     let node = Arc::new(TestNode::start(folder.path()).await);

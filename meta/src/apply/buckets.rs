@@ -82,8 +82,6 @@ pub(super) fn reset_replica_set(
     for set in bucket.replica_sets.iter_mut().filter(|set| set.id == id) {
         *set = new_set(catalog, policy, nodes, replicas, changes)?;
     }
-    // The new set was not told.
-    bucket.ending = None;
     changes.put(Entity::Bucket(bucket));
     Ok(())
 }
@@ -100,12 +98,9 @@ pub(super) fn begin_end(
     changes: &mut Changes,
 ) -> Result<()> {
     let mut bucket = bucket_by_id(catalog, id)?;
-    if until < bucket.times.max {
-        bucket.ending = Some(bucket.ending.map_or(until, |before| before.max(until)));
-    } else {
-        // Then it ends as it would have anyway.
-        bucket.ending = None;
-    }
+    // Where that is as it would end anyway, its replica sets have to be told so, too.
+    let until = bucket.ending.map_or(until, |before| before.max(until));
+    bucket.ending = Some(until.min(bucket.times.max));
     changes.put(Entity::Bucket(bucket));
     Ok(())
 }
@@ -113,11 +108,12 @@ pub(super) fn begin_end(
 pub(super) fn end_bucket(
     catalog: &Catalog,
     id: BucketId,
-    until: i64,
+    (until, told): (i64, &[ReplicaSetId]),
     changes: &mut Changes,
 ) -> Result<()> {
     let mut bucket = bucket_by_id(catalog, id)?;
-    if bucket.ending != Some(until) {
+    let sets = bucket.replica_sets.iter().map(|set| set.id);
+    if bucket.ending != Some(until) || !sets.eq(told.iter().copied()) {
         return Ok(());
     }
     if until < bucket.times.min {
