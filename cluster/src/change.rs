@@ -131,23 +131,19 @@ impl Cluster {
     ) -> Result<()> {
         fits_an_entry(&command)?;
         let proposed = self.propose_where_locked(set, command).await;
-        match proposed {
+        let Err(refused @ (Error::LockLost | Error::Ended { .. })) = proposed else {
+            lock.used.store(true, Ordering::Relaxed);
+            return proposed;
+        };
+        if lock.used.load(Ordering::Relaxed) {
             // The first commands of the statement are in, so that repeating it could do them twice.
-            Err(error @ (Error::LockLost | Error::Ended { .. }))
-                if lock.used.load(Ordering::Relaxed) =>
-            {
-                Err(Error::Partial {
-                    parts: format!("bucket {}", set.bucket.id),
-                    first: error.to_string(),
-                    kind: ErrorKind::Unavailable,
-                })
-            }
-            Err(Error::LockLost | Error::Ended { .. }) => proposed,
-            _ => {
-                lock.used.store(true, Ordering::Relaxed);
-                proposed
-            }
+            return Err(Error::Partial {
+                parts: format!("bucket {}", set.bucket.id),
+                first: refused.to_string(),
+                kind: ErrorKind::Unavailable,
+            });
         }
+        Err(refused)
     }
 
     async fn propose_where_locked(&self, set: &LockedSet, command: Bytes) -> Result<()> {

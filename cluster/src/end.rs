@@ -64,7 +64,7 @@ impl Cluster {
     async fn end_bucket(&self, id: BucketId, mut until: i64) -> Result<()> {
         // Sets that are told refuse rows until all are: none is where one cannot be.
         if let Some(bucket) = self.meta.catalog().bucket(id) {
-            let led = bucket.replica_sets.iter().map(|set| self.ensure_replica_set_led(set.id));
+            let led = bucket.replica_sets.iter().map(|set| self.ensure_led(bucket, set));
             try_join_all(led).await?;
         }
         for _ in 0..ROUNDS_MAX {

@@ -57,10 +57,7 @@ impl Cluster {
         let parts = self.place(database, points).await?;
         let count = parts.len();
         let refused = self.write_parts(parts, consistency).await?;
-        if refused.is_empty() {
-            return Ok(());
-        }
-        let bucket = refused.iter().map(|part| part.bucket.id).next().unwrap_or_default();
+        let Some(bucket) = refused.first().map(|part| part.bucket.id) else { return Ok(()) };
         let some_are_in = refused.len() < count;
         match Box::pin(self.write_again(database, refused, consistency)).await {
             Err(error) if some_are_in && !matches!(error, Error::Partial { .. }) => {
@@ -81,19 +78,20 @@ impl Cluster {
         mut refused: Vec<Part>,
         consistency: Consistency,
     ) -> Result<()> {
-        for _ in 0..ENDS_MAX {
+        let mut ends = 0;
+        while let Some(bucket) = refused.first().map(|part| part.bucket.id) {
+            if ends == ENDS_MAX {
+                return Err(Error::Ended { bucket });
+            }
+            ends += 1;
             let mut parts = Vec::new();
             for part in refused {
                 self.wait_for_end(&part.bucket).await?;
                 parts.extend(self.place(database, part.points).await?);
             }
             refused = self.write_parts(parts, consistency).await?;
-            if refused.is_empty() {
-                return Ok(());
-            }
         }
-        let first = refused.first().map(|part| part.bucket.id);
-        Err(Error::Ended { bucket: first.unwrap_or_default() })
+        Ok(())
     }
 
     /// Writes parts of a batch. Returns those that were refused, for their bucket has ended.

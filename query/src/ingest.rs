@@ -10,11 +10,10 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::TimestampNanosecondType;
 use meta::{Precision, RateGroup};
-use model::points::{POINTS_ROWS_MAX, PointsColumn, SeriesDictionary, array_bytes};
+use model::points::{POINTS_ROWS_MAX, PointsColumn, array_bytes};
 use model::schema::TIME_ZONE;
-use model::series_key::TAG_VALUE_BYTES_MAX;
 use model::time::Span;
-use model::{Column, ColumnKind, Points, SeriesKey, TableSchema, ValueType};
+use model::{Column, ColumnKind, Points, TableSchema, ValueType};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::access::Object;
@@ -172,8 +171,7 @@ impl Target {
         let time = of_kind(ColumnKind::Time).next().map(|(_, array)| array);
         let time = time.ok_or_else(|| Error::internal("a target names its time"))?;
         let times = self.times(time.as_primitive(), now_ns)?;
-        let mut tags: Vec<_> = of_kind(ColumnKind::Tag).collect();
-        tags.sort_by_key(|(column, _)| column.id);
+        let tags: Vec<_> = of_kind(ColumnKind::Tag).collect();
         let (series, row_series) = self.series(&tags, times.len())?;
         let fields =
             self.columns.iter().zip(arrays).filter_map(|(column, array)| match column.kind {
@@ -206,35 +204,18 @@ impl Target {
     }
 
     fn series(&self, tags: &[(&Column, &ArrayRef)], rows: usize) -> Result<(SeriesKeys, Vec<u32>)> {
-        let arrays: Vec<_> =
-            tags.iter().map(|(tag, array)| (tag.id, array.as_string::<i32>())).collect();
-        for (tag, array) in tags {
-            if tag.not_null && array.null_count() > 0 {
-                return Err(null_value(&tag.name, &self.table.name));
-            }
-            let strings = array.as_string::<i32>();
-            if strings.iter().flatten().any(|value| value.len() > TAG_VALUE_BYTES_MAX) {
-                let message = format!("a value of tag \"{}\" is longer than 16 KiB", tag.name);
-                return Err(Error::new("22001", message));
-            }
-        }
-        let mut dictionary = SeriesDictionary::default();
-        let mut row_series = Vec::with_capacity(rows);
-        let (mut key, mut last) = (Vec::new(), (Vec::new(), 0));
+        let mut series = RowSeries::new(self.table.id, &self.columns);
+        let tags: Vec<_> =
+            tags.iter().map(|(tag, array)| (series.place(tag), array.as_string::<i32>())).collect();
         for row in 0..rows {
-            key.clear();
-            let values = arrays
-                .iter()
-                .map(|(id, array)| (*id, array.is_valid(row).then(|| array.value(row))));
-            SeriesKey::encode_into(&mut key, self.table.id, values);
-            // Rows of one series often stand together.
-            if row == 0 || key != last.0 {
-                let number = dictionary.number(&key);
-                last = (key.clone(), number);
+            for (place, texts) in &tags {
+                if texts.is_valid(row) {
+                    series.push(*place, texts.value(row))?;
+                }
             }
-            row_series.push(last.1);
+            series.end_row();
         }
-        Ok((dictionary.into_keys(), row_series))
+        series.finish().map_err(|tag| null_value(tag, &self.table.name))
     }
 }
 
@@ -346,8 +327,8 @@ impl RowsBuilder {
 
     /// Takes the bytes that all tags of the current row were sent as. Returns whether that suffices, and they
     /// need not be pushed.
-    pub(crate) fn knows_tags(&mut self, sent: &[u8]) -> bool {
-        let is_known = self.series.is_known(sent);
+    pub(crate) fn take_sent_tags(&mut self, sent: &[u8]) -> bool {
+        let is_known = self.series.take_sent(sent);
         self.bytes += if is_known { sent.len() } else { 0 };
         is_known
     }

@@ -80,7 +80,7 @@ impl RowSeries {
 
     /// Takes the bytes that all tags of the present row were sent as, which are alike for rows of one series.
     /// Returns whether that suffices: else the tags are to be pushed.
-    pub(crate) fn is_known(&mut self, sent: &[u8]) -> bool {
+    pub(crate) fn take_sent(&mut self, sent: &[u8]) -> bool {
         self.present = match self.known.get(sent) {
             Some(number) => Present::Number(*number),
             None if self.known.len() < KNOWN_MAX => Present::Sent(sent.into()),
@@ -195,11 +195,11 @@ mod tests {
             }
             rows.end_row();
         }
-        assert!(!rows.is_known(b"sent"));
+        assert!(!rows.take_sent(b"sent"));
         rows.push(rows.place(&second), "of a row that never ends").unwrap();
         rows.drop_partial_row();
         for is_known in [false, true] {
-            assert_eq!(rows.is_known(b"b,c"), is_known);
+            assert_eq!(rows.take_sent(b"b,c"), is_known);
             if !is_known {
                 rows.push(rows.place(&first), "b").unwrap();
                 rows.push(rows.place(&second), "c").unwrap();
@@ -208,7 +208,7 @@ mod tests {
         }
         let (keys, numbers) = rows.finish().unwrap();
         assert_eq!(numbers, [0, 1, 0, 2, 3, 3]);
-        assert!(!rows.is_known(b"b,c"), "numbers are of one batch");
+        assert!(!rows.take_sent(b"b,c"), "numbers are of one batch");
         let values = [(first.id, Some("b")), (second.id, Some("a"))];
         assert_eq!(&*keys[0], SeriesKey::encode(TableId(1), values.into_iter()).as_bytes());
         rows.end_row();

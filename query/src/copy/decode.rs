@@ -190,7 +190,7 @@ impl Decoder {
         let tags = self.tags.as_ref().filter(|_| is_plain);
         let known = tags.filter(|tags| {
             let (first, last) = (self.fields[tags.start], self.fields[tags.end - 1]);
-            builder.knows_tags(&text.as_bytes()[first.start..last.end])
+            builder.take_sent_tags(&text.as_bytes()[first.start..last.end])
         });
         for (at, field) in self.fields.iter().enumerate() {
             if known.is_some_and(|tags| tags.contains(&at)) {
