@@ -1,4 +1,4 @@
-//! Clients: they put, delete and read through whoever leads, and repeat what was not answered.
+//! Clients: they put, delete, end and read through whoever leads, and repeat what was not answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,12 @@ use crate::rows::{self, Change};
 use crate::world::{SETS, World};
 
 const REGISTERS: u64 = 3;
+/// Sessions are below this.
+const SESSIONS_MAX: u64 = 8;
+/// Of what is neither put nor deleted, so little ends a set.
+const ENDS_ARE_ONE_OF: u32 = 8;
+/// How many more values a client may have put when it comes to an end of its making.
+const AHEAD_MAX: u64 = 60;
 /// How often a client asks before it gives up.
 const TRIES: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -46,17 +52,22 @@ impl Client {
                     let value = self.value(self.random.clone().random_range(range));
                     self.change(set, Change::Delete { value }).await;
                 }
+                7 if self.random.random_ratio(1, ENDS_ARE_ONE_OF) => {
+                    let ahead = self.random.random_range(0..AHEAD_MAX);
+                    let until = self.value(self.sequence + ahead);
+                    self.change(set, Change::End { until }).await;
+                }
                 _ => self.read(set).await,
             }
         }
     }
 
-    /// Returns a value that no other client puts.
+    /// Returns a value that no other client puts, and that is about theirs: it is the time of a row.
     fn value(&self, sequence: u64) -> i64 {
-        i64::try_from(self.session << 32 | sequence).unwrap()
+        i64::try_from(sequence * SESSIONS_MAX + self.session).unwrap()
     }
 
-    /// Puts a value into a register. Returns whether it was acknowledged.
+    /// Puts a value into a register. Returns whether it was answered.
     pub(crate) async fn put(&mut self, set: usize) -> bool {
         let register = self.random.random_range(0..REGISTERS);
         let value = self.value(self.sequence + 1);
@@ -75,10 +86,12 @@ impl Client {
                 match propose(&node, &hosting, command.clone()).await {
                     Answer::Done(code) => {
                         world.trace.step((self.session, self.sequence, code));
-                        if Outcome::from_code(code) == Some(Outcome::Unknown) {
+                        let outcome = Outcome::from_code(code);
+                        if outcome == Some(Outcome::Unknown) {
                             world.around.invariants.broken(format!("{id:?} was forgotten"));
                         }
-                        world.around.invariants.acknowledges(set, id);
+                        let has_ended = outcome == Some(Outcome::Ended);
+                        world.around.invariants.acknowledges(set, id, has_ended);
                         return true;
                     }
                     Answer::Refused => {}

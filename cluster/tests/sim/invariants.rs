@@ -56,9 +56,10 @@ impl Invariants {
         self.histories.lock().entry(set).or_default().sent(id, change, command);
     }
 
-    /// A client was told that its command is applied.
-    pub(crate) fn acknowledges(&self, set: usize, id: WriteId) {
-        self.check(self.histories.lock().entry(set).or_default().acknowledged(id));
+    /// A client was told that its command is applied, or that it comes after an end.
+    pub(crate) fn acknowledges(&self, set: usize, id: WriteId, has_ended: bool) {
+        let mut histories = self.histories.lock();
+        self.check(histories.entry(set).or_default().acknowledged(id, has_ended));
     }
 
     /// A client was told that its command is not applied.
@@ -88,10 +89,11 @@ impl Invariants {
         self.check(histories.entry(set).or_default().ends(member, rows));
     }
 
-    /// Returns how many changes were acknowledged and how many reads answered.
-    pub(crate) fn counts(&self) -> (u64, u64) {
+    /// Returns how many changes were acknowledged, how many of those came after an end, and how many reads
+    /// were answered.
+    pub(crate) fn counts(&self) -> [u64; 3] {
         let histories = self.histories.lock();
         let counts = histories.values().map(History::counts);
-        counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        counts.fold([0; 3], |sum, one| std::array::from_fn(|at| sum[at] + one[at]))
     }
 }

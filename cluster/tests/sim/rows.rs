@@ -10,7 +10,7 @@ use model::points::{PointsColumn, SeriesDictionary};
 use model::{ColumnId, Points, SeriesKey, TableId, TimeRange, ValueType};
 use tskv::{
     ScanColumn, ScanRequest, SeriesFilter, Vnode, WriteId, encode_delete_matching,
-    encode_delete_rows, encode_write,
+    encode_delete_rows, encode_end, encode_write,
 };
 
 const TABLE: TableId = TableId(9);
@@ -29,6 +29,8 @@ pub(crate) enum Change {
     Put { register: u64, value: i64 },
     /// That row goes again.
     Delete { value: i64 },
+    /// Values beyond this are refused from now on.
+    End { until: i64 },
 }
 
 impl Change {
@@ -48,6 +50,7 @@ impl Change {
                 let times = TimeRange { min: value, max: value };
                 encode_delete_matching(id, 0, TABLE, (&filter, times))
             }
+            Self::End { until } => encode_end(id, 0, until),
         }
     }
 
@@ -59,6 +62,7 @@ impl Change {
                 rows.insert((ALL.to_owned(), value), value);
             }
             Self::Delete { value } => drop(rows.remove(&(ALL.to_owned(), value))),
+            Self::End { .. } => {}
         }
     }
 }

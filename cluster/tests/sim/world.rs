@@ -45,6 +45,8 @@ pub(crate) struct Report {
     pub(crate) steps: u64,
     pub(crate) faults: u64,
     pub(crate) acknowledged: u64,
+    /// How many of those came after an end.
+    pub(crate) ended: u64,
     pub(crate) reads: u64,
     /// Stands for all that happened.
     pub(crate) hash: u64,
@@ -298,9 +300,9 @@ impl World {
 
     fn report(&self) -> Report {
         let (steps, faults, hash) = self.trace.sums();
-        let (acknowledged, reads) = self.around.invariants.counts();
+        let [acknowledged, ended, reads] = self.around.invariants.counts();
         let broken = self.around.invariants.found();
         let last_events = self.trace.last();
-        Report { broken, steps, faults, acknowledged, reads, hash, last_events }
+        Report { broken, steps, faults, acknowledged, ended, reads, hash, last_events }
     }
 }

@@ -1,5 +1,6 @@
 //! One history of a replica set: every member applies the same entries at the same indexes, what was
-//! acknowledged is among them, and every read shows what they had made at one moment of its time.
+//! acknowledged is among them, what came after an end is not, and every read shows what they had made at
+//! one moment of its time.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +18,17 @@ pub(crate) struct History {
     entries: BTreeMap<u64, (Bytes, Vec<Bytes>)>,
     /// Where each change was applied first.
     applied_at: BTreeMap<WriteId, u64>,
+    /// Where a change was refused for an end before it.
+    ended_at: BTreeMap<WriteId, u64>,
+    /// Values beyond this are refused by now.
+    until: Option<i64>,
     /// The changes, in that order.
     changes: Vec<(u64, Change)>,
     /// Acknowledged or seen up to here.
     floor: u64,
     acknowledged: u64,
+    /// How many of those were told of an end.
+    ended: u64,
     refused: Vec<WriteId>,
     reads: u64,
 }
@@ -45,10 +52,19 @@ impl History {
         }
         for command in commands {
             let (id, change) = self.sent.get(command).ok_or("a command that nobody sent")?;
-            if !self.applied_at.contains_key(id) {
-                self.applied_at.insert(*id, index);
-                self.changes.push((index, *change));
+            if self.applied_at.contains_key(id) {
+                continue;
             }
+            match *change {
+                Change::Put { value, .. } if self.until.is_some_and(|until| value > until) => {
+                    self.ended_at.insert(*id, index);
+                    continue;
+                }
+                Change::End { until } => self.until = self.until.max(Some(until)),
+                Change::Put { .. } | Change::Delete { .. } => {}
+            }
+            self.applied_at.insert(*id, index);
+            self.changes.push((index, *change));
         }
         let next = self.entries.last_key_value().map_or(0, |(last, _)| last + 1);
         self.entries.insert(index, (state.clone(), commands.to_vec()));
@@ -58,10 +74,12 @@ impl History {
         Err(format!("index {index} was applied before {next} was"))
     }
 
-    pub(crate) fn acknowledged(&mut self, id: WriteId) -> Result<(), String> {
+    pub(crate) fn acknowledged(&mut self, id: WriteId, has_ended: bool) -> Result<(), String> {
         self.acknowledged += 1;
-        let index = self.applied_at.get(&id);
-        let index = index.ok_or_else(|| format!("{id:?} was acknowledged and not applied"))?;
+        self.ended += u64::from(has_ended);
+        let index = if has_ended { &self.ended_at } else { &self.applied_at }.get(&id);
+        let wrong = || format!("{id:?} was acknowledged, as after an end: {has_ended}, and is not");
+        let index = index.ok_or_else(wrong)?;
         self.floor = self.floor.max(*index);
         Ok(())
     }
@@ -107,7 +125,8 @@ impl History {
         rows
     }
 
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.acknowledged, self.reads)
+    /// Returns how many changes were answered, how many of those with an end before them, and reads.
+    pub(crate) fn counts(&self) -> [u64; 3] {
+        [self.acknowledged, self.ended, self.reads]
     }
 }
