@@ -82,7 +82,8 @@ use series_limit::KnownSeries;
 use service::{Held, RowsService, VnodeMembers};
 pub use tskv::wal::WalTotals;
 pub use tskv::{
-    Comparison, ExactCounts, Number, ScanColumn, ScanRequest, SeriesFilter, TagTest, ValueTest,
+    Comparison, ExactCounts, KnownField, KnownGroup, Number, ScanColumn, ScanRequest, SeriesFilter,
+    TagTest, ValueTest,
 };
 pub use upkeep::LocalSize;
 use vnodes::Vnodes;

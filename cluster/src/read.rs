@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::ArrayRef;
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
 use meta::{Bucket, ReplicaSet};
 use model::{DatabaseId, NodeId, TimeRange};
-use tskv::{ExactCounts, ScanCounts, ScanRequest, VnodeScan};
+use tskv::{ExactCounts, KnownGroup, ScanCounts, ScanRequest, VnodeScan};
 
 use crate::Cluster;
 use crate::error::{Error, Result};
@@ -87,6 +88,46 @@ impl Scan {
         }
     }
 
+    /// Returns about how many rows lie in row groups that need perhaps not be read, of whatever series.
+    pub fn rows_known_about(&self) -> usize {
+        match self {
+            Self::Here(scan) => scan.rows_known_about(),
+            Self::There(_) => 0,
+        }
+    }
+
+    /// Returns whether little has to be decoded for it, and nothing comes from another node.
+    pub fn reads_little(&self) -> bool {
+        match self {
+            Self::Here(scan) => scan.reads_little(),
+            Self::There(_) => false,
+        }
+    }
+
+    /// Returns row groups that an aggregate need not read, `most` of them at most, in the order of their rows.
+    pub fn known_groups(&self, most: usize) -> Vec<KnownGroup> {
+        match self {
+            Self::Here(scan) => scan.known_groups(most),
+            Self::There(_) => Vec::new(),
+        }
+    }
+
+    /// Returns the tags asked for of row groups this scan knows, in order: a value for each group.
+    pub fn tags_of(&self, known: &[KnownGroup]) -> Vec<ArrayRef> {
+        match self {
+            Self::Here(scan) => scan.tags_of(known),
+            Self::There(_) => Vec::new(),
+        }
+    }
+
+    /// Has the scan leave out row groups it knows.
+    pub fn leave_out(&mut self, known: &[KnownGroup]) {
+        match self {
+            Self::Here(scan) => scan.leave_out(known),
+            Self::There(_) => {}
+        }
+    }
+
     /// Makes the scan yield only the last row of each series.
     pub fn only_last_rows(self) -> Self {
         match self {
@@ -127,7 +168,8 @@ impl Scan {
         }
     }
 
-    /// Returns the next rows; `None` at the end. Blocks on disk or network: not for async threads.
+    /// Returns the next rows; `None` at the end. Blocks on disk or network: for async threads only where it
+    /// reads little.
     ///
     /// # Errors
     /// A damaged file; a node that is gone.

@@ -18,6 +18,7 @@ use model::{ColumnKind, Points, TableSchema, TimeRange};
 
 use crate::access::{Need, Object};
 use crate::error::{Error, LOCK_LOST, Result};
+use crate::gathered::gathered;
 use crate::ingest::{Intake, Target};
 use crate::insert::{SELECTED_BYTES_MAX, SELECTED_ROWS_MAX, convert, in_column};
 use crate::planning::parts;
@@ -140,7 +141,7 @@ impl Session {
         let mut columns = names.clone();
         columns.extend(changed.key());
         let read = changed.rows_as(&columns, assignments, names.len());
-        let mut stream = self.query(&read, params).await?;
+        let mut stream = gathered(self.query(&read, params).await?);
         let (mut rows, mut moves) = (0, Vec::new());
         while let Some(batch) = stream.next().await {
             let batch = batch?;
@@ -255,7 +256,7 @@ impl Session {
         target: &Target,
         params: &[ScalarValue],
     ) -> Result<(u64, Vec<Points>)> {
-        let mut stream = self.query(query, params).await?;
+        let mut stream = gathered(self.query(query, params).await?);
         let (mut rows, mut bytes, mut batches) = (0, 0, Vec::new());
         while let Some(batch) = stream.next().await {
             let batch = batch?;

@@ -21,6 +21,7 @@ use model::{Column, ColumnKind};
 use crate::access::Need;
 use crate::error::{Error, Result};
 use crate::exact_numbers::round_double;
+use crate::gathered::gathered;
 use crate::ingest::{Cell, Intake, RowsBuilder, Target, store};
 use crate::instants::parse_instant;
 use crate::session::Session;
@@ -119,12 +120,13 @@ impl Session {
         let mut source = source.clone();
         without_defaults(&mut source);
         let query = crate::sql::of_query(Box::new(source));
-        let mut stream = self.query(&query, params).await?;
+        let stream = self.query(&query, params).await?;
+        check_width(stream.schema().fields().len(), target)?;
+        let mut stream = gathered(stream);
         let mut points = Vec::new();
         let (mut rows, mut bytes) = (0, 0);
         while let Some(batch) = stream.next().await {
             let batch = batch?;
-            check_width(batch.num_columns(), target)?;
             rows += batch.num_rows();
             if rows > SELECTED_ROWS_MAX {
                 let message = format!("INSERT ... SELECT of more than {SELECTED_ROWS_MAX} rows");

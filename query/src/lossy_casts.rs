@@ -1,12 +1,13 @@
-//! An optimizer rule, the last: casts in filters that make one value of several are hidden from the planner.
+//! An optimizer rule, the last: casts are hidden that the planner takes for what they are not.
 //!
-//! It reasons backwards through casts: of `time::date = '2024-03-31'` it takes `time` to be one instant, and
-//! neither sorts nor partitions by it any more.
+//! In filters it reasons backwards through those that make one value of several: of `time::date = '2024-03-31'`
+//! it takes `time` to be one instant, and neither sorts nor partitions by it any more. Everywhere it takes all
+//! casts among instants, dates and times of day to keep their order, and does not sort `time::time`.
 
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::{
@@ -17,6 +18,7 @@ use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
 use crate::plan_expressions::{columns_read, rewrite_expressions};
+use crate::zones::is_utc;
 
 /// Puts a function in the place of such casts.
 #[derive(Debug)]
@@ -36,19 +38,38 @@ impl OptimizerRule for LossyCasts {
         plan: LogicalPlan,
         _: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        if !matches!(plan, LogicalPlan::Filter(_)) {
+        let keeps = if matches!(plan, LogicalPlan::Filter(_)) {
+            tells_apart
+        } else if has_cast_of_times(&plan)? {
+            keeps_order
+        } else {
             return Ok(Transformed::no(plan));
-        }
+        };
         let schema = columns_read(&plan)?;
-        rewrite_expressions(plan, |expr| hide(expr, &schema))
+        rewrite_expressions(plan, |expr| hide(expr, &schema, keeps))
     }
 }
 
-fn hide(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn has_cast_of_times(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found |= expr.exists(|expr| {
+            Ok(matches!(expr, Expr::Cast(cast) if cast.field.data_type().is_temporal()))
+        })?;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+fn hide(
+    expr: Expr,
+    schema: &DFSchema,
+    keeps: fn(&DataType, &DataType) -> bool,
+) -> Result<Transformed<Expr>> {
     let Expr::Cast(Cast { expr: inner, field }) = expr else { return Ok(Transformed::no(expr)) };
-    let keeps = inner.column_refs().is_empty()
-        || inner.get_type(schema).is_ok_and(|from| tells_apart(&from, field.data_type()));
-    if keeps {
+    let is_seen = inner.column_refs().is_empty()
+        || inner.get_type(schema).is_ok_and(|from| keeps(&from, field.data_type()));
+    if is_seen {
         return Ok(Transformed::no(Expr::Cast(Cast { expr: inner, field })));
     }
     let signature = Signature::any(1, Volatility::Immutable);
@@ -73,6 +94,18 @@ fn tells_apart(from: &DataType, to: &DataType) -> bool {
         (from, Utf8) => from.is_integer(),
         (from, Decimal128(_, scale)) => from.is_integer() && *scale >= 0,
         _ => false,
+    }
+}
+
+/// Returns whether a cast keeps the order of values, among those that the planner believes it of.
+fn keeps_order(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Date32, Date64, Time32, Time64, Timestamp};
+    match (from, to) {
+        (Time32(_) | Time64(_), Time32(_) | Time64(_)) => true,
+        (from, Time32(_) | Time64(_)) => !from.is_temporal(),
+        // Where clocks are put back, what comes later is earlier.
+        (Timestamp(_, Some(zone)), Timestamp(_, None) | Date32 | Date64) => is_utc(zone),
+        _ => true,
     }
 }
 

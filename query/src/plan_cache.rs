@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use crate::access::{Identity, Need, Object, check};
 use crate::catalog::{BoundValues, ReadOptions};
 use crate::error::Result;
+use crate::known_groups;
 use crate::planning::placeholder;
 use crate::scan::{ScanLayout, TskvScanExec};
 use crate::session::Session;
@@ -360,7 +361,8 @@ impl Session {
         }
         let layouts: Vec<ScanLayout> = scans.iter().map(TskvScanExec::layout).collect();
         let found = kept.plan_for(&layouts)?;
-        slots::filled(&found.plan, &mut scans.into_iter(), Some(&values)).ok()
+        let plan = slots::filled(&found.plan, &mut scans.into_iter(), Some(&values)).ok()?;
+        known_groups::left_out(plan).ok()
     }
 
     /// Opens the scans of a kept plan with other constants; `None` where storage cannot answer a filter with

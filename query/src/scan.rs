@@ -3,15 +3,16 @@
 //! Invariant: an ordering is declared only where every scan of a partition keeps it, for a false one
 //! gives silently wrong answers.
 
+mod known;
+mod reading;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use cluster::{ExactCounts, PinnedScan, Scan, ScanColumn, ScanRequest, SeriesFilter, ValueTest};
-use datafusion::arrow::array::{ArrayRef, AsArray};
 use datafusion::arrow::compute::SortOptions;
-use datafusion::arrow::datatypes::{DataType, SchemaRef, TimestampNanosecondType};
-use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, ScalarValue, Statistics, internal_err};
@@ -20,10 +21,7 @@ use datafusion::physical_expr::{
     EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr, PhysicalSortExpr, expressions,
 };
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
-use datafusion::physical_plan::metrics::{
-    BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, RecordOutput,
-};
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
 };
@@ -32,19 +30,18 @@ use model::{ColumnId, NodeId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::TableRead;
-use crate::error::Error;
 use crate::plan_nodes::recomputed;
+pub(crate) use known::KnownRows;
+use reading::Reading;
 
 /// Up to so many vnodes each is a partition of its own; above, they are read one after another in
 /// [`PARTITIONS_FEW`] partitions.
 const PARTITIONS_MAX: usize = 16;
 const PARTITIONS_FEW: usize = 4;
-/// Batches a partition may be ahead of who reads it.
-const BATCHES_AHEAD: usize = 2;
 
 /// A scan of fewer rows is not split.
 const SPLIT_ROWS: usize = 65_536;
-/// No more rows are worth another thread to work on.
+/// No more rows are worth another thread to work on, or to read them.
 const SMALL_ROWS: usize = 8_192;
 
 /// How a table is to be read.
@@ -72,6 +69,8 @@ pub(crate) struct TskvScanExec {
     limit: Option<usize>,
     /// Whether only the newest row of each series is read.
     last_rows: bool,
+    /// Whether row groups that are known are not read.
+    has_left_out: bool,
     buckets: (usize, usize),
     /// The node that reads, where the scan is a part of one that several nodes read.
     node: Option<NodeId>,
@@ -134,6 +133,11 @@ impl TskvScanExec {
     /// Returns whether all is known of the rows without reading them.
     pub(crate) fn is_known(&self) -> bool {
         matches!(self.statistics.num_rows, Precision::Exact(_))
+    }
+
+    /// Returns whether row groups that are known are not read.
+    pub(crate) fn has_left_out(&self) -> bool {
+        self.has_left_out
     }
 
     /// Returns the scan without the rows it has pinned.
@@ -245,6 +249,7 @@ impl TskvScanExec {
             request,
             limit: sent.limit,
             last_rows: sent.last_rows,
+            has_left_out: false,
             buckets: sent.buckets,
             node: sent.node,
             statistics: Arc::new(Statistics::new_unknown(&schema)),
@@ -278,6 +283,7 @@ impl TskvScanExec {
             request,
             limit,
             last_rows: false,
+            has_left_out: false,
             buckets,
             node: None,
             statistics,
@@ -477,23 +483,6 @@ impl TskvScanExec {
     }
 }
 
-/// Gives the times of a batch the zone of a schema: the numbers stay.
-fn in_zone(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    if batch.schema_ref() == schema {
-        return Ok(batch);
-    }
-    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
-        match (column.as_primitive_opt::<TimestampNanosecondType>(), field.data_type()) {
-            (Some(times), DataType::Timestamp(_, zone)) => {
-                Arc::new(times.clone().with_timezone_opt(zone.clone())) as ArrayRef
-            }
-            _ => Arc::clone(column),
-        }
-    });
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect(), &options)?)
-}
-
 impl DisplayAs for TskvScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let vnodes: usize = self.partitions.iter().map(Vec::len).sum();
@@ -519,6 +508,9 @@ impl DisplayAs for TskvScanExec {
         }
         if self.last_rows {
             write!(f, ", last_rows")?;
+        }
+        if self.has_left_out {
+            write!(f, ", without_known_row_groups")?;
         }
         let columns: Vec<&str> =
             self.request.schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -572,37 +564,11 @@ impl ExecutionPlan for TskvScanExec {
     }
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let count = |name: &'static str| MetricBuilder::new(&self.metrics).counter(name, partition);
-        let (files, files_all) = (count("files_read"), count("files_all"));
-        let (groups, groups_all) = (count("row_groups_read"), count("row_groups_all"));
         let scans = self.partitions.get(partition).cloned().unwrap_or_default();
-        let mut left = self.limit.unwrap_or(usize::MAX);
-        let mut builder =
-            RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), BATCHES_AHEAD);
-        let sender = builder.tx();
-        let schema = Arc::clone(&self.schema);
-        builder.spawn_blocking(move || {
-            for mut scan in scans {
-                while left > 0
-                    && let Some(batch) = scan.next_batch().map_err(Error::from)?
-                {
-                    left = left.saturating_sub(batch.num_rows());
-                    let batch = in_zone(batch, &schema)?.record_output(&metrics);
-                    if sender.blocking_send(Ok(batch)).is_err() {
-                        return Ok(());
-                    }
-                }
-                let read = scan.counts();
-                files.add(read.files);
-                files_all.add(read.files_all);
-                groups.add(read.groups);
-                groups_all.add(read.groups_all);
-            }
-            metrics.done();
-            Ok(())
-        });
-        Ok(builder.build())
+        let is_soon_read = self.is_small() && scans.iter().all(Scan::reads_little);
+        let found = (&self.schema, scans);
+        let reading = Reading::new(found, self.limit, (&self.metrics, partition));
+        Ok(if is_soon_read { reading.in_place() } else { reading.ahead() })
     }
 
     fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {

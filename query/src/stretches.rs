@@ -89,18 +89,12 @@ impl StretchAggregateExec {
     fn of(node: &Arc<dyn ExecutionPlan>) -> Option<Self> {
         let aggregate = node.downcast_ref::<AggregateExec>()?;
         let groups = aggregate.group_expr();
-        let is_plain = *aggregate.mode() == AggregateMode::Partial
-            && groups.is_single()
-            && !groups.is_empty()
-            && aggregate.limit_options().is_none()
-            && aggregate.filter_expr().iter().all(Option::is_none)
-            && node.dynamic_expressions_produced().is_empty()
-            && aggregate.aggr_expr().iter().all(|function| {
-                function.groups_accumulator_supported()
-                    && !function.is_distinct()
-                    && function.order_bys().is_empty()
-            });
-        if !is_plain {
+        let has_groups = groups.is_single() && !groups.is_empty();
+        let mut functions = aggregate.aggr_expr().iter();
+        if !has_groups
+            || !is_plain(node, aggregate)
+            || !functions.all(|function| function.groups_accumulator_supported())
+        {
             return None;
         }
         let keys: Vec<&Arc<dyn PhysicalExpr>> = groups.expr().iter().map(|(key, _)| key).collect();
@@ -117,10 +111,27 @@ impl StretchAggregateExec {
         })
     }
 
+    /// Returns the aggregation that it does the work of.
+    pub(crate) fn aggregation(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.aggregation
+    }
+
     fn aggregate(&self) -> Result<&AggregateExec> {
         let aggregate = self.aggregation.downcast_ref::<AggregateExec>();
         Ok(aggregate.ok_or_else(|| Error::internal("it was made of an aggregation"))?)
     }
+}
+
+/// Returns whether an aggregation is the first half of one, of all rows as they are.
+pub(crate) fn is_plain(node: &Arc<dyn ExecutionPlan>, aggregate: &AggregateExec) -> bool {
+    *aggregate.mode() == AggregateMode::Partial
+        && aggregate.limit_options().is_none()
+        && aggregate.filter_expr().iter().all(Option::is_none)
+        && node.dynamic_expressions_produced().is_empty()
+        && aggregate
+            .aggr_expr()
+            .iter()
+            .all(|function| !function.is_distinct() && function.order_bys().is_empty())
 }
 
 /// Returns the places of the keys that rows are in the order of: those that an order begins with.

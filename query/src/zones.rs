@@ -36,6 +36,11 @@ pub(crate) const INSTANT_OF: &str = "instant_of_time";
 /// What `AT TIME ZONE` is.
 pub(crate) const TIMEZONE: &str = "timezone";
 
+/// Returns whether a zone of a type is UTC.
+pub(crate) fn is_utc(zone: &str) -> bool {
+    zone == "UTC" || zone == TIME_ZONE
+}
+
 /// Reads texts that are cast to instants.
 #[derive(Debug)]
 pub(crate) struct Instants;

@@ -75,6 +75,7 @@ pub use decoded::DecodedCache;
 pub use error::{Error, Result};
 pub use image::{MissingPiece, PIECE_BYTES_MAX};
 pub use index::{SeriesCache, SeriesCacheTotals, SeriesFilter, TagTest};
+pub use reader::known::{KnownField, KnownGroup, KnownNumbers};
 pub use reader::{ExactCounts, ScanCounts};
 pub use scan::{ScanColumn, ScanRequest, VnodeScan};
 pub use schemas::{Schemas, TableFate};

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, StringArray, UInt32Array};
+use arrow::array::builder::NullBufferBuilder;
+use arrow::array::{Array, ArrayRef, StringArray};
+use arrow::buffer::OffsetBuffer;
 use model::series_key::tags;
 use model::{ColumnId, TableId};
 
@@ -89,9 +91,32 @@ impl OrderedSeries {
     }
 
     /// Returns the texts of a tag for rows of the series at these places; `number` counts the tags wanted.
-    pub(crate) fn texts(&self, number: usize, places: &UInt32Array) -> ArrayRef {
-        let texts = arrow::compute::take(&self.texts[number], places, None);
-        texts.expect("places are inside the series")
+    pub(crate) fn texts(&self, number: usize, places: &[u32]) -> ArrayRef {
+        let texts = &self.texts[number];
+        let mut offsets = Vec::with_capacity(places.len() + 1);
+        offsets.push(0);
+        let (mut bytes, mut nulls) = (Vec::new(), NullBufferBuilder::new(places.len()));
+        // Rows of one series lie together: its text is written once, then doubled.
+        for rows in places.chunk_by(|a, b| a == b) {
+            let place = rows[0] as usize;
+            if texts.is_null(place) {
+                nulls.append_n_nulls(rows.len());
+                offsets.resize(offsets.len() + rows.len(), bytes.len() as i32);
+                continue;
+            }
+            nulls.append_n_non_nulls(rows.len());
+            let (text, start) = (texts.value(place).as_bytes(), bytes.len());
+            let end = start + text.len() * rows.len();
+            bytes.extend_from_slice(text);
+            while bytes.len() < end {
+                let more = (end - bytes.len()).min(bytes.len() - start);
+                bytes.extend_from_within(start..start + more);
+            }
+            let ends = (1..=rows.len()).map(|count| (start + count * text.len()) as i32);
+            offsets.extend(ends);
+        }
+        let offsets = OffsetBuffer::new(offsets.into());
+        Arc::new(StringArray::new(offsets, bytes.into(), nulls.finish()))
     }
 }
 
@@ -115,4 +140,25 @@ fn values_of<'a>(keys: &'a [Arc<[u8]>], wanted: &[ColumnId]) -> Vec<Option<&'a s
         }
     }
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+
+    use super::*;
+
+    #[test]
+    fn texts_come_as_often_as_their_series_has_rows() {
+        let known = [Some("a"), None, Some(""), Some("übér")];
+        let texts = vec![known.iter().collect()];
+        let series = OrderedSeries { asked: Vec::new(), ids: Vec::new(), texts };
+        for places in
+            [vec![], vec![0, 1, 2, 3, 0], vec![3; 7], [vec![1; 5], vec![2; 3], vec![3; 9]].concat()]
+        {
+            let found = series.texts(0, &places);
+            let expected = places.iter().map(|place| known[*place as usize]);
+            assert!(found.as_string::<i32>().iter().eq(expected), "{places:?}");
+        }
+    }
 }

@@ -3,6 +3,9 @@
 //!
 //! Memory: one unit of rows, bounded by [`UNIT_ROWS`] and [`UNIT_BYTES`], and the pages it is made of.
 
+mod expected;
+pub(crate) mod known;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +15,7 @@ use arrow::buffer::BooleanBuffer;
 use model::{ColumnId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
+use self::expected::Estimate;
 use crate::decoded::{DecodedCache, Part};
 use crate::error::Result;
 use crate::run::{Columns, Run, RunColumn, merge};
@@ -41,8 +45,6 @@ const SERIES_COUNTED_MAX: usize = 4_096;
 const LAST_ROWS_SERIES_MAX: usize = 32_768;
 /// All last rows of a file are read for this part of its series.
 const SERIES_ASKED_SHARE: usize = 4;
-/// Of so many series the rows that will come are added up one by one.
-const SERIES_EXPECTED_MAX: usize = 256;
 
 /// A file's row groups that may hold rows asked for, and the tombstones over them.
 #[derive(Clone)]
@@ -151,12 +153,6 @@ struct Unit {
     times: TimeRange,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Estimate {
-    rows: usize,
-    bytes: usize,
-}
-
 impl RowReader {
     pub(crate) fn new(pinned: &SuperVersion, request: RowRequest) -> Self {
         let RowRequest { table, times, fields, series, mut tests } = request;
@@ -183,7 +179,8 @@ impl RowReader {
             masks: pinned.run_masks(*order),
         });
         let runs: Vec<RunSource> = runs.collect();
-        let in_memory = (series.len() > SERIES_COUNTED_MAX).then(|| mean(&runs, series.len()));
+        let in_memory =
+            (series.len() > SERIES_COUNTED_MAX).then(|| Estimate::mean(&runs, series.len()));
         let ranks = || series.iter().enumerate().map(|(rank, id)| (*id, rank as u32)).collect();
         let rank = (!series.is_sorted()).then(|| Arc::new(ranks()));
         Self {
@@ -421,52 +418,11 @@ impl RowReader {
         Some(Unit { ranks, times: self.times })
     }
 
-    /// Returns about how many rows will come: those of a row group are taken to lie evenly among its
-    /// series and over its times.
-    pub(crate) fn rows_expected(&self) -> usize {
-        let series = &self.series[self.next_series..self.end_series];
-        let within = |group: &RowGroup| group.rows as f64 * share(&group.times, &self.times);
-        if series.len() > SERIES_EXPECTED_MAX {
-            let groups = self.files.iter().flat_map(|source| {
-                source.groups.iter().map(|number| within(&source.file.groups()[*number]))
-            });
-            let in_memory: usize = self.runs.iter().map(|source| source.run.rows()).sum();
-            return groups.sum::<f64>() as usize + in_memory;
-        }
-        let expected = series.iter().map(|id| {
-            let of_one = |group: &RowGroup| within(group) / f64::from(group.series_count.max(1));
-            let in_memory = self.runs.iter().map(|source| {
-                let (start, end) = source.run.rows_of(*id, self.times);
-                end - start
-            });
-            self.groups_of(*id).map(of_one).sum::<f64>().ceil() as usize + in_memory.sum::<usize>()
-        });
-        expected.sum()
-    }
-
     fn groups_of(&self, series: u32) -> impl Iterator<Item = &RowGroup> {
         self.files.iter().flat_map(move |source| {
             let groups = groups_with(source, series, series).iter();
             groups.map(|number| &source.file.groups()[*number])
         })
-    }
-
-    fn estimate(&self, series: u32) -> Estimate {
-        let mut all = Estimate::default();
-        for group in self.groups_of(series) {
-            let share = group.series_count.max(1) as usize;
-            all.rows += (group.rows as usize).div_ceil(share);
-            all.bytes += group.value_bytes(&self.fields).div_ceil(share);
-        }
-        if let Some(mean) = self.in_memory {
-            return Estimate { rows: all.rows + mean.rows, bytes: all.bytes + mean.bytes };
-        }
-        for source in &self.runs {
-            let (start, end) = source.run.rows_of(series, self.times);
-            all.rows += end - start;
-            all.bytes += (end - start) * self.fields.len() * 8 + source.run.text_bytes(start, end);
-        }
-        all
     }
 
     /// Cuts the time of one long series into about so many parts, where its row groups end.
@@ -732,24 +688,11 @@ fn disjoint(mut places: Vec<(usize, Place)>) -> bool {
     true
 }
 
-/// Returns how much of some times lies within others, 0 to 1.
-fn share(times: &TimeRange, within: &TimeRange) -> f64 {
-    let length = |times: &TimeRange| times.max.saturating_sub(times.min) as f64 + 1.0;
-    let shared = times.intersect(within);
-    if shared.is_empty() { 0.0 } else { length(&shared) / length(times) }
-}
-
 /// Returns the last row of each series.
 fn last_rows(run: Run) -> Run {
     let picks: Vec<u32> = run.series_rows().map(|(_, _, end)| end as u32 - 1).collect();
     let series = picks.iter().map(|row| run.series[*row as usize]).collect();
     if picks.len() == run.rows() { run } else { run.pick(&picks, series) }
-}
-
-fn mean(runs: &[RunSource], series: usize) -> Estimate {
-    let rows: usize = runs.iter().map(|source| source.run.rows()).sum();
-    let bytes: usize = runs.iter().map(|source| source.run.bytes()).sum();
-    Estimate { rows: rows.div_ceil(series), bytes: bytes.div_ceil(series) }
 }
 
 /// Returns the rows of a run that no tombstone deleted; `None` where that is all of them.

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, TimestampNanosecondArray, UInt32Array};
+use arrow::array::{ArrayRef, TimestampNanosecondArray};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use model::{ColumnId, TableId, TimeRange, ValueType};
@@ -16,6 +16,7 @@ use crate::decoded::DecodedCache;
 use crate::error::{Error, Result};
 use crate::index::{SeriesFilter, SeriesIndex};
 use crate::ordered::{OrderedSeries, SeriesAsked};
+use crate::reader::known::KnownGroup;
 use crate::reader::{ExactCounts, RowReader, RowRequest, ScanCounts};
 use crate::run::Run;
 use crate::value_test::ValueTest;
@@ -165,6 +166,34 @@ impl VnodeScan {
         are_all.then(|| self.reader.exact()).flatten()
     }
 
+    /// Returns about how many rows lie in row groups that need perhaps not be read, of whatever series.
+    pub fn rows_known_about(&self) -> usize {
+        if self.knows_groups() { self.reader.rows_of_single_series() } else { 0 }
+    }
+
+    fn knows_groups(&self) -> bool {
+        let has_tags = matches!(self.tags, Tags::Known(_)) || self.request.tags().is_empty();
+        has_tags && self.request.values.is_empty() && !self.last_rows
+    }
+
+    /// Returns row groups that an aggregate need not read, `most` of them at most, in the order of their rows.
+    pub fn known_groups(&self, most: usize) -> Vec<KnownGroup> {
+        if self.knows_groups() { self.reader.known_groups(most) } else { Vec::new() }
+    }
+
+    /// Returns the tags asked for of row groups this scan knows, in order: a value for each group.
+    pub fn tags_of(&self, known: &[KnownGroup]) -> Vec<ArrayRef> {
+        let Tags::Known(series) = &self.tags else { return Vec::new() };
+        let places: Vec<u32> = known.iter().map(|group| group.series).collect();
+        (0..self.request.tags().len()).map(|number| series.texts(number, &places)).collect()
+    }
+
+    /// Has the scan leave out row groups it knows.
+    pub fn leave_out(&mut self, known: &[KnownGroup]) {
+        self.reader.leave_out(known);
+        self.rows_about -= known.iter().map(|group| group.rows).sum::<usize>();
+    }
+
     /// Makes the scan yield only the last row of each series.
     pub fn only_last_rows(mut self) -> Self {
         self.last_rows = true;
@@ -184,6 +213,11 @@ impl VnodeScan {
     /// Returns about how many rows will come.
     pub fn rows_expected(&self) -> usize {
         if self.last_rows { self.counts().series } else { self.reader.rows_expected() }
+    }
+
+    /// Returns whether little has to be decoded for it.
+    pub fn reads_little(&self) -> bool {
+        !self.last_rows && self.reader.reads_little()
     }
 
     /// Returns what was read so far.
@@ -208,64 +242,65 @@ impl VnodeScan {
                 self.reader.next_run()?
             };
             let Some(run) = run else { return Ok(None) };
-            let mut start = 0;
-            while start < run.rows() {
-                let end = (start + BATCH_ROWS).min(run.rows());
-                let batch = self.batch(&run.slice(start, end))?;
-                self.ready.push_back(batch);
-                start = end;
-            }
+            self.ready = self.batches(run)?;
         }
         Ok(self.ready.pop_front())
     }
 
-    fn batch(&self, run: &Run) -> Result<RecordBatch> {
-        let mut tags = self.tag_columns(run)?.into_iter();
-        let columns: Vec<ArrayRef> = self
-            .request
-            .columns
-            .iter()
-            .map(|column| match column {
-                ScanColumn::Time => {
-                    let times = TimestampNanosecondArray::from(run.times.clone());
-                    Arc::new(times.with_timezone(model::schema::TIME_ZONE)) as ArrayRef
-                }
+    /// Makes batches of rows; those of one run share its columns.
+    fn batches(&self, run: Run) -> Result<VecDeque<RecordBatch>> {
+        let (rows, Run { series, times, columns }) = (run.rows(), run);
+        let times = TimestampNanosecondArray::from(times).with_timezone(model::schema::TIME_ZONE);
+        let starts = (0..rows).step_by(BATCH_ROWS);
+        let batches = starts.map(|start| {
+            let count = BATCH_ROWS.min(rows - start);
+            let mut tags = self.tag_columns(&series[start..start + count])?.into_iter();
+            let columns = self.request.columns.iter().map(|column| match column {
+                ScanColumn::Time => Arc::new(times.slice(start, count)) as ArrayRef,
                 ScanColumn::Tag(_) => tags.next().expect("one for each tag asked for"),
                 ScanColumn::Field(id, _) => {
-                    let column = run.column(*id).expect("the merge yields every field asked for");
-                    Arc::clone(&column.values)
+                    let column = columns.iter().find(|column| column.id == *id);
+                    column.expect("a merge yields every field asked for").values.slice(start, count)
                 }
-            })
-            .collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(run.rows()));
-        let schema = Arc::clone(&self.request.schema);
-        RecordBatch::try_new_with_options(schema, columns, &options)
-            .map_err(|error| Error::Stopped(format!("scan: {error}")))
+            });
+            let options = RecordBatchOptions::new().with_row_count(Some(count));
+            let (schema, columns) = (Arc::clone(&self.request.schema), columns.collect());
+            RecordBatch::try_new_with_options(schema, columns, &options)
+                .map_err(|error| Error::Stopped(format!("scan: {error}")))
+        });
+        batches.collect()
     }
 
     /// Builds the columns of the tags asked for: each series' value once, then as often as it has rows.
-    fn tag_columns(&self, run: &Run) -> Result<Vec<ArrayRef>> {
+    fn tag_columns(&self, places: &[u32]) -> Result<Vec<ArrayRef>> {
         let wanted = self.request.tags();
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
         // A run numbers series by their places in the scan.
         let (series, places) = match &self.tags {
-            Tags::Known(series) => (Arc::clone(series), run.series.clone()),
+            Tags::Known(series) => (Arc::clone(series), places.to_vec()),
             Tags::Within(index) => {
-                let places = run.series_rows().map(|(place, _, _)| place as usize);
-                let ids = places.map(|place| self.reader.series()[place]).collect::<Vec<_>>();
-                let asked =
-                    SeriesAsked::new(index, self.request.table, &ids, (Vec::new(), wanted.clone()));
-                let mut places = Vec::with_capacity(run.rows());
-                for (number, (_, start, end)) in run.series_rows().enumerate() {
-                    places.resize(places.len() + end - start, number as u32);
+                let stretches = || places.chunk_by(|a, b| a == b);
+                let ids = stretches().map(|rows| self.reader.series()[rows[0] as usize]).collect();
+                let mut numbers = Vec::with_capacity(places.len());
+                for (number, rows) in stretches().enumerate() {
+                    numbers.resize(numbers.len() + rows.len(), number as u32);
                 }
-                (Arc::new(OrderedSeries::read(index, ids, &asked)?), places)
+                (self.series_within(index, ids, wanted.clone())?, numbers)
             }
         };
-        let places = UInt32Array::from(places);
         Ok((0..wanted.len()).map(|number| series.texts(number, &places)).collect())
+    }
+
+    fn series_within(
+        &self,
+        index: &SeriesIndex,
+        ids: Vec<u32>,
+        wanted: Vec<ColumnId>,
+    ) -> Result<Arc<OrderedSeries>> {
+        let asked = SeriesAsked::new(index, self.request.table, &ids, (Vec::new(), wanted));
+        Ok(Arc::new(OrderedSeries::read(index, ids, &asked)?))
     }
 }
 

@@ -119,7 +119,7 @@ pub(super) fn layouts(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Vec<ScanLa
     plan.apply(|node| {
         if let Some(scan) = node.downcast_ref::<TskvScanExec>() {
             // Of rows that are known a plan may tell all before it runs.
-            fits &= scan.reopening().is_some() && !scan.is_known();
+            fits &= scan.reopening().is_some() && !scan.is_known() && !scan.has_left_out();
             layouts.push(scan.layout());
         } else if let Some(filter) = node.downcast_ref::<FilterExec>() {
             fits &=

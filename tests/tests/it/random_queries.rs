@@ -17,6 +17,8 @@ use crate::writers::connect;
 
 /// Three days, a point every ten seconds: more buckets than one, more pages than one.
 const TICKS: i64 = 3 * 8_640;
+/// So many points has a long series: more than a row group.
+const LONG_TICKS: i64 = 30_000;
 /// After so many queries the rows are changed.
 const QUERIES_BETWEEN_CHANGES: usize = 100;
 
@@ -263,6 +265,51 @@ impl Rows {
     }
 }
 
+/// A query whose answer the statistics of row groups may tell a part of.
+fn query_of_statistics(random: &mut StdRng) -> String {
+    let mut aggregate = || {
+        let (field, number) =
+            (FIELDS[random.random_range(0..5)], FIELDS[random.random_range(0..3)]);
+        match random.random_range(0..8) {
+            0 => "count(*)".to_owned(),
+            1 => format!("count({field})"),
+            2 => format!("min({number})"),
+            3 => format!("max({number})"),
+            4 | 5 => format!("sum({number})"),
+            6 => format!("avg({number})"),
+            _ => "min(time), max(time)".to_owned(),
+        }
+    };
+    let (one, two) = (aggregate(), aggregate());
+    let from = random.random_range(0..LONG_TICKS / 2);
+    let filter = match random.random_range(0..4) {
+        0 => String::new(),
+        1 => format!(" WHERE time >= {}", instant(from)),
+        2 => format!(" WHERE time < {} AND host <> 'h1'", instant(from + LONG_TICKS / 2)),
+        _ => " WHERE region IS NULL OR region = 'eu'".to_owned(),
+    };
+    let by = *[
+        "",
+        "host",
+        "host, region",
+        "date_trunc('month', time)",
+        "host, date_bin('3 days', time)",
+        "host, date_bin('1 day', time, TIMESTAMP '2026-01-01 07:00')",
+        "time::date",
+        "time::time",
+        "upper(host)",
+        "string_to_array(host, 'h')",
+        "date_trunc('day', time, 'America/St_Johns')",
+        "region = (SELECT min(region) FROM {t})",
+    ]
+    .choose(random)
+    .unwrap();
+    if by.is_empty() {
+        return format!("SELECT {one}, {two} FROM {{t}}{filter}");
+    }
+    format!("SELECT {by}, {one}, {two} FROM {{t}}{filter} GROUP BY {by} ORDER BY {by}")
+}
+
 /// Returns the rows of an answer, or why there is none.
 async fn answer(client: &Client, query: &str) -> Result<Vec<Vec<Option<String>>>, String> {
     let messages = client.simple_query(query).await.map_err(|error| {
@@ -357,4 +404,44 @@ async fn random_queries_whose_stages_run_on_three_nodes_answer_as_over_rows_in_m
     let client = nodes.client(0).await;
     client.batch_execute("SET min_remote_stage_rows = 1").await.unwrap();
     compare(&client, 3, number("CNOSDB_RANDOM_QUERIES", 400) / 2).await;
+}
+
+#[tokio::test]
+async fn aggregates_out_of_statistics_are_those_of_the_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let client = connect(server.port).await.unwrap();
+    let columns = "f DOUBLE, i BIGINT, u BIGINT UNSIGNED, b BOOLEAN, s STRING, TAGS(host, region)";
+    let long = format!(
+        "CREATE DATABASE d; SET search_path = d; CREATE TABLE t ({columns});
+         INSERT INTO t (time, host, region, f, i, u, b, s)
+         SELECT {} + n * INTERVAL '10 seconds', 'h' || h, CASE h WHEN 1 THEN 'eu' WHEN 2 THEN 'us' END,
+             CASE WHEN n % 5 > 0 THEN n % 800 / 4.0 END, CASE WHEN n < 20000 THEN n - 9000 END, n % 30,
+             n % 2 = 0, 's' || n % 3
+         FROM generate_series(0, {LONG_TICKS} - 1) AS a(n), generate_series(1, 3) AS b(h);
+         COMPACT DATABASE d",
+        format_args!("TIMESTAMP {}", instant(0)),
+    );
+    client.batch_execute(&long).await.unwrap();
+    client.batch_execute("CREATE TEMP TABLE m AS SELECT * FROM t").await.unwrap();
+    let seed = number("CNOSDB_RANDOM_SEED", 1) as u64;
+    let mut rows = Rows { random: StdRng::seed_from_u64(seed), model: BTreeMap::new() };
+    let mut told = 0;
+    for round in 0..4 {
+        for at in 0..30 {
+            let query = query_of_statistics(&mut rows.random);
+            let plan = answer(&client, &format!("EXPLAIN {}", query.replace("{t}", "t"))).await;
+            let plan = plan.unwrap().concat().into_iter().flatten().collect::<String>();
+            told += usize::from(plan.contains("RowGroupStatisticsExec"));
+            let name = format!("query {at} of round {round} of seed {seed}");
+            compare_one(&client, &query, &name).await;
+        }
+        rows.change(&client).await;
+        if rows.random.random_bool(0.5) {
+            client.batch_execute("COMPACT DATABASE d").await.unwrap();
+        }
+        client.batch_execute("DELETE FROM m; INSERT INTO m SELECT * FROM t").await.unwrap();
+    }
+    println!("statistics told a part of {told} answers");
+    assert!(told > 15, "statistics told a part of {told} answers");
 }

@@ -29,10 +29,10 @@ pub(super) struct Page {
 /// What is known of a page's values without reading it. Numbers are bits of the column's type;
 /// `sum` wraps. None where the page has no value that is a number, or has a NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Extremes {
-    pub(super) min: u64,
-    pub(super) max: u64,
-    pub(super) sum: u64,
+pub(crate) struct Extremes {
+    pub(crate) min: u64,
+    pub(crate) max: u64,
+    pub(crate) sum: u64,
 }
 
 /// A column of a row group.
@@ -99,6 +99,12 @@ impl RowGroup {
             None => (extremes.min, extremes.max),
         };
         Some((nulls, Some((low, high))))
+    }
+
+    /// Returns the type of a column, its NULLs and what is known of its values; `None` where no row has it.
+    pub(crate) fn statistics(&self, id: ColumnId) -> Option<(ValueType, usize, Option<Extremes>)> {
+        let column = self.columns.iter().find(|column| column.id == id)?;
+        Some((column.value_type, column.nulls as usize, column.extremes))
     }
 
     /// Returns whether no row can pass a test.
