@@ -155,8 +155,9 @@ def main():
             writer.join()
         for writer in writers:
             expected = writer.written * ROWS
-            found = admin.execute(f"SELECT count(*), count(DISTINCT (time, host)) FROM b.w WHERE host LIKE 'w{writer.number}\\_%'").fetchone()
-            assert found[0] == expected, f"writer {writer.number}: {found} rows of {expected}"
+            rows = f"FROM b.w WHERE host LIKE 'w{writer.number}\\_%'"
+            found = admin.execute(f"SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT time, host {rows}) AS d) {rows}").fetchone()
+            assert found == (expected, expected), f"writer {writer.number}: {found} rows of {expected}"
         print(f"every row of {sum(writer.written for writer in writers) * ROWS:,} is there once")
         for process, _, _ in cluster.nodes:
             if process.poll() is None:

@@ -14,7 +14,8 @@ import time
 import urllib.parse
 
 from peers import lines
-from tsbs import batches, cpu_seconds, resident_mb
+from side_by_side import cpu_seconds, resident_mb
+from tsbs import CPU, batches
 
 CONNECTIONS = 2
 
@@ -33,7 +34,7 @@ def send(url, share, failures):
 
 def main():
     hosts, hours = int(sys.argv[1]), int(sys.argv[2])
-    data = [lines(text, "0" * 9) for text in batches(hosts, hours)]
+    data = [lines(CPU, text, "0" * 9) for text in batches(hosts, hours)]
     rows = sum(body.count(b"\n") for body in data)
     for peer in sys.argv[3:]:
         name, rest = peer.split("=", 1)
@@ -48,7 +49,7 @@ def main():
         took, cpu = time.monotonic() - begin, cpu_seconds(pid) - cpu
         if failures:
             sys.exit(f"{name}: {failures[0]}")
-        print(f"{name:16}{rows / took:12,.0f} rows/s{cpu / rows * 1e6:8.2f} CPU-s per M rows{tsbs['resident_mb'](pid):8,.0f} MB private", flush=True)
+        print(f"{name:16}{rows / took:12,.0f} rows/s{cpu / rows * 1e6:8.2f} CPU-s per M rows{resident_mb(pid):8,.0f} MB private", flush=True)
 
 
 main()

@@ -1,17 +1,35 @@
-"""The systems that tsbs.py loads and asks, each in its own words."""
+"""The systems that tsbs.py and iot.py load and ask, each in its own words."""
 
+import dataclasses
 import datetime
+import decimal
 import http.client
 import json
 import os
 import pathlib
 import sys
+import time
 import urllib.parse
 
-from tsbs import FIELDS, START, TAGS
-
-COLUMNS = ["time", *TAGS, *FIELDS]
+START = 1_451_606_400
 SPANS = {"minute": "1m", "hour": "1h"}
+
+
+@dataclasses.dataclass
+class Table:
+    """A table of times, tags and fields, of which it knows the SQL types."""
+
+    name: str
+    tags: list
+    fields: dict
+
+    def columns(self):
+        return ["time", *self.tags, *self.fields]
+
+
+def stamp(seconds):
+    """Returns a time so long after START."""
+    return time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(START + seconds))
 
 
 def values(rows):
@@ -23,7 +41,7 @@ def values(rows):
             if value.tzinfo is not None:
                 value = value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
             return value.strftime("%Y-%m-%d %H:%M:%S")
-        return f"{float(value):.6f}" if isinstance(value, (int, float)) else str(value)
+        return f"{float(value):.6f}" if isinstance(value, (int, float, decimal.Decimal)) else str(value)
 
     return sorted(tuple(sorted(map(plain, row))) for row in rows)
 
@@ -31,15 +49,19 @@ def values(rows):
 class System:
     """One that answers SQL with rows, in the process `pid`."""
 
-    def __init__(self, name, address, pid):
-        self.name, self.address, self.pid = name, address, pid
+    # How it says: the window of time of some minutes, and the seconds of a time.
+    window = "date_bin('{minutes} minutes', time, TIMESTAMPTZ '2000-01-01 00:00:00+00')"
+    seconds = "extract(epoch FROM {time})"
 
-    def ddl(self):
-        """Returns what makes the table, with the system's `types` of times, tags and fields."""
-        time, tag, field = self.types
-        tags = ", ".join(f"{name} {tag}" for name in TAGS)
-        fields = ", ".join(f"{name} {field}" for name in FIELDS)
-        return f"CREATE TABLE cpu (time {time}, {tags}, {fields})"
+    def __init__(self, name, address, pid, tables):
+        self.name, self.address, self.pid, self.tables = name, address, pid, tables
+
+    def ddl(self, table):
+        """Returns what makes a table, with the system's `types` of times, tags and fields."""
+        time, tag, types = self.types
+        tags = ", ".join(f"{name} {tag}" for name in table.tags)
+        fields = ", ".join(f"{name} {types.get(of_type, of_type)}" for name, of_type in table.fields.items())
+        return f"CREATE TABLE {table.name} (time {time}, {tags}, {fields})"
 
     def batch(self, text):
         """Makes of COPY text what is loaded, before the clock runs."""
@@ -47,7 +69,7 @@ class System:
 
     def text(self, query):
         """Returns how the query is asked; None where it cannot be."""
-        return query.sql()
+        return query.sql(self)
 
     def comparable(self, query, rows):
         """Returns what all systems must agree on; None where that cannot be told."""
@@ -57,7 +79,7 @@ class System:
 class Postgres(System):
     """PostgreSQL, and what speaks like it."""
 
-    types = ("timestamptz", "text", "double precision")
+    types = ("timestamptz", "text", {})
 
     def __init__(self, *given):
         super().__init__(*given)
@@ -67,18 +89,22 @@ class Postgres(System):
         self.connection.execute("SET timezone = 'UTC'")
 
     def create(self):
-        self.connection.execute("DROP TABLE IF EXISTS cpu")
-        self.connection.execute(self.ddl())
+        for table in self.tables:
+            self.connection.execute(f"DROP TABLE IF EXISTS {table.name}")
+            self.connection.execute(self.ddl(table))
 
-    def load(self, text):
-        with self.connection.cursor().copy(f"COPY cpu ({', '.join(COLUMNS)}) FROM STDIN") as sink:
+    def load(self, table, text):
+        with self.connection.cursor().copy(f"COPY {table.name} ({', '.join(table.columns())}) FROM STDIN") as sink:
             sink.write(text)
 
     def finish(self):
-        self.connection.execute("CREATE INDEX ON cpu (hostname, time DESC)")
-        self.connection.execute("CREATE INDEX ON cpu (time)")
-        self.connection.execute("VACUUM ANALYZE cpu")
-        return self.connection.execute("SELECT pg_total_relation_size('cpu')").fetchone()[0]
+        size = 0
+        for table in self.tables:
+            self.connection.execute(f"CREATE INDEX ON {table.name} ({table.tags[0]}, time DESC)")
+            self.connection.execute(f"CREATE INDEX ON {table.name} (time)")
+            self.connection.execute(f"VACUUM ANALYZE {table.name}")
+            size += self.connection.execute(f"SELECT pg_total_relation_size('{table.name}')").fetchone()[0]
+        return size
 
     def ask(self, text):
         return self.connection.execute(text).fetchall()
@@ -87,9 +113,9 @@ class Postgres(System):
 class Cnosdb(Postgres):
     """Ours."""
 
-    def ddl(self):
-        fields = ", ".join(f"{field} double precision" for field in FIELDS)
-        return f"CREATE TABLE cpu ({fields}, TAGS({', '.join(TAGS)}))"
+    def ddl(self, table):
+        fields = ", ".join(f"{name} {of_type}" for name, of_type in table.fields.items())
+        return f"CREATE TABLE {table.name} ({fields}, TAGS({', '.join(table.tags)}))"
 
     def finish(self):
         self.connection.execute("COMPACT DATABASE public")
@@ -99,8 +125,8 @@ class Cnosdb(Postgres):
 class Embedded(System):
     """One in this process, whose clocks have no zone."""
 
-    def __init__(self, name, address, _):
-        super().__init__(name, address, os.getpid())
+    def __init__(self, name, address, _, tables):
+        super().__init__(name, address, os.getpid(), tables)
         self.file = pathlib.Path(address + ".batch")
 
     def batch(self, text):
@@ -115,7 +141,8 @@ class Embedded(System):
 class DuckDb(Embedded):
     """DuckDB."""
 
-    types = ("TIMESTAMP", "VARCHAR", "DOUBLE")
+    types = ("TIMESTAMP", "VARCHAR", {})
+    window = "time_bucket(INTERVAL '{minutes} minutes', time)"
 
     def __init__(self, *given):
         super().__init__(*given)
@@ -124,11 +151,12 @@ class DuckDb(Embedded):
         self.connection = duckdb.connect(self.address, config={"threads": 2})
 
     def create(self):
-        self.connection.execute("DROP TABLE IF EXISTS cpu")
-        self.connection.execute(self.ddl())
+        for table in self.tables:
+            self.connection.execute(f"DROP TABLE IF EXISTS {table.name}")
+            self.connection.execute(self.ddl(table))
 
-    def load(self, file):
-        self.connection.execute(f"COPY cpu FROM '{file}' (DELIMITER '\t', HEADER false)")
+    def load(self, table, file):
+        self.connection.execute(f"COPY {table.name} FROM '{file}' (DELIMITER '\t', HEADER false)")
 
     def finish(self):
         self.connection.execute("CHECKPOINT")
@@ -141,7 +169,9 @@ class DuckDb(Embedded):
 class ChDb(Embedded):
     """ClickHouse."""
 
-    types = ("DateTime('UTC')", "LowCardinality(String)", "Float64")
+    types = ("DateTime('UTC')", "LowCardinality(String)", {"double precision": "Float64", "bigint": "Int64"})
+    window = "toStartOfInterval(time, INTERVAL {minutes} minute)"
+    seconds = "toUnixTimestamp({time})"
 
     def __init__(self, *given):
         super().__init__(*given)
@@ -150,15 +180,18 @@ class ChDb(Embedded):
         self.session = session.Session(self.address)
 
     def create(self):
-        self.session.query("DROP TABLE IF EXISTS cpu")
-        self.session.query(self.ddl() + " ENGINE = MergeTree ORDER BY (hostname, time)")
+        for table in self.tables:
+            self.session.query(f"DROP TABLE IF EXISTS {table.name}")
+            self.session.query(self.ddl(table) + f" ENGINE = MergeTree ORDER BY ({table.tags[0]}, time)")
 
-    def load(self, file):
-        self.session.query(f"INSERT INTO cpu FROM INFILE '{file}' FORMAT TSV")
+    def load(self, table, file):
+        self.session.query(f"INSERT INTO {table.name} FROM INFILE '{file}' FORMAT TSV")
 
     def finish(self):
-        self.session.query("OPTIMIZE TABLE cpu FINAL")
-        size = self.session.query("SELECT sum(bytes_on_disk) FROM system.parts WHERE table = 'cpu' AND active", "TSV")
+        for table in self.tables:
+            self.session.query(f"OPTIMIZE TABLE {table.name} FINAL")
+        names = ", ".join(f"'{table.name}'" for table in self.tables)
+        size = self.session.query(f"SELECT sum(bytes_on_disk) FROM system.parts WHERE table IN ({names}) AND active", "TSV")
         return int(size.bytes())
 
     def ask(self, text):
@@ -188,13 +221,13 @@ class Http(System):
         return text
 
     def batch(self, text):
-        return lines(text)
+        return lines(self.tables[0], text)
 
-    def load(self, body):
+    def load(self, _, body):
         self.request("POST", self.write, body)
 
 
-def lines(text, zeros=""):
+def lines(table, text, zeros=""):
     """Makes line protocol of COPY text, with times in seconds, or in what `zeros` make of them."""
     stamps, made = {}, []
     for row in text.splitlines():
@@ -203,9 +236,9 @@ def lines(text, zeros=""):
         if at is None:
             parsed = datetime.datetime.fromisoformat(cells[0] + ":00")
             at = stamps[cells[0]] = int(parsed.timestamp())
-        head = ",".join(f"{name}={value}" for name, value in zip(TAGS, cells[1 : 1 + len(TAGS)]))
-        body = ",".join(f"{name}={value}" for name, value in zip(FIELDS, cells[1 + len(TAGS) :]))
-        made.append(f"cpu,{head} {body} {at}{zeros}\n")
+        head = ",".join(f"{name}={value}" for name, value in zip(table.tags, cells[1 : 1 + len(table.tags)]))
+        body = ",".join(f"{name}={value}" for name, value in zip(table.fields, cells[1 + len(table.tags) :]))
+        made.append(f"{table.name},{head} {body} {at}{zeros}\n")
     return "".join(made).encode()
 
 
@@ -240,7 +273,7 @@ class InfluxDb(Http):
         if query.function == "rows":
             return f"SELECT * FROM cpu WHERE usage_user > 90 AND {' AND '.join(conditions)}"
         function = {"max": "max", "avg": "mean"}[query.function]
-        wanted = ", ".join(f"{function}({field})" for field in FIELDS[: query.fields])
+        wanted = ", ".join(f"{function}({field})" for field in list(self.tables[0].fields)[: query.fields])
         keys = f"time({SPANS[query.unit]})" + (", hostname" if query.by_host else "")
         end = f" ORDER BY time DESC LIMIT {query.limit}" if query.limit else ""
         return f"SELECT {wanted} FROM cpu WHERE {' AND '.join(conditions)} GROUP BY {keys} fill(none){end}"
@@ -274,7 +307,7 @@ class VictoriaMetrics(Http):
     def text(self, query):
         if query.function not in ("max", "avg") or query.limit:
             return None
-        names = "|".join(f"cpu_{field}" for field in FIELDS[: query.fields])
+        names = "|".join(f"cpu_{field}" for field in list(self.tables[0].fields)[: query.fields])
         hosts = "|".join(f"host_{host}" for host in query.hosts)
         chosen = f'__name__=~"{names}"' + (f',hostname=~"{hosts}"' if hosts else "")
         span = SPANS[query.unit]
@@ -292,8 +325,8 @@ class VictoriaMetrics(Http):
 SYSTEMS = {"cnosdb": Cnosdb, "postgres": Postgres, "duckdb": DuckDb, "chdb": ChDb, "influxdb": InfluxDb, "victoriametrics": VictoriaMetrics}
 
 
-def connect(given):
+def connect(given, tables):
     """Connects to NAME=ADDRESS or NAME=ADDRESS@PID."""
     name, _, address = given.partition("=")
     head, at, pid = address.rpartition("@")
-    return SYSTEMS[name](name, head, int(pid)) if at and pid.isdigit() else SYSTEMS[name](name, address, None)
+    return SYSTEMS[name](name, head, int(pid), tables) if at and pid.isdigit() else SYSTEMS[name](name, address, None, tables)

@@ -15,7 +15,7 @@ import time
 import psycopg
 
 from nodes import cpu_seconds, start
-from tsbs import FIELDS, TAGS, batches, queries, rounded
+from tsbs import FIELDS, TAGS, batches, questions
 
 RUNS = 5
 EXPLAINED = ["double-groupby-all", "high-cpu-all", "groupby-orderby-limit", "cpu-max-all-8"]
@@ -46,13 +46,18 @@ def ask(servers, hosts, hours, settings):
             connection.execute(setting)
         before = cpu_seconds(servers)
         for run in range(RUNS):
-            for name, text in queries(hosts, hours, random.Random(run)):
+            for query in questions(hosts, hours, random.Random(run)):
                 begin = time.monotonic()
-                rows = connection.execute(text).fetchall()
-                times.setdefault(name, []).append((time.monotonic() - begin) * 1000)
-                answers[name, run] = sorted(map(str, rounded(rows)))
+                rows = connection.execute(query.sql()).fetchall()
+                times.setdefault(query.name, []).append((time.monotonic() - begin) * 1000)
+                answers[query.name, run] = sorted(map(str, rounded(rows)))
         cpu = cpu_seconds(servers) - before
     return answers, {name: statistics.median(of) for name, of in times.items()}, cpu
+
+
+def rounded(rows):
+    """Floats computed in another order differ in their last digits."""
+    return [tuple(round(value, 6) if isinstance(value, float) else value for value in row) for row in rows]
 
 
 def number(text):
@@ -64,10 +69,10 @@ def number(text):
 def travelled(server, hosts, hours):
     with connect(server) as connection:
         connection.execute("SET search_path = b")
-        for name, text in queries(hosts, hours, random.Random(0)):
-            if name not in EXPLAINED:
+        for query in questions(hosts, hours, random.Random(0)):
+            if query.name not in EXPLAINED:
                 continue
-            plan = connection.execute("EXPLAIN ANALYZE " + text).fetchone()[1]
+            plan = connection.execute("EXPLAIN ANALYZE " + query.sql()).fetchone()[1]
             lines = plan.splitlines()
 
             def told(operator, metric):
@@ -75,7 +80,7 @@ def travelled(server, hosts, hours):
                 return sum(number(one.group(1)) for one in found if one)
 
             read, rows = told("DistributedLeafExec", "output_rows"), told("NetworkCoalesceExec", "output_rows")
-            print(f"{name}: {read:,.0f} rows read, {rows:,.0f} came over, {told('NetworkCoalesceExec', 'bytes_transferred'):,.0f} bytes from other nodes")
+            print(f"{query.name}: {read:,.0f} rows read, {rows:,.0f} came over, {told('NetworkCoalesceExec', 'bytes_transferred'):,.0f} bytes from other nodes")
 
 
 def main():

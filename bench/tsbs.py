@@ -16,16 +16,16 @@ earlier run loaded is queried again. Times are of the whole answer received: by 
 
 import argparse
 import dataclasses
-import os
 import random
-import statistics
-import sys
 import time
+
+from peers import Table, connect, stamp
+from side_by_side import ask, load
 
 TAGS = ["hostname", "region", "datacenter", "rack", "os", "arch", "team", "service", "service_version", "service_environment"]
 FIELDS = ["user", "system", "idle", "nice", "iowait", "irq", "softirq", "steal", "guest", "guest_nice"]
 FIELDS = [f"usage_{name}" for name in FIELDS]
-START = 1_451_606_400
+CPU = Table("cpu", TAGS, dict.fromkeys(FIELDS, "double precision"))
 STEP = 10
 BATCH = 10_000
 
@@ -68,10 +68,6 @@ def batches(hosts, hours):
         yield "".join(lines)
 
 
-def stamp(seconds):
-    return time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(START + seconds))
-
-
 @dataclasses.dataclass
 class Query:
     """What is asked, in no language: values of `fields` of some hosts (all where there are none named) within a time, of each `unit`."""
@@ -86,8 +82,8 @@ class Query:
     by_host: bool = False
     limit: int = 0
 
-    def sql(self):
-        """Returns the text for systems of SQL."""
+    def sql(self, _=None):
+        """Returns the text for systems of SQL, which all understand it."""
         if self.name == "count(*)":
             return "SELECT count(*) FROM cpu"
         if self.name == "lastpoint":
@@ -154,109 +150,7 @@ def questions(hosts, hours, source):
     ]
 
 
-def queries(hosts, hours, source):
-    """Returns name and SQL of each."""
-    return [(query.name, query.sql()) for query in questions(hosts, hours, source)]
-
-
-def family(pid):
-    yield int(pid)
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/stat") as stat:
-                if stat.read().rsplit(")", 1)[1].split()[1] == str(pid):
-                    yield int(name)
-        except OSError:
-            continue
-
-
-def cpu_seconds(pid):
-    """User and system time of a process and of all its children, ended ones too."""
-    total = 0
-    for one in family(pid):
-        try:
-            with open(f"/proc/{one}/stat") as stat:
-                parts = stat.read().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        total += sum(map(int, parts[11:15] if one == int(pid) else parts[11:13]))
-    return total / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mb(pid):
-    """Resident memory that is not shared with others, of a process and its children."""
-    total = 0
-    for one in family(pid):
-        try:
-            with open(f"/proc/{one}/smaps_rollup") as rollup:
-                total += sum(int(line.split()[1]) for line in rollup if line.startswith(("Private_", "Pss_Shmem")))
-        except OSError:
-            continue
-    return total / 1024
-
-
-def rounded(rows):
-    """Floats computed in another order differ in their last digits."""
-    return [tuple(round(value, 6) if isinstance(value, float) else value for value in row) for row in rows]
-
-
-def load(systems, hosts, hours):
-    for one in systems:
-        one.create()
-    rows, took, cpu = 0, [0.0] * len(systems), [0.0] * len(systems)
-    for text in batches(hosts, hours):
-        rows += text.count("\n")
-        for at, one in enumerate(systems):
-            batch = one.batch(text)
-            before, begin = cpu_seconds(one.pid), time.monotonic()
-            one.load(batch)
-            took[at] += time.monotonic() - begin
-            cpu[at] += cpu_seconds(one.pid) - before
-    for at, one in enumerate(systems):
-        memory, before, begin = resident_mb(one.pid), cpu_seconds(one.pid), time.monotonic()
-        size = one.finish()
-        late, cpu[at] = time.monotonic() - begin, cpu[at] + cpu_seconds(one.pid) - before
-        print(
-            f"{one.name:16} {rows:,} rows, {rows / took[at]:,.0f} rows/s, {cpu[at] / rows * 1e6:.2f} CPU-s per M rows with all that came after it "
-            f"({late:.1f} s), {memory:,.0f} MB private after the load, {size / rows / len(FIELDS):.3f} bytes per value",
-            flush=True,
-        )
-
-
-def ask(systems, hosts, hours, runs):
-    columns = "".join(f"{one.name:>24}" for one in systems)
-    print(f"median · 95th percentile, ms {columns}", flush=True)
-    chosen = [questions(hosts, hours, random.Random(run)) for run in range(runs)]
-    for at in range(len(chosen[0])):
-        times = [[] for _ in systems]
-        for run in range(runs):
-            query = chosen[run][at]
-            expected = None
-            for one, spent in zip(systems, times):
-                text = one.text(query)
-                if text is None:
-                    continue
-                begin = time.monotonic()
-                answer = one.ask(text)
-                spent.append((time.monotonic() - begin) * 1000)
-                answer = one.comparable(query, answer)
-                if answer is None:
-                    continue
-                if expected is None:
-                    expected = answer
-                elif answer != expected:
-                    sys.exit(f"{one.name}: {query.name}: another answer than {systems[0].name} ({len(answer)} and {len(expected)} values)\n{text}")
-        cells = []
-        for spent in times:
-            high = sorted(spent)[max(0, -(-len(spent) * 95 // 100) - 1)] if spent else 0
-            cells.append(f"{statistics.median(spent):.2f} · {high:.2f}" if spent else "–")
-        print(f"{chosen[0][at].name:28}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
-    print("private memory after the queries: " + ", ".join(f"{one.name} {resident_mb(one.pid):,.0f} MB" for one in systems))
-
-
 def main():
-    import peers
-
     parser = argparse.ArgumentParser()
     parser.add_argument("hosts", type=int)
     parser.add_argument("hours", type=int)
@@ -264,10 +158,10 @@ def main():
     parser.add_argument("--loaded", action="store_true")
     parser.add_argument("--runs", type=int, default=15)
     wanted = parser.parse_args()
-    systems = [peers.connect(one) for one in wanted.systems]
+    systems = [connect(one, [CPU]) for one in wanted.systems]
     if not wanted.loaded:
-        load(systems, wanted.hosts, wanted.hours)
-    ask(systems, wanted.hosts, wanted.hours, wanted.runs)
+        load(systems, ((CPU, text) for text in batches(wanted.hosts, wanted.hours)))
+    ask(systems, [questions(wanted.hosts, wanted.hours, random.Random(run)) for run in range(wanted.runs)])
 
 
 if __name__ == "__main__":

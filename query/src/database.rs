@@ -332,6 +332,7 @@ fn template(config: &DatabaseConfig) -> Result<SessionState> {
         .with_optimizer_rule(Arc::new(crate::lossy_casts::LossyCasts))
         .with_query_planner(Arc::new(crate::extensions::Planner))
         .with_physical_optimizer_rule(Arc::new(crate::last_rows::LastRows))
+        .with_physical_optimizer_rule(Arc::new(crate::held_rows::HeldRows))
         .with_physical_optimizer_rule(Arc::new(crate::known_groups::KnownGroups))
         .with_physical_optimizer_rule(Arc::new(crate::stretches::Stretches))
         .build();

@@ -172,10 +172,14 @@ impl From<DataFusionError> for Error {
             DataFusionError::NotImplemented(message) => Self::new("0A000", first_line(message)),
             DataFusionError::ResourcesExhausted(message) => {
                 let hint = "raise [query] memory_bytes, or let the query touch fewer rows";
-                Self::new("53200", first_line(message)).hint(hint)
+                Self::new("53200", out_of_memory(message)).hint(hint)
             }
             DataFusionError::Execution(message) => {
                 Self::new(execution(message), first_line(message))
+            }
+            DataFusionError::IoError(inner) if inner.to_string().contains("spilling process") => {
+                let hint = "raise [query] spill_bytes, or let the query touch fewer rows";
+                Self::new("53100", "what queries spill to disk has reached its limit").hint(hint)
             }
             DataFusionError::IoError(inner) => Self::new("58030", inner.to_string()),
             other => Self::new("XX000", first_line(&other.strip_backtrace())),
@@ -208,6 +212,14 @@ fn expression(text: &str) -> Error {
 
 fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().trim_end_matches('.').to_owned()
+}
+
+/// Returns who asked for memory in vain; who holds how much stands before it, over several lines.
+fn out_of_memory(message: &str) -> String {
+    match message.rsplit_once("\nError: ") {
+        Some((_, cause)) => format!("out of memory: {}", first_line(cause)),
+        None => first_line(message),
+    }
 }
 
 fn arrow(error: &ArrowError) -> Error {

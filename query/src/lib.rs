@@ -81,6 +81,7 @@ mod functions;
 mod gap_fill;
 mod gathered;
 mod geometry;
+mod held_rows;
 mod ingest;
 mod insert;
 mod instants;

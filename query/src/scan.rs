@@ -71,6 +71,8 @@ pub(crate) struct TskvScanExec {
     last_rows: bool,
     /// Whether row groups that are known are not read.
     has_left_out: bool,
+    /// Whether each batch has values of its own, for batches are held on to.
+    is_held: bool,
     buckets: (usize, usize),
     /// The node that reads, where the scan is a part of one that several nodes read.
     node: Option<NodeId>,
@@ -145,9 +147,15 @@ impl TskvScanExec {
         Self { partitions: vec![Vec::new(); self.partitions.len()], ..self.clone() }
     }
 
-    /// Returns another scan, of the newest rows alone if this one is.
+    /// Returns another scan, of the newest rows alone if this one is, and for who holds on to its batches.
     pub(crate) fn like(&self, other: Self) -> Option<Self> {
+        let other = if self.is_held { other.held() } else { other };
         if self.last_rows { other.only_last_rows() } else { Some(other) }
+    }
+
+    /// Returns the scan for who holds on to its batches.
+    pub(crate) fn held(self) -> Self {
+        Self { is_held: true, ..self }
     }
 
     /// Returns what is read.
@@ -250,6 +258,7 @@ impl TskvScanExec {
             limit: sent.limit,
             last_rows: sent.last_rows,
             has_left_out: false,
+            is_held: false,
             buckets: sent.buckets,
             node: sent.node,
             statistics: Arc::new(Statistics::new_unknown(&schema)),
@@ -284,6 +293,7 @@ impl TskvScanExec {
             limit,
             last_rows: false,
             has_left_out: false,
+            is_held: false,
             buckets,
             node: None,
             statistics,
@@ -567,7 +577,8 @@ impl ExecutionPlan for TskvScanExec {
         let scans = self.partitions.get(partition).cloned().unwrap_or_default();
         let is_soon_read = self.is_small() && scans.iter().all(Scan::reads_little);
         let found = (&self.schema, scans);
-        let reading = Reading::new(found, self.limit, (&self.metrics, partition));
+        let how = (self.limit, self.is_held);
+        let reading = Reading::new(found, how, (&self.metrics, partition));
         Ok(if is_soon_read { reading.in_place() } else { reading.ahead() })
     }
 

@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         CommandKind::Catalog(arguments) => catalog::run(&arguments),
         CommandKind::Run(flags) => config::load(&flags).and_then(|config| {
             if config.memory.bytes != 0 {
-                memory::share_arenas();
+                memory::bound_allocator();
             }
             run(config)
         }),

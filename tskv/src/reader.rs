@@ -29,13 +29,15 @@ const UNIT_ROWS: usize = 65_536;
 /// Fewer are merged at a time where fewer are wanted, but not fewer than this.
 const UNIT_ROWS_MIN: usize = 2_048;
 /// Bytes of values merged at a time, estimated.
-const UNIT_BYTES: usize = 64 << 20;
+const UNIT_BYTES: usize = 16 << 20;
 /// Rows that pass are picked out where they are less than this part; else who asks sorts them out.
 const PASSING_SHARE: usize = 4;
 /// Series merged at a time.
 const UNIT_SERIES_MAX: usize = 8_192;
 /// Row groups kept at hand, for series that share them.
 const GROUPS_AT_HAND: usize = 32;
+/// The most bytes they take, but for one alone.
+const BYTES_AT_HAND: usize = 64 << 20;
 /// With more places of rows at one time, nobody asks whether they are disjoint: it would take longer
 /// than to read them.
 const PLACES_MAX: usize = 4_096;
@@ -579,8 +581,10 @@ impl RowReader {
 
     fn keep_at_hand(&mut self, place: (usize, usize), run: &Arc<Run>) {
         self.counts.groups += 1;
-        if self.groups.len() == GROUPS_AT_HAND {
-            self.groups.pop_front();
+        let mut bytes = run.bytes() + self.groups.iter().map(|(_, run)| run.bytes()).sum::<usize>();
+        while self.groups.len() == GROUPS_AT_HAND || bytes > BYTES_AT_HAND {
+            let Some((_, oldest)) = self.groups.pop_front() else { break };
+            bytes -= oldest.bytes();
         }
         self.groups.push_back((place, Arc::clone(run)));
     }

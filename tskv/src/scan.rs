@@ -2,7 +2,6 @@
 //!
 //! Order: where [`VnodeScan::is_ordered`] says so, rows come by tag values (NULLs last), then time.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, TimestampNanosecondArray};
@@ -18,7 +17,7 @@ use crate::index::{SeriesFilter, SeriesIndex};
 use crate::ordered::{OrderedSeries, SeriesAsked};
 use crate::reader::known::KnownGroup;
 use crate::reader::{ExactCounts, RowReader, RowRequest, ScanCounts};
-use crate::run::Run;
+use crate::run::{Run, RunColumn};
 use crate::value_test::ValueTest;
 use crate::version::SuperVersion;
 
@@ -79,7 +78,8 @@ pub struct VnodeScan {
     ordered: bool,
     last_rows: bool,
     rows_about: usize,
-    ready: VecDeque<RecordBatch>,
+    /// What is left of the last run.
+    open: Option<OpenRun>,
     damage: Damage,
 }
 
@@ -95,6 +95,24 @@ enum Tags {
 impl std::fmt::Debug for VnodeScan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("VnodeScan").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+/// A run that is given out batch by batch.
+#[derive(Clone)]
+struct OpenRun {
+    series: Vec<u32>,
+    times: ArrayRef,
+    columns: Vec<RunColumn>,
+    /// The first row of the next batch.
+    next: usize,
+}
+
+impl OpenRun {
+    fn new(run: Run) -> Self {
+        let Run { series, times, columns } = run;
+        let times = TimestampNanosecondArray::from(times).with_timezone(model::schema::TIME_ZONE);
+        Self { series, times: Arc::new(times), columns, next: 0 }
     }
 }
 
@@ -136,7 +154,7 @@ impl VnodeScan {
             ordered,
             last_rows: false,
             rows_about,
-            ready: VecDeque::new(),
+            open: None,
             request,
             damage,
         })
@@ -235,40 +253,51 @@ impl VnodeScan {
     }
 
     fn read_batch(&mut self) -> Result<Option<RecordBatch>> {
-        while self.ready.is_empty() {
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => match self.next_run()? {
+                Some(run) => OpenRun::new(run),
+                None => return Ok(None),
+            },
+        };
+        let batch = self.batch(&open)?;
+        open.next += BATCH_ROWS;
+        self.open = (open.next < open.series.len()).then_some(open);
+        Ok(Some(batch))
+    }
+
+    /// Returns the next run that has rows.
+    fn next_run(&mut self) -> Result<Option<Run>> {
+        loop {
             let run = if self.last_rows {
                 self.reader.next_last_rows()?
             } else {
                 self.reader.next_run()?
             };
-            let Some(run) = run else { return Ok(None) };
-            self.ready = self.batches(run)?;
+            if run.as_ref().is_none_or(|run| run.rows() > 0) {
+                return Ok(run);
+            }
         }
-        Ok(self.ready.pop_front())
     }
 
-    /// Makes batches of rows; those of one run share its columns.
-    fn batches(&self, run: Run) -> Result<VecDeque<RecordBatch>> {
-        let (rows, Run { series, times, columns }) = (run.rows(), run);
-        let times = TimestampNanosecondArray::from(times).with_timezone(model::schema::TIME_ZONE);
-        let starts = (0..rows).step_by(BATCH_ROWS);
-        let batches = starts.map(|start| {
-            let count = BATCH_ROWS.min(rows - start);
-            let mut tags = self.tag_columns(&series[start..start + count])?.into_iter();
-            let columns = self.request.columns.iter().map(|column| match column {
-                ScanColumn::Time => Arc::new(times.slice(start, count)) as ArrayRef,
-                ScanColumn::Tag(_) => tags.next().expect("one for each tag asked for"),
-                ScanColumn::Field(id, _) => {
-                    let column = columns.iter().find(|column| column.id == *id);
-                    column.expect("a merge yields every field asked for").values.slice(start, count)
-                }
-            });
-            let options = RecordBatchOptions::new().with_row_count(Some(count));
-            let (schema, columns) = (Arc::clone(&self.request.schema), columns.collect());
-            RecordBatch::try_new_with_options(schema, columns, &options)
-                .map_err(|error| Error::Stopped(format!("scan: {error}")))
+    /// Makes the next batch of a run; those of one share its columns.
+    fn batch(&self, open: &OpenRun) -> Result<RecordBatch> {
+        let start = open.next;
+        let count = BATCH_ROWS.min(open.series.len() - start);
+        let mut tags = self.tag_columns(&open.series[start..start + count])?.into_iter();
+        let columns = self.request.columns.iter().map(|column| match column {
+            ScanColumn::Time => open.times.slice(start, count),
+            ScanColumn::Tag(_) => tags.next().expect("one for each tag asked for"),
+            ScanColumn::Field(id, _) => {
+                let column = open.columns.iter().find(|column| column.id == *id);
+                column.expect("a merge yields every field asked for").values.slice(start, count)
+            }
         });
-        batches.collect()
+        let columns = columns.collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let schema = Arc::clone(&self.request.schema);
+        RecordBatch::try_new_with_options(schema, columns, &options)
+            .map_err(|error| Error::Stopped(format!("scan: {error}")))
     }
 
     /// Builds the columns of the tags asked for: each series' value once, then as often as it has rows.

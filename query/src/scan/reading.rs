@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::vec::IntoIter;
 
 use cluster::Scan;
-use datafusion::arrow::array::{ArrayRef, AsArray};
+use datafusion::arrow::array::{ArrayRef, AsArray, MutableArrayData, make_array};
 use datafusion::arrow::datatypes::{DataType, SchemaRef, TimestampNanosecondType};
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::Result;
@@ -30,6 +30,8 @@ pub(super) struct Reading {
     present: Option<Scan>,
     /// How many rows still suffice.
     left: usize,
+    /// Whether each batch has values of its own.
+    is_held: bool,
     metrics: BaselineMetrics,
     counts: Counts,
 }
@@ -44,7 +46,7 @@ struct Counts {
 impl Reading {
     pub(super) fn new(
         (schema, scans): (&SchemaRef, Vec<Scan>),
-        limit: Option<usize>,
+        (limit, is_held): (Option<usize>, bool),
         (metrics, partition): (&ExecutionPlanMetricsSet, usize),
     ) -> Self {
         let count = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
@@ -53,6 +55,7 @@ impl Reading {
             scans: scans.into_iter(),
             present: None,
             left: limit.unwrap_or(usize::MAX),
+            is_held,
             metrics: BaselineMetrics::new(metrics, partition),
             counts: Counts {
                 files: count("files_read"),
@@ -97,6 +100,7 @@ impl Reading {
             };
             if let Some(batch) = scan.next_batch().map_err(Error::from)? {
                 self.left = self.left.saturating_sub(batch.num_rows());
+                let batch = if self.is_held { copied(batch)? } else { batch };
                 return Ok(Some(in_zone(batch, &self.schema)?.record_output(&self.metrics)));
             }
             self.end_present();
@@ -127,6 +131,21 @@ impl Iterator for Reading {
         }
         batch
     }
+}
+
+/// Returns a batch with values of its own: batches of one run share its columns, so that who holds on to one
+/// would hold all of them, and count them once for each batch.
+fn copied(batch: RecordBatch) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let columns = batch.columns().iter().map(|column| {
+        let data = column.to_data();
+        let mut copy = MutableArrayData::new(vec![&data], false, rows);
+        copy.try_extend(0, 0, rows)?;
+        Ok(make_array(copy.freeze()))
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let columns = columns.collect::<Result<_>>()?;
+    Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
 }
 
 /// Gives the times of a batch the zone of a schema: the numbers stay.
