@@ -43,6 +43,8 @@ const PARTITIONS_FEW: usize = 4;
 const SPLIT_ROWS: usize = 65_536;
 /// No more rows are worth another thread to work on, or to read them.
 const SMALL_ROWS: usize = 8_192;
+/// So many rows make a series long.
+const SERIES_ROWS_LONG: usize = 64;
 
 /// How a table is to be read.
 #[derive(Clone, Debug)]
@@ -130,6 +132,17 @@ impl TskvScanExec {
     /// Returns whether its rows are about a batch at most.
     pub(crate) fn is_small(&self) -> bool {
         self.statistics.num_rows.get_value().is_some_and(|rows| *rows <= SMALL_ROWS)
+    }
+
+    /// Returns whether the series have many rows each, as far as is known.
+    pub(crate) fn has_long_series(&self) -> bool {
+        let series: usize = self.partitions.iter().flatten().map(|scan| scan.counts().series).sum();
+        !self.last_rows && self.rows_expected() / series.max(1) >= SERIES_ROWS_LONG
+    }
+
+    /// Returns whether a tag is read that is called so.
+    pub(crate) fn has_tag(&self, name: &str) -> bool {
+        self.schema.column_with_name(name).is_some_and(|(at, _)| self.is_tag(at))
     }
 
     /// Returns whether all is known of the rows without reading them.

@@ -1,16 +1,18 @@
 //! A rule and its node: partial aggregation of rows whose groups come in stretches.
 //!
-//! Rows come by tags, then time; grouped by tags and a window of time, those of a group lie together. So
-//! nothing need be looked up in a table of groups: a group ends where its key does. A group that comes again,
-//! as of two series of one host, is another row of the partial result, which the final aggregation merges.
+//! Rows come series by series, then by time; grouped by tags and a window of time, those of a group lie
+//! together. So nothing need be looked up in a table of groups: a group ends where its key does. A group that
+//! comes again, as of two series of one host, is another row of the partial result, which the final aggregation
+//! merges.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, UInt32Array, make_comparator, new_empty_array,
 };
-use datafusion::arrow::compute::{SortOptions, concat, take};
+use datafusion::arrow::compute::{SortOptions, concat, partition, take};
 use datafusion::arrow::datatypes::{SchemaRef, TimestampNanosecondType};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
@@ -19,6 +21,7 @@ use datafusion::config::ConfigOptions;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{OrderingRequirements, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -93,17 +96,26 @@ impl StretchAggregateExec {
         let mut functions = aggregate.aggr_expr().iter();
         if !has_groups
             || !is_plain(node, aggregate)
-            || !functions.all(|function| function.groups_accumulator_supported())
+            || !functions.all(|function| {
+                function.groups_accumulator_supported() && function.order_bys().is_empty()
+            })
         {
             return None;
         }
         let keys: Vec<&Arc<dyn PhysicalExpr>> = groups.expr().iter().map(|(key, _)| key).collect();
         let sorted = sorted(aggregate.input(), &keys);
-        let is_of_time = |(at, key): (usize, &&Arc<dyn PhysicalExpr>)| {
-            let columns = collect_columns(key);
-            sorted.contains(&at) || columns.iter().all(|column| column.name() == "time")
+        let scan = scan_below(aggregate.input());
+        let is_tag = |column: &Column| scan.is_some_and(|scan| scan.has_tag(column.name()));
+        let others = keys.iter().enumerate().filter(|(at, _)| !sorted.contains(at));
+        let mut columns = others.map(|(_, key)| collect_columns(key));
+        let lie_together = if sorted.is_empty() {
+            // Windows of time may be as short as a row, and come again for each series.
+            scan.is_some_and(TskvScanExec::has_long_series)
+                && columns.all(|columns| columns.iter().all(is_tag))
+        } else {
+            let is_of_series = |column: &Column| column.name() == "time" || is_tag(column);
+            columns.all(|columns| columns.iter().all(is_of_series))
         };
-        let lie_together = !sorted.is_empty() && keys.iter().enumerate().all(is_of_time);
         lie_together.then(|| Self {
             aggregation: Arc::clone(node),
             sorted,
@@ -128,10 +140,17 @@ pub(crate) fn is_plain(node: &Arc<dyn ExecutionPlan>, aggregate: &AggregateExec)
         && aggregate.limit_options().is_none()
         && aggregate.filter_expr().iter().all(Option::is_none)
         && node.dynamic_expressions_produced().is_empty()
-        && aggregate
-            .aggr_expr()
-            .iter()
-            .all(|function| !function.is_distinct() && function.order_bys().is_empty())
+        && aggregate.aggr_expr().iter().all(|function| !function.is_distinct())
+}
+
+/// Returns the one scan that rows come from. Where a projection on the way gives a name to another column,
+/// groups may be taken to lie together that do not: that costs time, no more.
+fn scan_below(node: &Arc<dyn ExecutionPlan>) -> Option<&TskvScanExec> {
+    match (node.downcast_ref::<TskvScanExec>(), node.children().as_slice()) {
+        (Some(scan), _) => Some(scan),
+        (None, [child]) => scan_below(child),
+        (None, _) => None,
+    }
 }
 
 /// Returns the places of the keys that rows are in the order of: those that an order begins with.
@@ -402,16 +421,19 @@ fn stretches(keys: &[ArrayRef], sorted: &[usize], rows: usize) -> Result<Vec<usi
                 let same = times.values()[start..end].iter().take_while(|time| **time == first);
                 start + same.count()
             }),
-            None => {
-                let compare = make_comparator(key, key, SortOptions::default())?;
-                split(&ends, |start, end| {
-                    let differs = (start + 1..end).find(|row| compare(start, *row).is_ne());
-                    differs.unwrap_or(end)
-                })
-            }
+            None => merged(&ends, partition(std::slice::from_ref(key))?.ranges()),
         };
     }
     Ok(ends)
+}
+
+/// Returns the ends of two divisions of the same rows.
+fn merged(ends: &[usize], others: Vec<Range<usize>>) -> Vec<usize> {
+    let mut all: Vec<usize> = others.into_iter().map(|range| range.end).collect();
+    all.extend(ends);
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// Splits stretches; `end_of` gives where the first part of rows from one place to another ends.

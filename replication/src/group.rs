@@ -34,7 +34,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const TERM_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a member that hears of a leader refuses its vote to others: openraft takes the longest timeout of
 /// an election for it, milliseconds.
-pub(crate) const LEASE_MS: u64 = 700;
+pub(crate) const LEASE_MS: u64 = 550;
 /// How long an image may take to reach another member, milliseconds.
 const IMAGE_PATIENCE_MS: u64 = 3_600_000;
 
@@ -75,10 +75,10 @@ impl GroupConfig {
     /// Settings of groups whose members may be on several nodes.
     pub fn networked(network: Network) -> Self {
         // openraft takes the interval for the deadline of a replication call too, so that it must
-        // outlast an fsync; a leader's loss is noticed within 0.7 to 1.7 s.
+        // outlast an fsync; a leader's loss is noticed within 0.7 to 1.4 s.
         let raft = Config {
             heartbeat_interval: 200,
-            election_timeout_min: 400,
+            election_timeout_min: 350,
             election_timeout_max: LEASE_MS,
             ..raft_config()
         };

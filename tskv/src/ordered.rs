@@ -95,7 +95,10 @@ impl OrderedSeries {
         let texts = &self.texts[number];
         let mut offsets = Vec::with_capacity(places.len() + 1);
         offsets.push(0);
-        let (mut bytes, mut nulls) = (Vec::new(), NullBufferBuilder::new(places.len()));
+        // Texts of a tag are mostly about as long as one another.
+        let first = places.first().map_or(0, |place| texts.value(*place as usize).len());
+        let mut bytes = Vec::with_capacity(first * places.len());
+        let mut nulls = NullBufferBuilder::new(places.len());
         // Rows of one series lie together: its text is written once, then doubled.
         for rows in places.chunk_by(|a, b| a == b) {
             let place = rows[0] as usize;

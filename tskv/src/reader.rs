@@ -128,8 +128,10 @@ pub(crate) struct RowReader {
     end_series: usize,
     unit_rows: usize,
     units: VecDeque<Unit>,
-    /// Row groups at hand, by file and number.
-    groups: VecDeque<((usize, usize), Arc<Run>)>,
+    /// Row groups at hand.
+    groups: VecDeque<GroupAtHand>,
+    /// How many bytes they take.
+    bytes_at_hand: usize,
     /// Where what is decoded is kept for other scans, and how many bytes this one and what it was split into
     /// may still leave there.
     cache: Option<Arc<DecodedCache>>,
@@ -137,6 +139,15 @@ pub(crate) struct RowReader {
     counts: ScanCounts,
     /// Where series are many: the mean of their rows in memory.
     in_memory: Option<Estimate>,
+}
+
+/// A row group that was read.
+#[derive(Clone)]
+struct GroupAtHand {
+    /// The file, and its row group.
+    place: (usize, usize),
+    run: Arc<Run>,
+    bytes: usize,
 }
 
 /// Which fields of a row group are wanted.
@@ -200,6 +211,7 @@ impl RowReader {
             rank,
             units: VecDeque::new(),
             groups: VecDeque::new(),
+            bytes_at_hand: 0,
             cache: None,
             cache_bytes_left: Arc::default(),
             counts,
@@ -530,9 +542,9 @@ impl RowReader {
     fn group(&mut self, place: (usize, usize), wanted: Wanted) -> Result<Arc<Run>> {
         let file = &self.files[place.0].file;
         let group = &file.groups()[place.1];
-        let at_hand = self.groups.iter().position(|(at_hand, _)| *at_hand == place);
+        let at_hand = self.groups.iter().position(|at_hand| at_hand.place == place);
         let known = match (at_hand, &self.cache) {
-            (Some(at), _) => Some(Arc::clone(&self.groups[at].1)),
+            (Some(at), _) => Some(Arc::clone(&self.groups[at].run)),
             (None, Some(cache)) => cache.get(file.mark(), Part::Group(place.1)),
             (None, None) => None,
         };
@@ -573,7 +585,12 @@ impl RowReader {
             }
         }
         match at_hand {
-            Some(at) => self.groups[at].1 = Arc::clone(&run),
+            Some(at) => {
+                let bytes = run.bytes();
+                let at_hand = &mut self.groups[at];
+                self.bytes_at_hand = self.bytes_at_hand - at_hand.bytes + bytes;
+                *at_hand = GroupAtHand { place, run: Arc::clone(&run), bytes };
+            }
             None => self.keep_at_hand(place, &run),
         }
         Ok(run)
@@ -581,12 +598,13 @@ impl RowReader {
 
     fn keep_at_hand(&mut self, place: (usize, usize), run: &Arc<Run>) {
         self.counts.groups += 1;
-        let mut bytes = run.bytes() + self.groups.iter().map(|(_, run)| run.bytes()).sum::<usize>();
-        while self.groups.len() == GROUPS_AT_HAND || bytes > BYTES_AT_HAND {
-            let Some((_, oldest)) = self.groups.pop_front() else { break };
-            bytes -= oldest.bytes();
+        let bytes = run.bytes();
+        while self.groups.len() == GROUPS_AT_HAND || self.bytes_at_hand + bytes > BYTES_AT_HAND {
+            let Some(oldest) = self.groups.pop_front() else { break };
+            self.bytes_at_hand -= oldest.bytes;
         }
-        self.groups.push_back((place, Arc::clone(run)));
+        self.bytes_at_hand += bytes;
+        self.groups.push_back(GroupAtHand { place, run: Arc::clone(run), bytes });
     }
 
     /// Takes the rows of some series and times out of one run, in order of rank.
@@ -634,7 +652,8 @@ impl RowReader {
     /// Takes the rows in some places out of a run; `None` where there are none.
     fn taken(&self, run: &Run, places: &[(u32, usize, usize)]) -> Option<Run> {
         let (_, start, _) = *places.first()?;
-        let mut ranks = Vec::new();
+        let rows = places.iter().map(|(_, start, end)| end - start).sum();
+        let mut ranks = Vec::with_capacity(rows);
         for (rank, start, end) in places {
             ranks.resize(ranks.len() + end - start, *rank);
         }

@@ -301,7 +301,12 @@ fn project(run: &Run, wanted: &[(ColumnId, ValueType)]) -> Run {
 }
 
 fn assemble(runs: &[&Run], parts: &[Part], wanted: &[(ColumnId, ValueType)]) -> Run {
-    let (mut series, mut times) = (Vec::new(), Vec::new());
+    let most = |part: &Part| match part {
+        Part::Whole(piece) => piece.end - piece.start,
+        Part::Met { rows, .. } => rows.len(),
+    };
+    let most = parts.iter().map(most).sum();
+    let (mut series, mut times) = (Vec::with_capacity(most), Vec::with_capacity(most));
     for part in parts {
         match part {
             Part::Whole(piece) => {

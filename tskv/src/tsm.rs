@@ -9,6 +9,6 @@ mod read;
 mod write;
 
 pub(crate) use encodings::Effort;
-pub(crate) use footer::{Extremes, RowGroup};
+pub(crate) use footer::{ColumnStatistics, Ends, Extremes, RowGroup};
 pub(crate) use read::TsmFile;
 pub(crate) use write::TsmWriter;

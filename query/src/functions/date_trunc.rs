@@ -1,11 +1,13 @@
 //! `date_trunc(unit, t)` of many instants: DataFusion's, which asks the zone about each of them.
 //!
-//! In UTC no zone need be asked. Elsewhere instants that ascend are cut in stretches: where the first and the
+//! In UTC no zone need be asked, and neighbours mostly fall into one window. Elsewhere instants that ascend are cut in stretches: where the first and the
 //! last of a stretch are cut to the same, so are all between, for cutting keeps the order.
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, TimestampNanosecondArray};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, PrimitiveArray, TimestampNanosecondArray,
+};
 use datafusion::arrow::datatypes::{DataType, FieldRef, TimeUnit, TimestampNanosecondType};
 use datafusion::common::Result;
 use datafusion::functions::datetime::date_trunc::DateTruncFunc;
@@ -19,6 +21,8 @@ use crate::error::Error;
 
 /// A stretch that is not longer is not looked at as a whole.
 const STRETCH_MIN: usize = 8;
+/// Of a second.
+const NANOSECONDS: i64 = 1_000_000_000;
 /// Zones whose clocks show UTC.
 const UTC: [&str; 3] = ["UTC", "+00:00", "Etc/UTC"];
 
@@ -62,6 +66,7 @@ impl ScalarUDFImpl for DateTrunc {
     }
 
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let width = width_of(args.args.first());
         let Some(ColumnarValue::Array(instants)) = args.args.get_mut(1) else {
             return self.one_by_one.invoke_with_args(args);
         };
@@ -71,6 +76,9 @@ impl ScalarUDFImpl for DateTrunc {
         let zone = Arc::clone(zone);
         let given = instants.as_primitive::<TimestampNanosecondType>();
         if UTC.contains(&zone.as_ref()) {
+            if let Some(cut) = width.and_then(|width| cut_by(given, width)) {
+                return Ok(ColumnarValue::Array(Arc::new(cut.with_timezone(zone))));
+            }
             *instants = Arc::new(given.clone().with_timezone_opt(None::<Arc<str>>));
             let cut = self.one_by_one.invoke_with_args(args)?.into_array(1)?;
             let cut = cut.as_primitive::<TimestampNanosecondType>().clone();
@@ -85,6 +93,36 @@ impl ScalarUDFImpl for DateTrunc {
         let cut = TimestampNanosecondArray::from(cut).with_timezone(zone);
         Ok(ColumnarValue::Array(Arc::new(cut)))
     }
+}
+
+/// Returns how many nanoseconds lie between two cuts, where that is always the same.
+fn width_of(unit: Option<&ColumnarValue>) -> Option<i64> {
+    let Some(ColumnarValue::Scalar(unit)) = unit else { return None };
+    let seconds = match unit.try_as_str()??.to_ascii_lowercase().as_str() {
+        "second" => 1,
+        "minute" => 60,
+        "hour" => 3_600,
+        "day" => 86_400,
+        _ => return None,
+    };
+    Some(seconds * NANOSECONDS)
+}
+
+/// Cuts instants in UTC; `None` where one is too early for it.
+fn cut_by(
+    instants: &PrimitiveArray<TimestampNanosecondType>,
+    width: i64,
+) -> Option<PrimitiveArray<TimestampNanosecondType>> {
+    let mut cut = 0_i64;
+    let cuts = instants.values().iter().map(|instant| {
+        let is_within = |since: i64| (0..width).contains(&since);
+        if !instant.checked_sub(cut).is_some_and(is_within) {
+            cut = instant.checked_sub(instant.rem_euclid(width))?;
+        }
+        Some(cut)
+    });
+    let cuts = cuts.collect::<Option<Vec<i64>>>()?;
+    Some(PrimitiveArray::new(cuts.into(), instants.nulls().cloned()))
 }
 
 impl DateTrunc {
@@ -161,12 +199,13 @@ mod tests {
         // Around both changes of clocks of 2024 in Berlin, and years apart.
         let around =
             |start: i64, step: i64| (0..500).map(move |at| Some(start + at * step)).collect();
-        let stretches: [Vec<Option<i64>>; 5] = [
+        let stretches: [Vec<Option<i64>>; 6] = [
             around(1_711_839_600_000_000_000, HOUR / 7),
             around(1_729_983_600_000_000_000, HOUR / 11),
             around(-1_000_000_007, 90 * 24 * HOUR),
             vec![Some(5), None, Some(3 * HOUR)],
             vec![Some(7 * HOUR), Some(-HOUR), Some(HOUR)],
+            vec![Some(i64::MAX - HOUR), Some(i64::MIN + 400 * 24 * HOUR)],
         ];
         for zone in zones {
             for unit in ["second", "minute", "hour", "day", "week", "month", "quarter", "year"] {

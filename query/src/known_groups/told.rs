@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use cluster::{KnownField, KnownGroup};
 use datafusion::arrow::array::{
-    ArrayRef, Decimal128Array, Float64Array, Int64Array, TimestampNanosecondArray, UInt64Array,
+    ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, TimestampNanosecondArray,
+    UInt64Array,
 };
 use datafusion::arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, FieldRef};
 use datafusion::common::Result;
@@ -24,18 +25,20 @@ pub(super) enum Told {
     /// How many values a field has.
     Count(usize),
     /// The sum of a field; of whole numbers it is kept in 128 bits.
-    Sum(Number),
+    Sum(Field),
     /// The mean of a field, of doubles or as such.
-    Mean(Number),
+    Mean(Field),
     /// The lowest or the highest value of a field.
-    Extreme(Number, End),
+    Extreme(Field, End),
     /// The first or the last time.
     Time(End),
+    /// The value of a field at the first or the last time.
+    At(Field, End),
 }
 
-/// A field of numbers, by its place among the fields of the scan.
+/// A field whose values are bits, no texts, by its place among the fields of the scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Number {
+pub(super) struct Field {
     at: usize,
     of: ValueType,
 }
@@ -49,7 +52,8 @@ pub(super) enum End {
 impl Told {
     /// Returns what a function asks for; `None` where statistics do not tell it.
     pub(super) fn of(function: &AggregateFunctionExpr, scan: &TskvScanExec) -> Option<Self> {
-        if function.ignore_nulls() {
+        let is_by_order = matches!(function.fun().name(), "first_value" | "last_value");
+        if function.ignore_nulls() || function.order_bys().is_empty() == is_by_order {
             return None;
         }
         let [argument] = &*function.expressions() else { return None };
@@ -75,6 +79,8 @@ impl Told {
             "max" if is_time => Self::Time(End::High),
             "min" => Self::Extreme(number(argument)?, End::Low),
             "max" => Self::Extreme(number(argument)?, End::High),
+            "first_value" => Self::At(field_of(argument, scan)?, begin(function, scan)?),
+            "last_value" => Self::At(field_of(argument, scan)?, begin(function, scan)?.other()),
             _ => return None,
         };
         let states = function.state_fields().ok()?;
@@ -88,14 +94,12 @@ impl Told {
             (Self::Rows | Self::Count(_), [DataType::Int64])
             | (Self::Mean(_), [DataType::UInt64, DataType::Float64])
             | (Self::Time(_), [DataType::Timestamp(..)]) => true,
-            (Self::Sum(Number { of: ValueType::F64, .. }), [one]) => **one == DataType::Float64,
+            (Self::Sum(Field { of: ValueType::F64, .. }), [one]) => **one == DataType::Float64,
             (Self::Sum(_), [one]) => **one == DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0),
-            (Self::Extreme(number, _), [one]) => match number.of {
-                ValueType::I64 => **one == DataType::Int64,
-                ValueType::U64 => **one == DataType::UInt64,
-                ValueType::F64 => **one == DataType::Float64,
-                ValueType::Bool | ValueType::Str => false,
-            },
+            (Self::Extreme(field, _), [one])
+            | (Self::At(field, _), [one, DataType::Timestamp(..), DataType::Boolean]) => {
+                Some(*one) == field.data_type().as_ref()
+            }
             _ => false,
         }
     }
@@ -105,6 +109,10 @@ impl Told {
         match self {
             Self::Rows | Self::Count(_) | Self::Time(_) => true,
             Self::Extreme(number, _) => number.is_known(&group.fields[number.at]),
+            Self::At(field, _) => {
+                let known = &group.fields[field.at];
+                known.values == 0 || known.ends.is_some()
+            }
             Self::Sum(number) | Self::Mean(number) => {
                 let field = &group.fields[number.at];
                 let has_sum = || field.numbers.is_some_and(|numbers| numbers.sum.is_some());
@@ -142,27 +150,61 @@ impl Told {
                 });
                 vec![number.values(bits)]
             }
-            Self::Time(end) => {
-                let times = groups.iter().map(|group| match end {
-                    End::Low => group.times.min,
-                    End::High => group.times.max,
+            Self::Time(end) => vec![times(groups, end, &fields[0])?],
+            Self::At(of, end) => {
+                let bits = field(of.at).map(|field| {
+                    field.ends.map(|(first, last)| match end {
+                        End::Low => first,
+                        End::High => last,
+                    })
                 });
-                let DataType::Timestamp(_, zone) = fields[0].data_type() else {
-                    return Err(Error::internal("times are kept as such").into());
-                };
-                let times = TimestampNanosecondArray::from_iter_values(times);
-                vec![Arc::new(times.with_timezone_opt(zone.clone()))]
+                let are_there = BooleanArray::from(vec![true; groups.len()]);
+                vec![of.values(bits), times(groups, end, &fields[1])?, Arc::new(are_there)]
             }
         })
     }
 }
 
+/// Returns the first or the last times of row groups.
+fn times(groups: &[KnownGroup], end: End, field: &FieldRef) -> Result<ArrayRef> {
+    let times = groups.iter().map(|group| match end {
+        End::Low => group.times.min,
+        End::High => group.times.max,
+    });
+    let DataType::Timestamp(_, zone) = field.data_type() else {
+        return Err(Error::internal("times are kept as such").into());
+    };
+    let times = TimestampNanosecondArray::from_iter_values(times);
+    Ok(Arc::new(times.with_timezone_opt(zone.clone())))
+}
+
+/// Returns at which end of the times the order of a function begins; `None` where it is another order.
+fn begin(function: &AggregateFunctionExpr, scan: &TskvScanExec) -> Option<End> {
+    let [order] = function.order_bys() else { return None };
+    let column = order.expr.downcast_ref::<Column>()?;
+    let first = if order.options.descending { End::High } else { End::Low };
+    scan.is_time(column.index()).then_some(first)
+}
+
+impl End {
+    fn other(self) -> Self {
+        match self {
+            Self::Low => Self::High,
+            Self::High => Self::Low,
+        }
+    }
+}
+
 /// Returns the field of numbers that an argument is.
-fn number_of(argument: &Arc<dyn PhysicalExpr>, scan: &TskvScanExec) -> Option<Number> {
+fn number_of(argument: &Arc<dyn PhysicalExpr>, scan: &TskvScanExec) -> Option<Field> {
+    field_of(argument, scan).filter(|field| field.of != ValueType::Bool)
+}
+
+/// Returns the field that an argument is, unless it has texts.
+fn field_of(argument: &Arc<dyn PhysicalExpr>, scan: &TskvScanExec) -> Option<Field> {
     let column = argument.downcast_ref::<Column>()?;
     let (at, of) = scan.field(column.index())?;
-    let is_number = matches!(of, ValueType::I64 | ValueType::U64 | ValueType::F64);
-    is_number.then_some(Number { at, of })
+    (of != ValueType::Str).then_some(Field { at, of })
 }
 
 fn counts(counts: impl Iterator<Item = usize>) -> ArrayRef {
@@ -173,7 +215,17 @@ fn sum_of(field: &KnownField) -> Option<u64> {
     field.numbers.and_then(|numbers| numbers.sum)
 }
 
-impl Number {
+impl Field {
+    fn data_type(self) -> Option<DataType> {
+        match self.of {
+            ValueType::I64 => Some(DataType::Int64),
+            ValueType::U64 => Some(DataType::UInt64),
+            ValueType::F64 => Some(DataType::Float64),
+            ValueType::Bool => Some(DataType::Boolean),
+            ValueType::Str => None,
+        }
+    }
+
     fn is_known(self, field: &KnownField) -> bool {
         field.values == 0 || field.numbers.is_some()
     }
@@ -205,7 +257,10 @@ impl Number {
                 Arc::new(bits.map(|bits| bits.map(u64::cast_signed)).collect::<Int64Array>())
             }
             ValueType::U64 => Arc::new(bits.collect::<UInt64Array>()),
-            ValueType::F64 | ValueType::Bool | ValueType::Str => {
+            ValueType::Bool => {
+                Arc::new(bits.map(|bits| bits.map(|bits| bits > 0)).collect::<BooleanArray>())
+            }
+            ValueType::F64 | ValueType::Str => {
                 Arc::new(bits.map(|bits| bits.map(f64::from_bits)).collect::<Float64Array>())
             }
         }

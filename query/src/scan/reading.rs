@@ -20,8 +20,8 @@ use futures::stream;
 
 use crate::error::Error;
 
-/// Batches a thread may be ahead of who polls.
-const BATCHES_AHEAD: usize = 2;
+/// Batches a thread may be ahead of who polls: those of one run, which share its columns.
+const BATCHES_AHEAD: usize = 8;
 
 /// What is read, and how much of it was.
 pub(super) struct Reading {

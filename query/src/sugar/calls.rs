@@ -4,6 +4,7 @@
 //! |------------------------------------------|------------------------------------------------------|
 //! | `array_remove(a, x)`, `array_replace(…)` | those of DataFusion that take all                    |
 //! | `array_length(a, 1)`, `array_ndims(a)`   | NULL of an empty array                               |
+//! | `cardinality(a)`, `array_position(a, x)` … | an integer                                         |
 //! | `trim_array(a, n)`, `array_fill(x, ARRAY[n])` | a slice, a repetition                           |
 //! | `date_trunc('decade', t)` and longer     | the year, less the years since the decade began      |
 //! | `date_trunc(unit, t, zone)`              | cut where that zone's clocks show it                 |
@@ -15,13 +16,15 @@
 //! | `encode(b, 'base64')`                    | with the signs that fill it up                       |
 //! | `x LIKE p ESCAPE e`                      | the pattern with backslashes                         |
 
-use datafusion::sql::sqlparser::ast::{self, BinaryOperator, DataType, Expr};
+use datafusion::sql::sqlparser::ast::{self, ArrayElemTypeDef, BinaryOperator, DataType, Expr};
 
 use super::operators::{binary, case};
 use super::{call, fraction, function, literal_text, number, text};
 use crate::functions::EPOCH_OF;
 use crate::sql::cast_to;
 use crate::zones::TIMEZONE;
+
+const INTEGER: DataType = DataType::Integer(None);
 
 /// Returns what a call is planned as.
 pub(super) fn respelt(written: &ast::Function) -> Option<Expr> {
@@ -35,9 +38,15 @@ pub(super) fn respelt(written: &ast::Function) -> Option<Expr> {
         ("array_remove", [_, _]) => of("array_remove_all"),
         ("array_replace", [_, _, _]) => of("array_replace_all"),
         ("array_length", [array, one]) if is_one(one) => {
-            Some(function("nullif", vec![function(&name, vec![array.clone()]), number(0)]))
+            let length = function(&name, vec![array.clone()]);
+            Some(integer(function("nullif", vec![length, number(0)])))
         }
-        ("array_ndims", [array]) => Some(of_elements(array, of(&name)?)),
+        ("array_length" | "array_position" | "cardinality", _) => Some(integer(of(&name)?)),
+        ("array_positions", _) => {
+            let of_integers = ArrayElemTypeDef::SquareBracket(Box::new(INTEGER), None);
+            Some(cast_to(of(&name)?, DataType::Array(of_integers)))
+        }
+        ("array_ndims", [array]) => Some(of_elements(array, integer(of(&name)?))),
         ("array_dims", [array]) => {
             let lengths = vec![of(&name)?, text("][1:")];
             let parts = vec![text("[1:"), function("array_to_string", lengths), text("]")];
@@ -150,6 +159,11 @@ pub(super) fn escaped(expr: &mut Expr) {
     }
     **pattern = text(&written);
     *escape_char = None;
+}
+
+/// Makes PostgreSQL's integer of a count, which has no sign in DataFusion.
+fn integer(count: Expr) -> Expr {
+    cast_to(count, INTEGER)
 }
 
 fn nested(expr: &Expr) -> Expr {

@@ -267,31 +267,11 @@ impl Rows {
 
 /// A query whose answer the statistics of row groups may tell a part of.
 fn query_of_statistics(random: &mut StdRng) -> String {
-    let mut aggregate = || {
-        let (field, number) =
-            (FIELDS[random.random_range(0..5)], FIELDS[random.random_range(0..3)]);
-        match random.random_range(0..8) {
-            0 => "count(*)".to_owned(),
-            1 => format!("count({field})"),
-            2 => format!("min({number})"),
-            3 => format!("max({number})"),
-            4 | 5 => format!("sum({number})"),
-            6 => format!("avg({number})"),
-            _ => "min(time), max(time)".to_owned(),
-        }
-    };
-    let (one, two) = (aggregate(), aggregate());
-    let from = random.random_range(0..LONG_TICKS / 2);
-    let filter = match random.random_range(0..4) {
-        0 => String::new(),
-        1 => format!(" WHERE time >= {}", instant(from)),
-        2 => format!(" WHERE time < {} AND host <> 'h1'", instant(from + LONG_TICKS / 2)),
-        _ => " WHERE region IS NULL OR region = 'eu'".to_owned(),
-    };
     let by = *[
         "",
         "host",
         "host, region",
+        "host, region, date_bin('10 days', time)",
         "date_trunc('month', time)",
         "host, date_bin('3 days', time)",
         "host, date_bin('1 day', time, TIMESTAMP '2026-01-01 07:00')",
@@ -304,6 +284,30 @@ fn query_of_statistics(random: &mut StdRng) -> String {
     ]
     .choose(random)
     .unwrap();
+    let mut aggregate = || {
+        let (field, number) =
+            (FIELDS[random.random_range(0..5)], FIELDS[random.random_range(0..3)]);
+        match random.random_range(0..10) {
+            0 => "count(*)".to_owned(),
+            1 => format!("count({field})"),
+            2 => format!("min({number})"),
+            3 => format!("max({number})"),
+            4 | 5 => format!("sum({number})"),
+            6 => format!("avg({number})"),
+            // Of several series' rows at one time any may be the first.
+            7 if by.starts_with("host, region") => format!("first(time, {field})"),
+            8 if by.starts_with("host, region") => format!("last_value({field} ORDER BY time)"),
+            _ => "min(time), max(time)".to_owned(),
+        }
+    };
+    let (one, two) = (aggregate(), aggregate());
+    let from = random.random_range(0..LONG_TICKS / 2);
+    let filter = match random.random_range(0..4) {
+        0 => String::new(),
+        1 => format!(" WHERE time >= {}", instant(from)),
+        2 => format!(" WHERE time < {} AND host <> 'h1'", instant(from + LONG_TICKS / 2)),
+        _ => " WHERE region IS NULL OR region = 'eu'".to_owned(),
+    };
     if by.is_empty() {
         return format!("SELECT {one}, {two} FROM {{t}}{filter}");
     }

@@ -7,7 +7,7 @@
 use model::{ColumnId, TimeRange, ValueType};
 
 use super::{FileSource, RowReader, groups_with};
-use crate::tsm::{Extremes, RowGroup};
+use crate::tsm::{ColumnStatistics, Ends, Extremes, RowGroup};
 
 /// A row group, and what is known of its rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,8 @@ pub struct KnownField {
     pub values: usize,
     /// What is known of them; `None` where they are no numbers, or a NaN is among them.
     pub numbers: Option<KnownNumbers>,
+    /// The first and the last as bits of their type; `None` where one of them is NULL or a text.
+    pub ends: Option<(u64, u64)>,
 }
 
 /// What is known of numbers, as bits of their type.
@@ -130,15 +132,18 @@ fn may_hold(source: &FileSource, id: u32, times: &TimeRange) -> bool {
 impl RowGroup {
     /// Returns what is known of a field, nothing of one that no row has; `None` where it was of another type.
     fn known_field(&self, (id, value_type): (ColumnId, ValueType)) -> Option<KnownField> {
-        let Some((of_type, nulls, extremes)) = self.statistics(id) else {
-            return Some(KnownField { values: 0, numbers: None });
+        let Some(ColumnStatistics { value_type: of_type, nulls, extremes, ends }) =
+            self.statistics(id)
+        else {
+            return Some(KnownField { values: 0, numbers: None, ends: None });
         };
         let values = self.rows as usize - nulls;
+        let ends = ends.map(|Ends { first, last }| (first, last));
         let numbers = extremes.map(|Extremes { min, max, sum }| {
             let sum = has_room(value_type, (min, max), values).then_some(sum);
             KnownNumbers { min, max, sum }
         });
-        (of_type == value_type).then_some(KnownField { values, numbers })
+        (of_type == value_type).then_some(KnownField { values, numbers, ends })
     }
 }
 

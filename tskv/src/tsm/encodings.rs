@@ -98,7 +98,7 @@ pub(crate) enum Effort {
 }
 
 /// Encodes the values of a page.
-// FORMAT: docs/formats/tsm.md, v2
+// FORMAT: docs/formats/tsm.md, v3
 pub(crate) fn encode(
     values: &ArrayRef,
     value_type: ValueType,

@@ -11,8 +11,13 @@ use crate::value_test::ValueTest;
 
 /// First bytes of a file.
 pub(super) const MAGIC: &[u8; 8] = b"CNOSTSM\0";
-/// The version of the format.
-pub(super) const VERSION: u32 = 2;
+/// The version of the format, and the oldest that is read: its columns have no ends.
+pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION_READ_MIN: u32 = 2;
+/// What of a column follows in the map.
+const HAS_WRITTEN: u8 = 1;
+const HAS_EXTREMES: u8 = 2;
+const HAS_ENDS: u8 = 4;
 /// Magic, version, checksum of both.
 pub(super) const HEADER_BYTES: u64 = 16;
 /// Footer's offset, length and checksum, version, then the checksum of these.
@@ -35,6 +40,22 @@ pub(crate) struct Extremes {
     pub(crate) sum: u64,
 }
 
+/// The first and the last value of a page whose rows are of one series, as bits of their type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ends {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+/// What is known of a column of a row group that has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ColumnStatistics {
+    pub(crate) value_type: ValueType,
+    pub(crate) nulls: usize,
+    pub(crate) extremes: Option<Extremes>,
+    pub(crate) ends: Option<Ends>,
+}
+
 /// A column of a row group.
 #[derive(Clone, Debug)]
 pub(super) struct ColumnPages {
@@ -47,6 +68,8 @@ pub(super) struct ColumnPages {
     /// Bytes of text, beyond eight for each value.
     pub(super) text_bytes: u32,
     pub(super) extremes: Option<Extremes>,
+    /// `None` where one of them is NULL or a text, or where rows are of several series.
+    pub(super) ends: Option<Ends>,
 }
 
 /// Rows that are read together.
@@ -101,10 +124,11 @@ impl RowGroup {
         Some((nulls, Some((low, high))))
     }
 
-    /// Returns the type of a column, its NULLs and what is known of its values; `None` where no row has it.
-    pub(crate) fn statistics(&self, id: ColumnId) -> Option<(ValueType, usize, Option<Extremes>)> {
+    /// Returns what is known of a column; `None` where no row has it.
+    pub(crate) fn statistics(&self, id: ColumnId) -> Option<ColumnStatistics> {
         let column = self.columns.iter().find(|column| column.id == id)?;
-        Some((column.value_type, column.nulls as usize, column.extremes))
+        let &ColumnPages { value_type, nulls, extremes, ends, .. } = column;
+        Some(ColumnStatistics { value_type, nulls: nulls as usize, extremes, ends })
     }
 
     /// Returns whether no row can pass a test.
@@ -168,6 +192,21 @@ pub(super) fn extremes(values: &ArrayRef, value_type: ValueType) -> Option<Extre
     }
 }
 
+/// Returns the first and the last of the values of one series.
+pub(super) fn ends(values: &ArrayRef, value_type: ValueType) -> Option<Ends> {
+    let bits = |row: usize| {
+        let is_there = row < values.len() && values.is_valid(row);
+        is_there.then(|| match value_type {
+            ValueType::I64 => Some(values.as_primitive::<Int64Type>().value(row).cast_unsigned()),
+            ValueType::U64 => Some(values.as_primitive::<UInt64Type>().value(row)),
+            ValueType::F64 => Some(values.as_primitive::<Float64Type>().value(row).to_bits()),
+            ValueType::Bool => Some(u64::from(values.as_boolean().value(row))),
+            ValueType::Str => None,
+        })?
+    };
+    Some(Ends { first: bits(0)?, last: bits(values.len().checked_sub(1)?)? })
+}
+
 fn extremes_of_doubles(values: impl Iterator<Item = f64> + Clone) -> Option<Extremes> {
     let sum = values.clone().sum::<f64>();
     // Any NaN makes the sum one; so do infinities of both signs.
@@ -180,7 +219,7 @@ fn extremes_of_doubles(values: impl Iterator<Item = f64> + Clone) -> Option<Extr
 }
 
 /// Encodes the map.
-// FORMAT: docs/formats/tsm.md, v2
+// FORMAT: docs/formats/tsm.md, v3
 pub(super) fn encode(groups: &[RowGroup]) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_varint(groups.len() as u64);
@@ -204,8 +243,11 @@ pub(super) fn encode(groups: &[RowGroup]) -> Vec<u8> {
             out.put_u8(column.value_type.code());
             out.put_u32(column.nulls);
             out.put_u32(column.text_bytes);
+            let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
             out.put_u8(
-                u8::from(column.written.is_some()) | u8::from(column.extremes.is_some()) << 1,
+                flag(column.written.is_some(), HAS_WRITTEN)
+                    | flag(column.extremes.is_some(), HAS_EXTREMES)
+                    | flag(column.ends.is_some(), HAS_ENDS),
             );
             put_page(column.values, &mut out);
             if let Some(page) = column.written {
@@ -215,6 +257,10 @@ pub(super) fn encode(groups: &[RowGroup]) -> Vec<u8> {
                 out.put_u64(extremes.min);
                 out.put_u64(extremes.max);
                 out.put_u64(extremes.sum);
+            }
+            if let Some(ends) = column.ends {
+                out.put_u64(ends.first);
+                out.put_u64(ends.last);
             }
         }
     }
@@ -270,17 +316,20 @@ fn take_column(reader: &mut Reader<'_>, pages_end: u64) -> Decoded<ColumnPages> 
     let nulls = reader.u32()?;
     let text_bytes = reader.u32()?;
     let flags = reader.u8()?;
-    if flags > 3 {
+    if flags > HAS_WRITTEN | HAS_EXTREMES | HAS_ENDS {
         return malformed(format!("column flags {flags}"));
     }
+    let has = |flag: u8| flags & flag != 0;
     let values = take_page(reader, pages_end)?;
-    let written = if flags & 1 != 0 { Some(take_page(reader, pages_end)?) } else { None };
-    let extremes = if flags & 2 != 0 {
+    let written = if has(HAS_WRITTEN) { Some(take_page(reader, pages_end)?) } else { None };
+    let extremes = if has(HAS_EXTREMES) {
         Some(Extremes { min: reader.u64()?, max: reader.u64()?, sum: reader.u64()? })
     } else {
         None
     };
-    Ok(ColumnPages { id, value_type, values, written, nulls, text_bytes, extremes })
+    let ends =
+        if has(HAS_ENDS) { Some(Ends { first: reader.u64()?, last: reader.u64()? }) } else { None };
+    Ok(ColumnPages { id, value_type, values, written, nulls, text_bytes, extremes, ends })
 }
 
 fn put_page(page: Page, out: &mut Vec<u8>) {

@@ -11,7 +11,9 @@ use model::wire::{Malformed, Reader};
 use model::{ColumnId, TableId, ValueType};
 
 use super::encodings;
-use super::footer::{self, HEADER_BYTES, MAGIC, Page, RowGroup, TRAILER_BYTES, VERSION};
+use super::footer::{
+    self, HEADER_BYTES, MAGIC, Page, RowGroup, TRAILER_BYTES, VERSION, VERSION_READ_MIN,
+};
 use crate::decoded::FileMark;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Error, Result};
@@ -227,10 +229,11 @@ fn check_header(header: &[u8]) -> std::result::Result<(), Malformed> {
 }
 
 fn check_version(version: u32) -> std::result::Result<(), Malformed> {
-    if version == VERSION {
+    if (VERSION_READ_MIN..=VERSION).contains(&version) {
         return Ok(());
     }
-    Err(Malformed(format!("tsm version {version}; this program reads {VERSION}")))
+    let read = format!("this program reads {VERSION_READ_MIN} to {VERSION}");
+    Err(Malformed(format!("tsm version {version}; {read}")))
 }
 
 fn check_trailer(trailer: &[u8], at: u64) -> std::result::Result<(u64, usize, u32), Malformed> {
@@ -244,4 +247,80 @@ fn check_trailer(trailer: &[u8], at: u64) -> std::result::Result<(u64, usize, u3
         return Err(Malformed("footer outside the file".to_owned()));
     }
     Ok((offset, len as usize, crc))
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "bytes of a test")]
+mod tests {
+    use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray};
+
+    use super::*;
+    use crate::disk::{OsDisk, read_file, write_new_file};
+    use crate::schemas::Schemas;
+    use crate::tsm::{Effort, Ends, TsmWriter};
+
+    fn column(id: u32, value_type: ValueType, values: ArrayRef) -> RunColumn {
+        RunColumn { id: ColumnId(id), value_type, values, written: None }
+    }
+
+    /// Writes a file of two tables, the rows of the first of one series, and returns its path.
+    fn write(folder: &Path) -> PathBuf {
+        let path = folder.join("1.tsm");
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let schemas = Schemas::unknown();
+        let mut writer = TsmWriter::create(disk, &path, Effort::Light, &schemas).unwrap();
+        let doubles = Float64Array::from(vec![1.5, f64::NAN, -0.0]);
+        let whole = Int64Array::from(vec![None, Some(7), Some(8)]);
+        let columns = vec![
+            column(1, ValueType::F64, Arc::new(doubles)),
+            column(2, ValueType::I64, Arc::new(whole)),
+            column(3, ValueType::Bool, Arc::new(BooleanArray::from(vec![true, false, false]))),
+            column(4, ValueType::Str, Arc::new(StringArray::from(vec!["a", "b", "c"]))),
+        ];
+        let (series, times) = (vec![1; 3], vec![10, 20, 30]);
+        let one = Run { series, times: times.clone(), columns: columns.clone() };
+        writer.write_rows(TableId(1), one).unwrap();
+        let several = Run { series: vec![1, 1, 2], times, columns };
+        writer.write_rows(TableId(2), several).unwrap();
+        assert!(writer.finish().unwrap());
+        path
+    }
+
+    #[test]
+    fn the_ends_of_one_series_are_told_where_they_have_bits() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = TsmFile::open(&OsDisk, &write(folder.path())).unwrap();
+        let ends = |table, id| {
+            let number = file.groups_of(TableId(table)).start;
+            file.groups()[number].statistics(ColumnId(id)).unwrap().ends
+        };
+        let [first, last] = [1.5_f64, -0.0].map(f64::to_bits);
+        assert_eq!(ends(1, 1), Some(Ends { first, last }));
+        assert_eq!(ends(1, 2), None, "the first is NULL");
+        assert_eq!(ends(1, 3), Some(Ends { first: 1, last: 0 }));
+        assert_eq!(ends(1, 4), None, "texts");
+        assert!((1..=4).all(|id| ends(2, id).is_none()), "two series");
+    }
+
+    #[test]
+    fn a_file_of_version_2_is_read_and_one_of_version_1_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path());
+        let bytes = read_file(&OsDisk, &path).unwrap();
+        let with_version = |version: u32| {
+            let path = folder.path().join(format!("version_{version}.tsm"));
+            let mut bytes = bytes.clone();
+            let trailer = bytes.len() - TRAILER_BYTES as usize;
+            for (version_at, from, crc_at) in [(8, 0, 12), (trailer + 20, trailer, trailer + 24)] {
+                bytes[version_at..version_at + 4].copy_from_slice(&version.to_le_bytes());
+                let crc = crc32fast::hash(&bytes[from..crc_at]);
+                bytes[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
+            }
+            write_new_file(&OsDisk, &path, &bytes).unwrap();
+            TsmFile::open(&OsDisk, &path).map(|file| file.verify())
+        };
+        assert!(matches!(with_version(VERSION_READ_MIN), Ok(Ok(()))));
+        let refused = with_version(1).unwrap_err().to_string();
+        assert!(refused.contains("tsm version 1; this program reads 2 to 3"), "{refused}");
+    }
 }

@@ -143,7 +143,7 @@ impl TsmWriter {
         let mut columns = Vec::with_capacity(run.columns.len());
         for column in &run.columns {
             if column.written.as_ref().is_none_or(|written| written.count_set_bits() > 0) {
-                columns.push(self.write_column(column)?);
+                columns.push(self.write_column(column, stretches.len())?);
             }
         }
         let last_rows = self.write_last_rows(run, stretches.len())?;
@@ -166,7 +166,7 @@ impl TsmWriter {
         Ok(())
     }
 
-    fn write_column(&mut self, column: &RunColumn) -> Result<ColumnPages> {
+    fn write_column(&mut self, column: &RunColumn, series: usize) -> Result<ColumnPages> {
         let codec = self.fate.codec(column.id);
         let values = encodings::encode(&column.values, column.value_type, self.effort, codec);
         let values = self.write_page(&values)?;
@@ -187,6 +187,7 @@ impl TsmWriter {
             nulls: column.values.null_count() as u32,
             text_bytes: text_bytes(column),
             extremes: footer::extremes(&column.values, column.value_type),
+            ends: if series == 1 { footer::ends(&column.values, column.value_type) } else { None },
         })
     }
 

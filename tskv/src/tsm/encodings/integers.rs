@@ -6,6 +6,9 @@ use model::wire::{Decoded, Reader, Write, malformed};
 
 use super::PAGE_ROWS_MAX;
 
+/// Bytes looked at for one integer.
+const WINDOW_BYTES: usize = size_of::<u128>();
+
 /// Appends integers: first value, smallest delta, bit width, then (delta - smallest) in that width.
 pub(super) fn pack(values: &[i64], out: &mut Vec<u8>) {
     let Some(first) = values.first() else { return };
@@ -48,25 +51,26 @@ pub(super) fn unpack(reader: &mut Reader<'_>, count: usize) -> Decoded<Vec<i64>>
         return malformed(format!("bit width {width}"));
     }
     let bytes = reader.take(((count - 1) * width as usize).div_ceil(8))?;
-    let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
     let mut values = Vec::with_capacity(count);
     values.push(value);
-    let (mut held, mut bits) = (0_u128, 0);
-    let (words, rest) = bytes.as_chunks();
-    let mut last = [0; size_of::<u64>()];
-    last.iter_mut().zip(rest).for_each(|(place, byte)| *place = *byte);
-    let mut words = words.iter().chain(std::iter::once(&last));
-    for _ in 1..count {
-        if bits < width {
-            let word = words.next().map_or(0, |word| u64::from_le_bytes(*word));
-            held |= u128::from(word) << bits;
-            bits += u64::BITS;
-        }
-        let offset = (held as u64) & mask;
-        held >>= width;
-        bits -= width;
-        value = value.wrapping_add(smallest).wrapping_add(offset.cast_signed());
-        values.push(value);
+    let mut next = |offset: u64| {
+        value = value.wrapping_add(smallest.wrapping_add(offset.cast_signed()));
+        value
+    };
+    if width == 0 {
+        values.extend((1..count).map(|_| next(0)));
+        return Ok(values);
     }
+    // An offset begins in one of eight bits and has 64 at most: a window of 16 bytes holds each.
+    let mask = u64::MAX >> (u64::BITS - width);
+    let mut padded = Vec::with_capacity(bytes.len() + WINDOW_BYTES);
+    padded.extend_from_slice(bytes);
+    padded.resize(bytes.len() + WINDOW_BYTES, 0);
+    values.extend((0..count - 1).map(|number| {
+        let bit = number * width as usize;
+        let window = padded.get(bit / 8..).and_then(<[u8]>::first_chunk::<WINDOW_BYTES>);
+        let window = window.map_or(0, |window| u128::from_le_bytes(*window));
+        next((window >> (bit % 8)) as u64 & mask)
+    }));
     Ok(values)
 }
