@@ -30,6 +30,8 @@ const HAND_OVER_TRIES: usize = 3;
 const LEASE: Duration = Duration::from_millis(LEASE_MS + 50);
 /// How long a member that was asked to may take to be elected.
 const ELECTION_PATIENCE: Duration = Duration::from_millis(1_000);
+/// How long who is to take over the lead may take for the last entries, while proposals wait: it may be gone.
+const LAST_ENTRIES_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a member knows of its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,7 +204,7 @@ impl Group {
         agreed(changed.map_err(|error| translate(&error))).await
     }
 
-    /// Waits until a learner has nearly all of the log.
+    /// Waits until a member has nearly all of the log.
     ///
     /// # Errors
     /// `NotReady` where it has not in time.
@@ -216,7 +218,8 @@ impl Group {
         self.wait(caught_up, patience).await.map(|_| ())
     }
 
-    /// Hands the lead over to another voter. Proposals and reads wait meanwhile.
+    /// Hands the lead over to another voter. Proposals and reads wait meanwhile, once the target holds nearly all
+    /// of the log.
     ///
     /// openraft 0.9 has no transfer: once the target holds the whole log it is told to stand for
     /// election. This leader votes for it, which makes a majority of three; where more vote, it falls
@@ -229,17 +232,22 @@ impl Group {
         if target == self.member && self.leads() {
             return Ok(());
         }
-        let held = tokio::time::timeout(HAND_OVER_PATIENCE, self.lead.write()).await;
-        let busy = |_| Error::NotReady("proposals under way do not end".to_owned());
-        let _held = held.map_err(busy)?;
-        let status = self.status();
+        let not_leader = || Error::NotLeader { leader: self.status().leader };
         if !self.leads() {
-            return Err(Error::NotLeader { leader: status.leader });
+            return Err(not_leader());
         }
+        let status = self.status();
         let voter = status.members.iter().find(|one| one.member == target && one.votes);
         let node = voter
             .map(|voter| voter.node)
             .ok_or_else(|| Error::Refused(format!("member {target} is no voter of the group")))?;
+        self.wait_for_member(target, HAND_OVER_PATIENCE).await?;
+        let held = tokio::time::timeout(HAND_OVER_PATIENCE, self.lead.write()).await;
+        let busy = |_| Error::NotReady("proposals under way do not end".to_owned());
+        let _held = held.map_err(busy)?;
+        if !self.leads() {
+            return Err(not_leader());
+        }
         let network = self.network.as_ref();
         let network = network.ok_or_else(|| Error::Refused("the group is alone".to_owned()))?;
         let caught_up = move |metrics: &Metrics| {
@@ -247,8 +255,8 @@ impl Group {
             let matched = others.and_then(|others| others.get(&target)).and_then(|id| id.index());
             matched == metrics.last_log_index
         };
-        self.wait(caught_up, HAND_OVER_PATIENCE).await?;
-        let voters = status.members.iter().filter(|one| one.votes).count();
+        self.wait(caught_up, LAST_ENTRIES_PATIENCE).await?;
+        let voters = self.status().members.iter().filter(|one| one.votes).count();
         let silent = (voters > 3).then(|| Silent::new(self));
         // A leader that is new refuses its vote for the time of a lease; then once more is enough.
         for _ in 0..HAND_OVER_TRIES {

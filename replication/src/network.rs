@@ -23,6 +23,8 @@ use crate::types::{TypeConfig, Vote};
 
 /// How long a short message between members may take.
 const MESSAGE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a member may take to begin an election: proposals wait for it.
+const ELECT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The way to the other members of some groups: those whose messages one service takes.
 #[derive(Clone, Debug)]
@@ -55,7 +57,7 @@ impl Network {
 
     /// Has a member stand for election now.
     pub(crate) async fn elect(&self, target: (NodeId, u64)) -> Result<()> {
-        let asked = self.ask(target, &Message::Elect, MESSAGE_PATIENCE).await;
+        let asked = self.ask(target, &Message::Elect, ELECT_PATIENCE).await;
         asked.map(|_| ()).map_err(|error| Error::NotReady(error.to_string()))
     }
 }

@@ -240,6 +240,22 @@ async fn the_lead_goes_to_any_of_four_members() {
     }
 }
 
+// In time that passes only while nobody has anything to do.
+#[tokio::test(start_paused = true)]
+async fn proposals_wait_a_lease_at_most_for_an_heir_that_is_lost() {
+    let few = Few::start(3).await;
+    few.propose(0, b"a").await;
+    let leader = few.leader(0).await;
+    let heir = (leader + 1) % 3;
+    few.wires.cut(few.members[heir].node);
+    few.propose(leader, b"b").await;
+    let begun = tokio::time::Instant::now();
+    let handed = few.members[leader].group.hand_over(heir as u64 + 1);
+    let (handed, ()) = tokio::join!(handed, few.propose(leader, b"c"));
+    assert!(matches!(handed, Err(replication::Error::NotReady(_))), "{handed:?}");
+    assert!(begun.elapsed() < Duration::from_secs(1), "they waited {:?}", begun.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_cut_off_answers_no_read_and_what_others_acknowledge_stays() {
     let few = Few::start(3).await;

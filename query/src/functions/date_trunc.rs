@@ -1,7 +1,8 @@
 //! `date_trunc(unit, t)` of many instants: DataFusion's, which asks the zone about each of them.
 //!
-//! In UTC no zone need be asked, and neighbours mostly fall into one window. Elsewhere instants that ascend are cut in stretches: where the first and the
-//! last of a stretch are cut to the same, so are all between, for cutting keeps the order.
+//! In UTC no zone need be asked, and neighbours mostly fall into one window. Elsewhere instants that ascend are
+//! cut in stretches: where the first and the last of a stretch are cut to the same, so are all between, for
+//! cutting keeps the order.
 
 use std::sync::Arc;
 

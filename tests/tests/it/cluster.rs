@@ -11,6 +11,9 @@ use tokio::task::JoinHandle;
 
 use crate::nodes::{ClusterWriters, Nodes, assert_replicas_agree, lines};
 
+/// So many entries may lie between a replica and the furthest of its set while both go on.
+const FOLLOWS_WITHIN: u64 = 50;
+
 fn kills() -> usize {
     std::env::var("CNOSDB_NODE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(6)
 }
@@ -23,6 +26,20 @@ async fn leader(nodes: &Nodes, from: usize) -> Option<usize> {
     starred.trim_end_matches('*').parse::<usize>().ok().map(|node| node - 1)
 }
 
+/// Waits until every replica is about as far as the others of its set: who is killed then is the only one
+/// that is missing.
+async fn all_follow(client: &tokio_postgres::Client) {
+    wait_until(client, "SHOW VNODES", |vnodes| {
+        let applied = |vnode: &Vec<String>| vnode[9].parse::<u64>().unwrap_or(0);
+        vnodes.iter().all(|vnode| {
+            let of_set = vnodes.iter().filter(|other| other[2] == vnode[2]);
+            let furthest = of_set.map(applied).max().unwrap_or(0);
+            vnode[5] != "closed" && applied(vnode) + FOLLOWS_WITHIN >= furthest
+        })
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_nodes_lose_and_double_nothing_and_replicas_agree_afterwards() {
     let mut nodes = Nodes::start(3);
@@ -30,6 +47,7 @@ async fn killed_nodes_lose_and_double_nothing_and_replicas_agree_afterwards() {
     writers.go_on(40).await;
     let mut gaps = Vec::new();
     for kill in 0..kills() {
+        all_follow(&nodes.client(0).await).await;
         // Every second time the one that leads a replica set.
         let chosen = if kill % 2 == 0 { leader(&nodes, kill % 3).await } else { None };
         let node = chosen.unwrap_or(kill % 3);

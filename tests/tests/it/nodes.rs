@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tests::Server;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -177,6 +178,8 @@ pub(crate) struct ClusterWriters {
     stop: Arc<AtomicBool>,
     acks: Arc<AtomicI64>,
     each: Vec<Arc<AtomicI64>>,
+    /// Told of each acknowledgement: who waits for some leaves the processors to the nodes.
+    acked: Arc<Notify>,
     gaps: Arc<Mutex<Vec<(Instant, Duration)>>>,
     running: Vec<JoinHandle<i64>>,
 }
@@ -193,6 +196,7 @@ impl ClusterWriters {
             stop: Arc::default(),
             acks: Arc::default(),
             each: (0..WRITERS).map(|_| Arc::default()).collect(),
+            acked: Arc::default(),
             gaps: Arc::default(),
             running: Vec::new(),
         };
@@ -205,6 +209,7 @@ impl ClusterWriters {
         let (ports, stop) = (Arc::clone(&self.ports), Arc::clone(&self.stop));
         let (acks, gaps) = (Arc::clone(&self.acks), Arc::clone(&self.gaps));
         let own = Arc::clone(&self.each[usize::try_from(writer).unwrap()]);
+        let acked = Arc::clone(&self.acked);
         async move {
             let mut batch = 0;
             let mut turn = usize::try_from(writer).unwrap();
@@ -227,10 +232,11 @@ impl ClusterWriters {
                 let insert = format!("INSERT INTO c.k (time, w, v) VALUES {}", values.join(", "));
                 if connected.simple_query(&insert).await.is_ok() {
                     batch += 1;
-                    acks.fetch_add(1, Ordering::SeqCst);
-                    own.fetch_add(1, Ordering::SeqCst);
                     gaps.lock().push((last, last.elapsed()));
                     last = Instant::now();
+                    acks.fetch_add(1, Ordering::SeqCst);
+                    own.fetch_add(1, Ordering::SeqCst);
+                    acked.notify_waiters();
                 } else {
                     client = None;
                 }
@@ -242,11 +248,7 @@ impl ClusterWriters {
     /// Waits until so many batches more are acknowledged.
     pub(crate) async fn go_on(&self, batches: i64) {
         let wanted = self.acks.load(Ordering::SeqCst) + batches;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.acks.load(Ordering::SeqCst) < wanted {
-            assert!(Instant::now() < deadline, "writes do not go on");
-            tokio::task::yield_now().await;
-        }
+        self.acked(|| self.acks.load(Ordering::SeqCst) >= wanted).await;
     }
 
     /// Waits until every writer got one acknowledgement more than it waits for now.
@@ -254,11 +256,23 @@ impl ClusterWriters {
         let counts =
             || -> Vec<i64> { self.each.iter().map(|count| count.load(Ordering::SeqCst)).collect() };
         let before = counts();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while counts().iter().zip(&before).any(|(now, before)| *now < before + 2) {
-            assert!(Instant::now() < deadline, "a writer does not go on");
-            tokio::task::yield_now().await;
-        }
+        let each_went_on = || counts().iter().zip(&before).all(|(now, before)| *now >= before + 2);
+        self.acked(each_went_on).await;
+    }
+
+    /// Waits for acknowledgements until there are enough.
+    async fn acked(&self, are_enough: impl Fn() -> bool) {
+        let acked = async {
+            loop {
+                let next = self.acked.notified();
+                if are_enough() {
+                    break;
+                }
+                next.await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(60), acked).await;
+        assert!(waited.is_ok(), "writes do not go on");
     }
 
     /// Says which nodes take clients now.
