@@ -9,13 +9,12 @@ A SYSTEM is named as for tsbs.py: cnosdb, postgres, duckdb or chdb. A row of `re
 rests by turns of 10 minutes to 6 hours, so that the questions about driving have answers.
 """
 
-import argparse
 import dataclasses
 import random
 import string
 
-from peers import Table, connect, stamp
-from side_by_side import ask, load
+from peers import Table, stamp
+from side_by_side import compare
 
 TAGS = ["name", "fleet", "driver", "model", "device_version", "load_capacity", "fuel_capacity", "nominal_fuel_consumption"]
 FIELDS = ["latitude", "longitude", "elevation", "velocity", "heading", "grade", "fuel_consumption"]
@@ -205,19 +204,5 @@ def questions(trucks, hours, source):
     ]
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("trucks", type=int)
-    parser.add_argument("hours", type=int)
-    parser.add_argument("systems", nargs="+")
-    parser.add_argument("--loaded", action="store_true")
-    parser.add_argument("--runs", type=int, default=11)
-    wanted = parser.parse_args()
-    systems = [connect(one, [READINGS, DIAGNOSTICS]) for one in wanted.systems]
-    if not wanted.loaded:
-        load(systems, batches(wanted.trucks, wanted.hours))
-    ask(systems, [questions(wanted.trucks, wanted.hours, random.Random(run)) for run in range(wanted.runs)])
-
-
 if __name__ == "__main__":
-    main()
+    compare("trucks", [READINGS, DIAGNOSTICS], batches, questions, runs=11)

@@ -1,9 +1,13 @@
 """Loads the same rows into several systems and asks them the same, each in turn with the others; compares answers and prints times."""
 
+import argparse
 import os
+import random
 import statistics
 import sys
 import time
+
+from peers import connect
 
 
 def family(pid):
@@ -96,3 +100,19 @@ def ask(systems, chosen):
             cells.append(f"{statistics.median(spent):.2f} · {high:.2f}" if spent else "–")
         print(f"{chosen[0][at].name:36}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
     print("private memory after the queries: " + ", ".join(f"{one.name} {resident_mb(one.pid):,.0f} MB" for one in systems))
+
+
+def compare(scale, tables, batches, questions, runs):
+    """Does what the command line says: loads `batches` of so much of a `scale` and of hours, asks the `questions` of each run."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument(scale, type=int)
+    parser.add_argument("hours", type=int)
+    parser.add_argument("systems", nargs="+")
+    parser.add_argument("--loaded", action="store_true")
+    parser.add_argument("--runs", type=int, default=runs)
+    wanted = parser.parse_args()
+    size = getattr(wanted, scale), wanted.hours
+    systems = [connect(one, tables) for one in wanted.systems]
+    if not wanted.loaded:
+        load(systems, batches(*size))
+    ask(systems, [questions(*size, random.Random(run)) for run in range(wanted.runs)])

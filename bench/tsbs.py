@@ -14,13 +14,11 @@ One row a host every 10 s: 10 tags, 10 fields that walk between 0 and 100 by who
 earlier run loaded is queried again. Times are of the whole answer received: by psycopg with its rows decoded, over HTTP as text.
 """
 
-import argparse
 import dataclasses
 import random
-import time
 
-from peers import Table, connect, stamp
-from side_by_side import ask, load
+from peers import Table, stamp
+from side_by_side import compare
 
 TAGS = ["hostname", "region", "datacenter", "rack", "os", "arch", "team", "service", "service_version", "service_environment"]
 FIELDS = ["user", "system", "idle", "nice", "iowait", "irq", "softirq", "steal", "guest", "guest_nice"]
@@ -150,19 +148,9 @@ def questions(hosts, hours, source):
     ]
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("hosts", type=int)
-    parser.add_argument("hours", type=int)
-    parser.add_argument("systems", nargs="+")
-    parser.add_argument("--loaded", action="store_true")
-    parser.add_argument("--runs", type=int, default=15)
-    wanted = parser.parse_args()
-    systems = [connect(one, [CPU]) for one in wanted.systems]
-    if not wanted.loaded:
-        load(systems, ((CPU, text) for text in batches(wanted.hosts, wanted.hours)))
-    ask(systems, [questions(wanted.hosts, wanted.hours, random.Random(run)) for run in range(wanted.runs)])
+def of_cpu(hosts, hours):
+    return ((CPU, text) for text in batches(hosts, hours))
 
 
 if __name__ == "__main__":
-    main()
+    compare("hosts", [CPU], of_cpu, questions, runs=15)

@@ -136,8 +136,12 @@ impl TskvScanExec {
 
     /// Returns whether the series have many rows each, as far as is known.
     pub(crate) fn has_long_series(&self) -> bool {
-        let series: usize = self.partitions.iter().flatten().map(|scan| scan.counts().series).sum();
-        !self.last_rows && self.rows_expected() / series.max(1) >= SERIES_ROWS_LONG
+        !self.last_rows && self.rows_expected() / self.series().max(1) >= SERIES_ROWS_LONG
+    }
+
+    /// Returns how many series are read.
+    fn series(&self) -> usize {
+        self.partitions.iter().flatten().map(|scan| scan.counts().series).sum()
     }
 
     /// Returns whether a tag is read that is called so.
@@ -509,11 +513,13 @@ impl TskvScanExec {
 impl DisplayAs for TskvScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let vnodes: usize = self.partitions.iter().map(Vec::len).sum();
-        let series: usize = self.partitions.iter().flatten().map(|s| s.counts().series).sum();
         write!(
             f,
-            "TskvScanExec: table={}, buckets={} of {}, vnodes={vnodes}, series={series}",
-            self.table, self.buckets.0, self.buckets.1
+            "TskvScanExec: table={}, buckets={} of {}, vnodes={vnodes}, series={}",
+            self.table,
+            self.buckets.0,
+            self.buckets.1,
+            self.series()
         )?;
         if let Some(node) = self.node {
             write!(f, ", node={node}")?;

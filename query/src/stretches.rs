@@ -37,7 +37,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::error::Error;
-use crate::plan_nodes::recomputed;
+use crate::plan_nodes::{each_once, recomputed};
 use crate::scan::TskvScanExec;
 
 /// Groups that are given on together.
@@ -104,17 +104,15 @@ impl StretchAggregateExec {
         }
         let keys: Vec<&Arc<dyn PhysicalExpr>> = groups.expr().iter().map(|(key, _)| key).collect();
         let sorted = sorted(aggregate.input(), &keys);
-        let scan = scan_below(aggregate.input());
+        let scan = scan_feeding(aggregate.input());
         let is_tag = |column: &Column| scan.is_some_and(|scan| scan.has_tag(column.name()));
         let others = keys.iter().enumerate().filter(|(at, _)| !sorted.contains(at));
-        let mut columns = others.map(|(_, key)| collect_columns(key));
+        let mut columns = others.flat_map(|(_, key)| collect_columns(key));
         let lie_together = if sorted.is_empty() {
             // Windows of time may be as short as a row, and come again for each series.
-            scan.is_some_and(TskvScanExec::has_long_series)
-                && columns.all(|columns| columns.iter().all(is_tag))
+            scan.is_some_and(TskvScanExec::has_long_series) && columns.all(|column| is_tag(&column))
         } else {
-            let is_of_series = |column: &Column| column.name() == "time" || is_tag(column);
-            columns.all(|columns| columns.iter().all(is_of_series))
+            columns.all(|column| column.name() == "time" || is_tag(&column))
         };
         lie_together.then(|| Self {
             aggregation: Arc::clone(node),
@@ -145,10 +143,10 @@ pub(crate) fn is_plain(node: &Arc<dyn ExecutionPlan>, aggregate: &AggregateExec)
 
 /// Returns the one scan that rows come from. Where a projection on the way gives a name to another column,
 /// groups may be taken to lie together that do not: that costs time, no more.
-fn scan_below(node: &Arc<dyn ExecutionPlan>) -> Option<&TskvScanExec> {
+fn scan_feeding(node: &Arc<dyn ExecutionPlan>) -> Option<&TskvScanExec> {
     match (node.downcast_ref::<TskvScanExec>(), node.children().as_slice()) {
         (Some(scan), _) => Some(scan),
-        (None, [child]) => scan_below(child),
+        (None, [child]) => scan_feeding(child),
         (None, _) => None,
     }
 }
@@ -429,11 +427,7 @@ fn stretches(keys: &[ArrayRef], sorted: &[usize], rows: usize) -> Result<Vec<usi
 
 /// Returns the ends of two divisions of the same rows.
 fn merged(ends: &[usize], others: Vec<Range<usize>>) -> Vec<usize> {
-    let mut all: Vec<usize> = others.into_iter().map(|range| range.end).collect();
-    all.extend(ends);
-    all.sort_unstable();
-    all.dedup();
-    all
+    each_once(others.into_iter().map(|range| range.end).chain(ends.iter().copied()).collect())
 }
 
 /// Splits stretches; `end_of` gives where the first part of rows from one place to another ends.

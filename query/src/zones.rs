@@ -38,7 +38,7 @@ pub(crate) const TIMEZONE: &str = "timezone";
 
 /// Returns whether a zone of a type is UTC.
 pub(crate) fn is_utc(zone: &str) -> bool {
-    zone == "UTC" || zone == TIME_ZONE
+    [TIME_ZONE, "UTC", "Etc/UTC"].contains(&zone)
 }
 
 /// Reads texts that are cast to instants.

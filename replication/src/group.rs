@@ -75,7 +75,7 @@ impl GroupConfig {
     /// Settings of groups whose members may be on several nodes.
     pub fn networked(network: Network) -> Self {
         // openraft takes the interval for the deadline of a replication call too, so that it must
-        // outlast an fsync; a leader's loss is noticed within 0.7 to 1.4 s.
+        // outlast an fsync; a leader's loss is noticed within 0.6 to 1.4 s.
         let raft = Config {
             heartbeat_interval: 200,
             election_timeout_min: 350,

@@ -544,8 +544,11 @@ impl RowReader {
         let group = &file.groups()[place.1];
         let at_hand = self.groups.iter().position(|at_hand| at_hand.place == place);
         let known = match (at_hand, &self.cache) {
-            (Some(at), _) => Some(Arc::clone(&self.groups[at].run)),
-            (None, Some(cache)) => cache.get(file.mark(), Part::Group(place.1)),
+            (Some(at), _) => Some(self.groups[at].clone()),
+            (None, Some(cache)) => {
+                let kept = cache.get(file.mark(), Part::Group(place.1));
+                kept.map(|run| GroupAtHand { place, bytes: run.bytes(), run })
+            }
             (None, None) => None,
         };
         let is_missing = |(id, _): &&(ColumnId, ValueType)| {
@@ -554,28 +557,29 @@ impl RowReader {
                 Wanted::Tested => self.tests.iter().any(|test| test.column == *id),
             };
             let of_group = group.column_types().any(|(of_group, _)| of_group == *id);
-            let is_known = known.as_ref().is_some_and(|known| known.column(*id).is_some());
+            let is_known = known.as_ref().is_some_and(|known| known.run.column(*id).is_some());
             is_wanted && of_group && !is_known
         };
         let missing: Vec<_> = self.fields.iter().filter(is_missing).copied().collect();
-        let known_bytes = known.as_ref().map_or(0, |known| known.bytes());
+        let known_bytes = known.as_ref().map_or(0, |known| known.bytes);
         let run = match known {
             Some(known) if missing.is_empty() => {
+                let run = Arc::clone(&known.run);
                 if at_hand.is_none() {
-                    self.keep_at_hand(place, &known);
+                    self.keep_at_hand(known);
                 }
-                return Ok(known);
+                return Ok(run);
             }
             Some(known) => {
-                let mut run = Arc::unwrap_or_clone(known);
+                let mut run = Arc::unwrap_or_clone(known.run);
                 run.columns.extend(file.read_columns(group, &missing)?);
                 Arc::new(run)
             }
             None => Arc::new(file.read(group, &missing)?),
         };
+        let bytes = run.bytes();
         if let Some(cache) = &self.cache {
-            let bytes = run.bytes().saturating_sub(known_bytes);
-            let take = |left: usize| left.checked_sub(bytes);
+            let take = |left: usize| left.checked_sub(bytes.saturating_sub(known_bytes));
             if self
                 .cache_bytes_left
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
@@ -584,27 +588,25 @@ impl RowReader {
                 cache.put(file.mark(), Part::Group(place.1), &run);
             }
         }
+        let group = GroupAtHand { place, run: Arc::clone(&run), bytes };
         match at_hand {
             Some(at) => {
-                let bytes = run.bytes();
-                let at_hand = &mut self.groups[at];
-                self.bytes_at_hand = self.bytes_at_hand - at_hand.bytes + bytes;
-                *at_hand = GroupAtHand { place, run: Arc::clone(&run), bytes };
+                self.bytes_at_hand = self.bytes_at_hand - known_bytes + bytes;
+                self.groups[at] = group;
             }
-            None => self.keep_at_hand(place, &run),
+            None => self.keep_at_hand(group),
         }
         Ok(run)
     }
 
-    fn keep_at_hand(&mut self, place: (usize, usize), run: &Arc<Run>) {
+    fn keep_at_hand(&mut self, group: GroupAtHand) {
         self.counts.groups += 1;
-        let bytes = run.bytes();
-        while self.groups.len() == GROUPS_AT_HAND || self.bytes_at_hand + bytes > BYTES_AT_HAND {
+        self.bytes_at_hand += group.bytes;
+        while self.groups.len() == GROUPS_AT_HAND || self.bytes_at_hand > BYTES_AT_HAND {
             let Some(oldest) = self.groups.pop_front() else { break };
             self.bytes_at_hand -= oldest.bytes;
         }
-        self.bytes_at_hand += bytes;
-        self.groups.push_back(GroupAtHand { place, run: Arc::clone(run), bytes });
+        self.groups.push_back(group);
     }
 
     /// Takes the rows of some series and times out of one run, in order of rank.

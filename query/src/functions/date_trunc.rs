@@ -19,13 +19,12 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::Error;
+use crate::zones::is_utc;
 
 /// A stretch that is not longer is not looked at as a whole.
 const STRETCH_MIN: usize = 8;
 /// Of a second.
 const NANOSECONDS: i64 = 1_000_000_000;
-/// Zones whose clocks show UTC.
-const UTC: [&str; 3] = ["UTC", "+00:00", "Etc/UTC"];
 
 /// Returns the function.
 pub(super) fn function() -> ScalarUDF {
@@ -76,7 +75,7 @@ impl ScalarUDFImpl for DateTrunc {
         };
         let zone = Arc::clone(zone);
         let given = instants.as_primitive::<TimestampNanosecondType>();
-        if UTC.contains(&zone.as_ref()) {
+        if is_utc(&zone) {
             if let Some(cut) = width.and_then(|width| cut_by(given, width)) {
                 return Ok(ColumnarValue::Array(Arc::new(cut.with_timezone(zone))));
             }

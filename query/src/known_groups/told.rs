@@ -142,22 +142,13 @@ impl Told {
                 vec![Arc::new(counts), Arc::new(sums)]
             }
             Self::Extreme(number, end) => {
-                let bits = field(number.at).map(|field| {
-                    field.numbers.map(|found| match end {
-                        End::Low => found.min,
-                        End::High => found.max,
-                    })
-                });
+                let bits = field(number.at)
+                    .map(|field| field.numbers.map(|found| end.of((found.min, found.max))));
                 vec![number.values(bits)]
             }
             Self::Time(end) => vec![times(groups, end, &fields[0])?],
             Self::At(of, end) => {
-                let bits = field(of.at).map(|field| {
-                    field.ends.map(|(first, last)| match end {
-                        End::Low => first,
-                        End::High => last,
-                    })
-                });
+                let bits = field(of.at).map(|field| field.ends.map(|ends| end.of(ends)));
                 let are_there = BooleanArray::from(vec![true; groups.len()]);
                 vec![of.values(bits), times(groups, end, &fields[1])?, Arc::new(are_there)]
             }
@@ -167,10 +158,7 @@ impl Told {
 
 /// Returns the first or the last times of row groups.
 fn times(groups: &[KnownGroup], end: End, field: &FieldRef) -> Result<ArrayRef> {
-    let times = groups.iter().map(|group| match end {
-        End::Low => group.times.min,
-        End::High => group.times.max,
-    });
+    let times = groups.iter().map(|group| end.of((group.times.min, group.times.max)));
     let DataType::Timestamp(_, zone) = field.data_type() else {
         return Err(Error::internal("times are kept as such").into());
     };
@@ -187,6 +175,13 @@ fn begin(function: &AggregateFunctionExpr, scan: &TskvScanExec) -> Option<End> {
 }
 
 impl End {
+    fn of<T>(self, (low, high): (T, T)) -> T {
+        match self {
+            Self::Low => low,
+            Self::High => high,
+        }
+    }
+
     fn other(self) -> Self {
         match self {
             Self::Low => Self::High,
