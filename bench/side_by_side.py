@@ -72,15 +72,16 @@ def load(systems, batches):
 
 
 def ask(systems, chosen):
-    """Asks all systems the same in turn, as often as lists of queries are given; each list has all types, with parameters of its own."""
+    """Asks all systems the same in turn, as often as lists of queries are given; each list has all types, with parameters of its own. The
+    order of the systems changes from run to run: what one leaves running, and in the CPU's caches, meets each of the others."""
     columns = "".join(f"{one.name:>24}" for one in systems)
     print("median · 95th percentile, ms".ljust(36) + columns, flush=True)
     for at in range(len(chosen[0])):
         times = [[] for _ in systems]
-        for run in chosen:
+        for number, run in enumerate(chosen):
             query = run[at]
-            expected = None
-            for one, spent in zip(systems, times):
+            expected, told_by = None, None
+            for one, spent in random.Random(number).sample(list(zip(systems, times)), len(systems)):
                 text = one.text(query)
                 if text is None:
                     continue
@@ -91,9 +92,9 @@ def ask(systems, chosen):
                 if answer is None:
                     continue
                 if expected is None:
-                    expected = answer
+                    expected, told_by = answer, one.name
                 elif answer != expected:
-                    sys.exit(f"{one.name}: {query.name}: another answer than {systems[0].name} ({len(answer)} and {len(expected)} values)\n{text}")
+                    sys.exit(f"{one.name}: {query.name}: another answer than {told_by} ({len(answer)} and {len(expected)} values)\n{text}")
         cells = []
         for spent in times:
             high = sorted(spent)[max(0, -(-len(spent) * 95 // 100) - 1)] if spent else 0

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::ArrayRef;
+use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -124,6 +125,15 @@ impl Scan {
     pub fn leave_out(&mut self, known: &[KnownGroup]) {
         match self {
             Self::Here(scan) => scan.leave_out(known),
+            Self::There(_) => {}
+        }
+    }
+
+    /// Has the answer come in a schema that differs in which tags are dictionaries; what another node reads comes
+    /// as before.
+    pub fn in_schema(&mut self, schema: &SchemaRef) {
+        match self {
+            Self::Here(scan) => scan.in_schema(schema),
             Self::There(_) => {}
         }
     }

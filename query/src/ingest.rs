@@ -255,7 +255,7 @@ pub(crate) fn admit(table: &TableSchema, points: &mut Points) -> Result<()> {
 }
 
 /// Runs what takes long where other tasks of the thread go on elsewhere meanwhile.
-fn beside_the_network<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn beside_the_network<T>(work: impl FnOnce() -> T) -> T {
     let several = Handle::try_current()
         .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
     if several { tokio::task::block_in_place(work) } else { work() }

@@ -31,7 +31,7 @@ use crate::access::{Identity, Need, Object, check};
 use crate::catalog::{BoundValues, ReadOptions};
 use crate::error::Result;
 use crate::known_groups;
-use crate::planning::placeholder;
+use crate::planning::{placeholder, takes_long};
 use crate::scan::{ScanLayout, TskvScanExec};
 use crate::session::Session;
 use crate::types::sql_type;
@@ -187,6 +187,12 @@ impl KeptQuery {
             }
         }
     }
+}
+
+/// Returns whether a plan is soon done: it reads few rows, of this node, and few row groups for them.
+pub(crate) fn reads_little(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let scan = plan.downcast_ref::<TskvScanExec>();
+    scan.is_none_or(TskvScanExec::reads_little) && plan.children().into_iter().all(reads_little)
 }
 
 /// A query to be planned: of which kind it is, and what it has of its own.
@@ -355,6 +361,9 @@ impl Session {
     ) -> Option<Arc<dyn ExecutionPlan>> {
         let values = asked.values(&kept.types, self)?;
         let any = kept.any_plan()?;
+        if !any.layouts.iter().all(|layout| layout.is_small) {
+            takes_long().await;
+        }
         let scans = self.open_again(&any, &values).await.ok()??;
         if scans.iter().any(|scan| scan.is_known() && !scan.is_small()) {
             return None;

@@ -19,6 +19,7 @@ use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 
 use futures::{FutureExt, StreamExt, stream};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -26,9 +27,11 @@ use crate::arrays;
 use crate::catalog::{BoundValues, mentions_catalog};
 use crate::column_names::{name_columns, names, renamed};
 use crate::error::{Error, Result, nearest};
+use crate::ingest::beside_the_network;
 use crate::insert::parameter_columns;
 use crate::interrupt::interruptible;
 use crate::nesting;
+use crate::plan_cache;
 use crate::scopes::check_relations;
 use crate::session::{Session, caught};
 use crate::settings::STAGE_ROWS;
@@ -96,8 +99,8 @@ impl Session {
                 return caught(self.prepare_statement(statement, declared)).boxed();
             }
             let (session, declared) = (Arc::clone(self), declared.to_vec());
-            let run = async move { caught(session.prepare_statement(statement, &declared)).await };
-            AbortOnDrop(self.database().query_threads().spawn(run)).finish().boxed()
+            let prepare = async move { session.prepare_statement(statement, &declared).await };
+            here_or_elsewhere(self.database().query_threads(), prepare).boxed()
         };
         match prepare(statement.clone()).await {
             Err(error) if error.names_unknown() && self.database().meta().refresh().await => {
@@ -191,8 +194,8 @@ impl Session {
         Ok(types.into_iter().map(|found| found.unwrap_or(DataType::Utf8)).collect())
     }
 
-    /// Runs a query with parameters, on the threads of queries: one that never yields holds up other
-    /// queries, but no connection, no cancel and no write.
+    /// Runs a query with parameters; what may take long on the threads of queries: one that never yields holds
+    /// up other queries, but no connection, no cancel and no write.
     pub(crate) async fn query(
         self: &Arc<Self>,
         query: &Statement,
@@ -215,7 +218,7 @@ impl Session {
             first.extend(second.flatten());
             Ok((first, rows, ended))
         };
-        let (first, mut rows, ended) = AbortOnDrop(threads.spawn(run)).finish().await?;
+        let (first, mut rows, ended) = here_or_elsewhere(threads, run).await?;
         let schema = rows.schema();
         let first = stream::iter(first);
         if ended {
@@ -267,6 +270,9 @@ impl Session {
         interrupt: &CancellationToken,
     ) -> Result<SendableRecordBatchStream> {
         if let Some((plan, context)) = self.kept_plan(query, &params).await {
+            if !plan_cache::reads_little(&plan) {
+                takes_long().await;
+            }
             return Ok(execute_stream(interruptible(plan, interrupt)?, context)?);
         }
         let mut state = self.state_to_run(&BoundValues::default())?;
@@ -381,6 +387,7 @@ impl Session {
         query: &DfStatement,
         params: Option<&[ScalarValue]>,
     ) -> Result<(LogicalPlan, BTreeSet<usize>)> {
+        takes_long().await;
         refuse_misread(query)?;
         let mut query = query.clone();
         self.temporary.qualify(&mut query)?;
@@ -491,6 +498,29 @@ impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// Does work here until it waits for something, or says that it [`takes_long`], then goes on with it on other
+/// threads. What is soon done needs no other thread, which would have to wake up for it, and this one for the
+/// answer.
+async fn here_or_elsewhere<T: Send + 'static>(
+    threads: &Handle,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let mut work = Box::pin(caught(work));
+    let done = beside_the_network(|| {
+        let _its_tasks_are_theirs = threads.enter();
+        (&mut work).now_or_never()
+    });
+    match done {
+        Some(done) => done,
+        None => AbortOnDrop(threads.spawn(work)).finish().await,
+    }
+}
+
+/// Has work that was begun by [`here_or_elsewhere`] go on elsewhere.
+pub(crate) async fn takes_long() {
+    tokio::task::yield_now().await;
 }
 
 /// Refuses what the planner would take for something else: an error is allowed, a guess is not.

@@ -3,6 +3,7 @@
 //! Invariant: an ordering is declared only where every scan of a partition keeps it, for a false one
 //! gives silently wrong answers.
 
+mod ahead;
 mod known;
 mod reading;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use cluster::{ExactCounts, PinnedScan, Scan, ScanColumn, ScanRequest, SeriesFilter, ValueTest};
 use datafusion::arrow::compute::SortOptions;
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, ScalarValue, Statistics, internal_err};
@@ -90,7 +91,7 @@ pub(crate) struct TskvScanExec {
 pub(crate) struct ScanLayout {
     partitions: usize,
     orderings: Vec<LexOrdering>,
-    is_small: bool,
+    pub(crate) is_small: bool,
 }
 
 /// A scan on its way to the node that reads it, but for its schema.
@@ -134,6 +135,11 @@ impl TskvScanExec {
         self.statistics.num_rows.get_value().is_some_and(|rows| *rows <= SMALL_ROWS)
     }
 
+    /// Returns whether its rows are about a batch at most, and soon read.
+    pub(crate) fn reads_little(&self) -> bool {
+        self.is_small() && self.partitions.iter().flatten().all(Scan::reads_little)
+    }
+
     /// Returns whether the series have many rows each, as far as is known.
     pub(crate) fn has_long_series(&self) -> bool {
         !self.last_rows && self.rows_expected() / self.series().max(1) >= SERIES_ROWS_LONG
@@ -173,6 +179,25 @@ impl TskvScanExec {
     /// Returns the scan for who holds on to its batches.
     pub(crate) fn held(self) -> Self {
         Self { is_held: true, ..self }
+    }
+
+    /// Returns the scan with those tags as dictionaries that `is_wanted` picks by their places: numbers of series,
+    /// and each series' text once. `None` where it picks none, or rows come from other nodes. The metrics are
+    /// shared.
+    pub(crate) fn with_dictionaries(&self, is_wanted: impl Fn(usize) -> bool) -> Option<Self> {
+        let are_wanted: Vec<bool> =
+            (0..self.schema.fields().len()).map(|at| self.is_tag(at) && is_wanted(at)).collect();
+        let is_elsewhere = |scan: &Scan| scan.elsewhere().is_some();
+        if !are_wanted.contains(&true) || self.partitions.iter().flatten().any(is_elsewhere) {
+            return None;
+        }
+        let mut scan = self.clone();
+        scan.schema = dictionaries(&self.schema, &are_wanted);
+        scan.request.schema = dictionaries(&self.request.schema, &are_wanted);
+        scan.properties = properties(&scan.schema, self.partitions.len(), self.orderings());
+        let schema = &scan.request.schema;
+        scan.partitions.iter_mut().flatten().for_each(|scan| scan.in_schema(schema));
+        Some(scan)
     }
 
     /// Returns what is read.
@@ -332,6 +357,17 @@ impl TskvScanExec {
     }
 }
 
+/// Returns a schema whose wanted fields are dictionaries of texts.
+fn dictionaries(schema: &SchemaRef, are_wanted: &[bool]) -> SchemaRef {
+    let numbered = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
+    let fields = schema.fields().iter().zip(are_wanted).map(|(field, is_wanted)| match is_wanted {
+        true => Arc::new(field.as_ref().clone().with_data_type(numbered.clone())),
+        false => Arc::clone(field),
+    });
+    let fields: Fields = fields.collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
 fn properties(
     schema: &SchemaRef,
     partitions: usize,
@@ -351,7 +387,8 @@ fn split(scans: Vec<Scan>, wanted: usize, limit: Option<usize>) -> Vec<Scan> {
         return scans;
     }
     let scans = scans.into_iter().flat_map(|scan| {
-        let parts = parts.min(scan.rows_about() / SPLIT_ROWS).max(1);
+        let rows = scan.rows_expected().unwrap_or_else(|| scan.rows_about());
+        let parts = parts.min(rows / SPLIT_ROWS).max(1);
         scan.split(parts)
     });
     scans.collect()

@@ -5,6 +5,7 @@
 //! comes again, as of two series of one host, is another row of the partial result, which the final aggregation
 //! merges.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,8 +13,10 @@ use std::sync::Arc;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, UInt32Array, make_comparator, new_empty_array,
 };
-use datafusion::arrow::compute::{SortOptions, concat, partition, take};
-use datafusion::arrow::datatypes::{SchemaRef, TimestampNanosecondType};
+use datafusion::arrow::compute::{SortOptions, cast, concat, partition, take};
+use datafusion::arrow::datatypes::{
+    DataType, FieldRef, SchemaRef, TimestampNanosecondType, UInt32Type,
+};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
@@ -84,10 +87,25 @@ pub(crate) struct StretchAggregateExec {
     aggregation: Arc<dyn ExecutionPlan>,
     /// The places of those of the keys that rows are in the order of, first to last.
     sorted: Vec<usize>,
+    /// What rows it takes: those of the aggregation's input, with tags as dictionaries that are but keys.
+    rows: Arc<dyn ExecutionPlan>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl StretchAggregateExec {
+    fn new(
+        aggregation: &Arc<dyn ExecutionPlan>,
+        aggregate: &AggregateExec,
+        sorted: Vec<usize>,
+    ) -> Self {
+        Self {
+            aggregation: Arc::clone(aggregation),
+            sorted,
+            rows: with_dictionaries(aggregate),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
     /// Makes the node in the stead of a partial aggregation; `None` where its groups do not lie together.
     fn of(node: &Arc<dyn ExecutionPlan>) -> Option<Self> {
         let aggregate = node.downcast_ref::<AggregateExec>()?;
@@ -114,11 +132,7 @@ impl StretchAggregateExec {
         } else {
             columns.all(|column| column.name() == "time" || is_tag(&column))
         };
-        lie_together.then(|| Self {
-            aggregation: Arc::clone(node),
-            sorted,
-            metrics: ExecutionPlanMetricsSet::new(),
-        })
+        lie_together.then(|| Self::new(node, aggregate, sorted))
     }
 
     /// Returns the aggregation that it does the work of.
@@ -139,6 +153,21 @@ pub(crate) fn is_plain(node: &Arc<dyn ExecutionPlan>, aggregate: &AggregateExec)
         && aggregate.filter_expr().iter().all(Option::is_none)
         && node.dynamic_expressions_produced().is_empty()
         && aggregate.aggr_expr().iter().all(|function| !function.is_distinct())
+}
+
+/// Returns an aggregation's input; where that is a scan, with tags as dictionaries that are but keys: their texts
+/// are needed once for each group, not once for each row.
+fn with_dictionaries(aggregate: &AggregateExec) -> Arc<dyn ExecutionPlan> {
+    let input = aggregate.input();
+    let Some(scan) = input.downcast_ref::<TskvScanExec>() else { return Arc::clone(input) };
+    let keys = aggregate.group_expr().expr().iter().map(|(key, _)| Arc::clone(key));
+    let arguments = aggregate.aggr_expr().iter().flat_map(|function| function.expressions());
+    let worked_on = keys.filter(|key| !key.is::<Column>()).chain(arguments);
+    let columns: HashSet<Column> = worked_on.flat_map(|expr| collect_columns(&expr)).collect();
+    match scan.with_dictionaries(|at| columns.iter().all(|column| column.index() != at)) {
+        Some(scan) => Arc::new(scan),
+        None => Arc::clone(input),
+    }
 }
 
 /// Returns the one scan that rows come from. Where a projection on the way gives a name to another column,
@@ -174,7 +203,13 @@ impl DisplayAs for StretchAggregateExec {
             "StretchAggregateExec: gby=[{}], aggr=[{}]",
             keys.join(", "),
             functions.join(", ")
-        )
+        )?;
+        let rows = self.rows.schema();
+        let are_dictionaries =
+            |field: &&FieldRef| matches!(field.data_type(), DataType::Dictionary(..));
+        let tags = rows.fields().iter().filter(are_dictionaries);
+        let tags: Vec<&str> = tags.map(|field| field.name().as_str()).collect();
+        if tags.is_empty() { Ok(()) } else { write!(f, ", dictionaries=[{}]", tags.join(", ")) }
     }
 }
 
@@ -216,9 +251,10 @@ impl ExecutionPlan for StretchAggregateExec {
         options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let aggregation = Arc::clone(&self.aggregation).replace_children(children, options)?;
-        if options.children_properties == ChildrenPropertiesMode::Keep {
-            let (sorted, metrics) = (self.sorted.clone(), ExecutionPlanMetricsSet::new());
-            return Ok(Arc::new(Self { aggregation, sorted, metrics }));
+        if options.children_properties == ChildrenPropertiesMode::Keep
+            && let Some(aggregate) = aggregation.downcast_ref::<AggregateExec>()
+        {
+            return Ok(Arc::new(Self::new(&aggregation, aggregate, self.sorted.clone())));
         }
         // Over rows in another order groups need not lie together.
         Ok(match Self::of(&aggregation) {
@@ -245,7 +281,7 @@ impl ExecutionPlan for StretchAggregateExec {
         let reserved = MemoryConsumer::new(format!("{}[{partition}]", self.name()))
             .register(context.memory_pool());
         let folding = Folding::new(aggregate, self.sorted.clone(), reserved)?;
-        let input = aggregate.input().execute(partition, context)?;
+        let input = self.rows.execute(partition, context)?;
         let rows = stream::try_unfold((input, Some(folding)), |(mut input, folding)| async {
             let Some(mut folding) = folding else { return Ok(None) };
             while let Some(batch) = input.try_next().await? {
@@ -337,8 +373,9 @@ impl Folding {
         let fresh = starts.take(ends.len()).skip(usize::from(goes_on)).map(|start| start as u32);
         let fresh = UInt32Array::from_iter_values(fresh);
         if !fresh.is_empty() {
-            for (known, keys) in self.known.iter_mut().zip(&keys) {
-                known.push(take(keys, &fresh, None)?);
+            for (at, (known, keys)) in self.known.iter_mut().zip(&keys).enumerate() {
+                let keys = take(keys, &fresh, None)?;
+                known.push(cast(&keys, self.schema.field(at).data_type())?);
             }
         }
         self.groups = first + ends.len();
@@ -413,16 +450,23 @@ fn stretches(keys: &[ArrayRef], sorted: &[usize], rows: usize) -> Result<Vec<usi
     }
     for (_, key) in keys.iter().enumerate().filter(|(at, _)| !sorted.contains(at)) {
         let times = key.as_primitive_opt::<TimestampNanosecondType>();
-        ends = match times.filter(|times| times.nulls().is_none()) {
-            Some(times) => split(&ends, |start, end| {
-                let first = times.value(start);
-                let same = times.values()[start..end].iter().take_while(|time| **time == first);
-                start + same.count()
-            }),
-            None => merged(&ends, partition(std::slice::from_ref(key))?.ranges()),
+        let tags = key.as_dictionary_opt::<UInt32Type>();
+        ends = match (times.filter(|times| times.nulls().is_none()), tags) {
+            (Some(times), _) => split_at_changes(&ends, times.values()),
+            // Another number may be the same text: a group that comes in parts is merged later.
+            (None, Some(tags)) => split_at_changes(&ends, tags.keys().values()),
+            (None, None) => merged(&ends, partition(std::slice::from_ref(key))?.ranges()),
         };
     }
     Ok(ends)
+}
+
+/// Splits stretches where a value differs from the one before it.
+fn split_at_changes<T: PartialEq>(ends: &[usize], values: &[T]) -> Vec<usize> {
+    split(ends, |start, end| {
+        let same = values[start..end].iter().take_while(|value| **value == values[start]);
+        start + same.count()
+    })
 }
 
 /// Returns the ends of two divisions of the same rows.

@@ -309,9 +309,7 @@ impl Vnode {
                 if stop.load(Ordering::Acquire) {
                     return Ok(None);
                 }
-                for place in &mut run.series {
-                    *place = series[*place as usize];
-                }
+                run.series = run.series.iter().map(|place| series[*place as usize]).collect();
                 writer.write_rows(table, run)?;
             }
         }

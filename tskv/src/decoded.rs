@@ -114,7 +114,7 @@ mod tests {
 
     fn rows(count: usize) -> Arc<Run> {
         let series = (0..count as u32).collect();
-        Arc::new(Run { series, times: vec![0; count], columns: Vec::new() })
+        Arc::new(Run { series, times: vec![0; count].into(), columns: Vec::new() })
     }
 
     #[test]

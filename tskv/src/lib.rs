@@ -32,7 +32,7 @@
 //! | `scan`       | Arrow batches of them                                                     |
 //!
 //! Write path: `wal` → (Raft) → `vnode::apply` → `run` → `memcache` → `flush` → `tsm`, `summary`.
-//! Read path: `vnode::scan` → `index` → `reader` (`tsm`, `memcache`, `tombstone`, `run::merge`) → Arrow.
+//! Read path: `vnode::scan` → `index` → `reader` (`tsm`, `memcache`, `tombstone`, `merge`) → Arrow.
 //! Change a stored byte: also touch docs/formats and the fixtures of tests/compat.
 
 mod checksum;
@@ -49,6 +49,7 @@ mod image;
 mod index;
 pub mod inspect;
 mod memcache;
+mod merge;
 mod ordered;
 mod reader;
 pub mod repair;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use model::TableId;
 
-use crate::run::{Columns, Run, merge};
+use crate::merge::{Columns, merge};
+use crate::run::Run;
 use crate::tombstone::{Masks, Tombstone};
 
 /// Runs below this many rows are merged with their neighbours.

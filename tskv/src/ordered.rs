@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use arrow::array::builder::NullBufferBuilder;
-use arrow::array::{Array, ArrayRef, StringArray};
-use arrow::buffer::OffsetBuffer;
+use arrow::array::{Array, ArrayRef, DictionaryArray, StringArray, UInt32Array};
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use model::series_key::tags;
 use model::{ColumnId, TableId};
 
@@ -36,7 +36,7 @@ pub(crate) struct OrderedSeries {
     /// In order.
     pub(crate) ids: Vec<u32>,
     /// The texts of each tag wanted, by place in the order; NULL where a series has none.
-    texts: Vec<StringArray>,
+    texts: Vec<Arc<StringArray>>,
 }
 
 impl SeriesAsked {
@@ -73,7 +73,8 @@ impl OrderedSeries {
         }
         let texts = wanted.iter().map(|id| {
             let at = columns.iter().position(|column| column == id);
-            places.iter().map(|place| at.and_then(|at| of(*place)[at])).collect()
+            let texts = places.iter().map(|place| at.and_then(|at| of(*place)[at]));
+            Arc::new(texts.collect())
         });
         let texts = texts.collect();
         Ok(Self { ids: places.iter().map(|place| ids[*place]).collect(), texts, asked: ids })
@@ -86,11 +87,19 @@ impl OrderedSeries {
 
     /// Returns about how many bytes of memory they take.
     pub(crate) fn bytes(&self) -> usize {
-        let texts = self.texts.iter().map(Array::get_array_memory_size);
+        let texts = self.texts.iter().map(|texts| texts.get_array_memory_size());
         8 * self.ids.len() + texts.sum::<usize>() + size_of::<Self>()
     }
 
-    /// Returns the texts of a tag for rows of the series at these places; `number` counts the tags wanted.
+    /// Returns the texts of a tag for rows of the series at these places, a dictionary of all series; `number`
+    /// counts the tags wanted.
+    pub(crate) fn dictionary(&self, number: usize, places: &ScalarBuffer<u32>) -> ArrayRef {
+        let keys = UInt32Array::new(places.clone(), None);
+        Arc::new(DictionaryArray::new(keys, Arc::clone(&self.texts[number]) as ArrayRef))
+    }
+
+    /// Returns the texts of a tag for rows of the series at these places: each text once, then as often as its
+    /// series has rows. `number` counts the tags wanted.
     pub(crate) fn texts(&self, number: usize, places: &[u32]) -> ArrayRef {
         let texts = &self.texts[number];
         let mut offsets = Vec::with_capacity(places.len() + 1);
@@ -148,13 +157,15 @@ fn values_of<'a>(keys: &'a [Arc<[u8]>], wanted: &[ColumnId]) -> Vec<Option<&'a s
 #[cfg(test)]
 mod tests {
     use arrow::array::AsArray;
+    use arrow::compute::cast;
+    use arrow::datatypes::DataType;
 
     use super::*;
 
     #[test]
     fn texts_come_as_often_as_their_series_has_rows() {
         let known = [Some("a"), None, Some(""), Some("übér")];
-        let texts = vec![known.iter().collect()];
+        let texts = vec![Arc::new(known.iter().collect())];
         let series = OrderedSeries { asked: Vec::new(), ids: Vec::new(), texts };
         for places in
             [vec![], vec![0, 1, 2, 3, 0], vec![3; 7], [vec![1; 5], vec![2; 3], vec![3; 9]].concat()]
@@ -162,6 +173,8 @@ mod tests {
             let found = series.texts(0, &places);
             let expected = places.iter().map(|place| known[*place as usize]);
             assert!(found.as_string::<i32>().iter().eq(expected), "{places:?}");
+            let dictionary = series.dictionary(0, &places.into());
+            assert_eq!(&cast(&dictionary, &DataType::Utf8).unwrap(), &found);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod expected;
 pub(crate) mod known;
+mod last;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use self::expected::Estimate;
 use crate::decoded::{DecodedCache, Part};
 use crate::error::Result;
-use crate::run::{Columns, Run, RunColumn, merge};
+use crate::merge::{Piece, merge_pieces};
+use crate::run::{Run, RunColumn};
 use crate::tombstone::{Masks, surviving};
 use crate::tsm::{RowGroup, TsmFile};
 use crate::value_test::ValueTest;
@@ -34,6 +36,8 @@ const UNIT_BYTES: usize = 16 << 20;
 const PASSING_SHARE: usize = 4;
 /// Series merged at a time.
 const UNIT_SERIES_MAX: usize = 8_192;
+/// What lies in a run is copied out of it where it is less than this part: the rest need not be held for it.
+const HELD_SHARE: usize = 4;
 /// Row groups kept at hand, for series that share them.
 const GROUPS_AT_HAND: usize = 32;
 /// The most bytes they take, but for one alone.
@@ -43,10 +47,6 @@ const BYTES_AT_HAND: usize = 64 << 20;
 const PLACES_MAX: usize = 4_096;
 /// Above so many series, each is taken to have the mean of rows in memory.
 const SERIES_COUNTED_MAX: usize = 4_096;
-/// The last rows of files with more series are not kept in memory.
-const LAST_ROWS_SERIES_MAX: usize = 32_768;
-/// All last rows of a file are read for this part of its series.
-const SERIES_ASKED_SHARE: usize = 4;
 
 /// A file's row groups that may hold rows asked for, and the tombstones over them.
 #[derive(Clone)]
@@ -128,6 +128,8 @@ pub(crate) struct RowReader {
     end_series: usize,
     unit_rows: usize,
     units: VecDeque<Unit>,
+    /// What is left of the last unit.
+    ready: VecDeque<Run>,
     /// Row groups at hand.
     groups: VecDeque<GroupAtHand>,
     /// How many bytes they take.
@@ -157,6 +159,19 @@ enum Wanted {
     Fields,
     /// Those of the tests.
     Tested,
+}
+
+/// Rows of a run.
+struct Found {
+    run: Arc<Run>,
+    /// Where they are: (rank of the series, start, end), in order of rank.
+    places: Vec<(u32, usize, usize)>,
+}
+
+impl Found {
+    fn all(run: Run) -> Self {
+        Self { places: run.series_rows().collect(), run: Arc::new(run) }
+    }
 }
 
 /// Rows merged together: some series within some time.
@@ -210,6 +225,7 @@ impl RowReader {
             series: Arc::new(series),
             rank,
             units: VecDeque::new(),
+            ready: VecDeque::new(),
             groups: VecDeque::new(),
             bytes_at_hand: 0,
             cache: None,
@@ -299,109 +315,11 @@ impl RowReader {
     /// # Errors
     /// `Corrupt`, naming file and offset; what the disk says.
     pub(crate) fn next_run(&mut self) -> Result<Option<Run>> {
-        match self.next_unit() {
-            Some(unit) => Ok(Some(self.read(unit)?)),
-            None => Ok(None),
+        while self.ready.is_empty() {
+            let Some(unit) = self.next_unit() else { return Ok(None) };
+            self.ready = self.read(unit)?.into();
         }
-    }
-
-    /// Returns the last row of each of the next series that have one; `None` at the end.
-    ///
-    /// A source's last row of a series is all that matters of it: of the rows at the last time of all,
-    /// each is the last of its source, so that merging those gives the row as it is.
-    ///
-    /// # Errors
-    /// As `next_run`.
-    pub(crate) fn next_last_rows(&mut self) -> Result<Option<Run>> {
-        let start = self.next_series;
-        if start == self.end_series {
-            return Ok(None);
-        }
-        self.next_series = (start + UNIT_SERIES_MAX).min(self.end_series);
-        let mut ids = self.series[start..self.next_series].to_vec();
-        ids.sort_unstable();
-        let mut parts = Vec::new();
-        for file in 0..self.files.len() {
-            if let Some(run) = self.last_rows_of_file(file, ids.len())? {
-                parts.extend(self.part(&run, &Masks::default(), &ids, self.times));
-                continue;
-            }
-            let (lowest, highest) = (ids[0], ids[ids.len() - 1]);
-            for number in groups_with(&self.files[file], lowest, highest).to_vec() {
-                parts.extend(self.last_rows_of_group(file, number, &ids)?);
-            }
-        }
-        for source in &self.runs {
-            parts.extend(self.part(&source.run, &source.masks, &ids, self.times).map(last_rows));
-        }
-        let parts: Vec<&Run> = parts.iter().collect();
-        Ok(Some(last_rows(merge(&parts, &Columns::These(&self.fields)))))
-    }
-
-    /// Returns the last rows of all series in a file, where they are what is asked for: nothing of the
-    /// file was deleted, none of its rows is later than what is asked for, and either they are known or
-    /// enough of them are asked for.
-    fn last_rows_of_file(&mut self, file: usize, asked: usize) -> Result<Option<Run>> {
-        let FileSource { file, masks, .. } = &self.files[file];
-        let groups = &file.groups()[file.groups_of(self.table)];
-        let within = groups.iter().all(|group| group.times.max <= self.times.max);
-        if !masks.is_empty() || !within {
-            return Ok(None);
-        }
-        let Some(cache) = &self.cache else { return Ok(None) };
-        let part = Part::LastRows(self.table);
-        let kept = match cache.get(file.mark(), part) {
-            Some(kept) => kept,
-            None => {
-                let series: usize = groups.iter().map(|group| group.series_count as usize).sum();
-                if series > LAST_ROWS_SERIES_MAX || asked * SERIES_ASKED_SHARE < series {
-                    return Ok(None);
-                }
-                let mut runs = Vec::with_capacity(groups.len());
-                for group in groups {
-                    let columns: Vec<_> = group.column_types().collect();
-                    runs.push(match file.read_last(group, &columns)? {
-                        Some(run) => run,
-                        None => last_rows(file.read(group, &columns)?),
-                    });
-                }
-                self.counts.groups += runs.len();
-                let runs: Vec<&Run> = runs.iter().collect();
-                let all = Arc::new(last_rows(merge(&runs, &Columns::All)));
-                cache.put(file.mark(), part, &all);
-                all
-            }
-        };
-        let wanted = |column: &&RunColumn| self.fields.contains(&(column.id, column.value_type));
-        Ok(Some(Run {
-            series: kept.series.clone(),
-            times: kept.times.clone(),
-            columns: kept.columns.iter().filter(wanted).cloned().collect(),
-        }))
-    }
-
-    fn last_rows_of_group(
-        &mut self,
-        file: usize,
-        number: usize,
-        ids: &[u32],
-    ) -> Result<Option<Run>> {
-        let source = &self.files[file];
-        let group = &source.file.groups()[number];
-        let first = ids.partition_point(|id| *id < group.series.0);
-        if ids.get(first).is_none_or(|id| *id > group.series.1) {
-            return Ok(None);
-        }
-        let masked = source.masks.iter().any(|one| one.touches(group.series, &group.times));
-        if !masked && group.times.max <= self.times.max {
-            let kept = source.file.read_last(group, &self.fields)?;
-            if let Some(run) = kept {
-                self.counts.groups += 1;
-                return Ok(self.part(&run, &source.masks, ids, self.times));
-            }
-        }
-        let run = self.group((file, number), Wanted::Fields)?;
-        Ok(self.part(&run, &self.files[file].masks, ids, self.times).map(last_rows))
+        Ok(self.ready.pop_front())
     }
 
     fn next_unit(&mut self) -> Option<Unit> {
@@ -463,17 +381,17 @@ impl RowReader {
     }
 
     /// Reads the rows of a unit out of all sources.
-    fn read(&mut self, unit: Unit) -> Result<Run> {
-        let mut parts: Vec<Run> = Vec::new();
+    fn read(&mut self, unit: Unit) -> Result<Vec<Run>> {
+        let mut found: Vec<Found> = Vec::new();
         let mut ids = self.series[unit.ranks.0..unit.ranks.1].to_vec();
         ids.sort_unstable();
         let (Some(lowest), Some(highest)) = (ids.first(), ids.last()) else {
-            return Ok(Run::default());
+            return Ok(Vec::new());
         };
         let in_memory = self.runs.iter();
         let in_memory =
-            in_memory.filter_map(|one| self.part(&one.run, &one.masks, &ids, unit.times));
-        let in_memory: Vec<Run> = in_memory.collect();
+            in_memory.filter_map(|one| self.found(&one.run, &one.masks, &ids, unit.times));
+        let in_memory: Vec<Found> = in_memory.collect();
         let mut groups: Vec<(usize, usize)> = Vec::new();
         for (file, source) in self.files.iter().enumerate() {
             let numbers = groups_with(source, *lowest, *highest).iter().copied();
@@ -489,16 +407,26 @@ impl RowReader {
         let of_one_file = groups.iter().all(|(file, _)| *file == groups[0].0);
         let are_tested = !self.tests.is_empty() && of_one_file && in_memory.is_empty();
         for place in groups {
-            parts.extend(if are_tested {
-                self.passing_part(place, &ids, unit.times)?
+            found.extend(if are_tested {
+                self.passing_part(place, &ids, unit.times)?.map(Found::all)
             } else {
                 let run = self.group(place, Wanted::Fields)?;
-                self.part(&run, &self.files[place.0].masks, &ids, unit.times)
+                self.found(&run, &self.files[place.0].masks, &ids, unit.times)
             });
         }
-        parts.extend(in_memory);
-        let parts: Vec<&Run> = parts.iter().collect();
-        Ok(merge(&parts, &Columns::These(&self.fields)))
+        found.extend(in_memory);
+        let pieces = found.iter().enumerate().flat_map(|(run, found)| {
+            let places = found.places.iter();
+            places.map(move |(series, start, end)| Piece {
+                series: *series,
+                run,
+                start: *start,
+                end: *end,
+            })
+        });
+        let pieces = pieces.collect();
+        let runs: Vec<&Run> = found.iter().map(|found| found.run.as_ref()).collect();
+        Ok(merge_pieces(&runs, pieces, &self.fields))
     }
 
     /// Returns the rows of a row group that pass the tests, and maybe others. Fields that are tested are
@@ -609,6 +537,16 @@ impl RowReader {
         self.groups.push_back(group);
     }
 
+    /// Finds the rows of some series and times in a run.
+    fn found(&self, run: &Arc<Run>, masks: &Masks, ids: &[u32], times: TimeRange) -> Option<Found> {
+        let places = self.places(run, masks, ids, times);
+        let rows: usize = places.iter().map(|(_, start, end)| end - start).sum();
+        if rows < run.rows() / HELD_SHARE {
+            return self.taken(run, &places).map(Found::all);
+        }
+        (rows > 0).then(|| Found { run: Arc::clone(run), places })
+    }
+
     /// Takes the rows of some series and times out of one run, in order of rank.
     fn part(&self, run: &Run, masks: &Masks, ids: &[u32], times: TimeRange) -> Option<Run> {
         self.taken(run, &self.places(run, masks, ids, times))
@@ -664,16 +602,16 @@ impl RowReader {
         let columns = run.columns.iter().filter(is_wanted);
         if together {
             let end = start + ranks.len();
-            let times = run.times[start..end].to_vec();
+            let times = run.times.slice(start, end - start);
             let columns = columns.map(|column| column.slice(start, end)).collect();
-            return Some(Run { series: ranks, times, columns });
+            return Some(Run { series: ranks.into(), times, columns });
         }
         let picks: Vec<u32> =
             places.iter().flat_map(|(_, start, end)| *start as u32..*end as u32).collect();
         let times = picks.iter().map(|row| run.times[*row as usize]).collect();
         let picks = UInt32Array::from(picks);
         let columns = columns.map(|column| column.pick(&picks)).collect();
-        Some(Run { series: ranks, times, columns })
+        Some(Run { series: ranks.into(), times, columns })
     }
 }
 
@@ -711,13 +649,6 @@ fn disjoint(mut places: Vec<(usize, Place)>) -> bool {
         open.push((source, place));
     }
     true
-}
-
-/// Returns the last row of each series.
-fn last_rows(run: Run) -> Run {
-    let picks: Vec<u32> = run.series_rows().map(|(_, _, end)| end as u32 - 1).collect();
-    let series = picks.iter().map(|row| run.series[*row as usize]).collect();
-    if picks.len() == run.rows() { run } else { run.pick(&picks, series) }
 }
 
 /// Returns the rows of a run that no tombstone deleted; `None` where that is all of them.

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, TimestampNanosecondArray};
-use arrow::datatypes::SchemaRef;
+use arrow::buffer::ScalarBuffer;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use model::{ColumnId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
@@ -46,7 +47,8 @@ pub struct ScanRequest {
     pub table: TableId,
     /// The columns of the answer, in order.
     pub columns: Vec<ScanColumn>,
-    /// The schema of the answer: one field for each of `columns`.
+    /// The schema of the answer: one field for each of `columns`. A tag that is a dictionary there comes as one,
+    /// in which each series of the scan has its place; two places may have the same text.
     pub schema: SchemaRef,
     /// Rows outside are not returned.
     pub times: TimeRange,
@@ -101,7 +103,7 @@ impl std::fmt::Debug for VnodeScan {
 /// A run that is given out batch by batch.
 #[derive(Clone)]
 struct OpenRun {
-    series: Vec<u32>,
+    series: ScalarBuffer<u32>,
     times: ArrayRef,
     columns: Vec<RunColumn>,
     /// The first row of the next batch.
@@ -111,7 +113,8 @@ struct OpenRun {
 impl OpenRun {
     fn new(run: Run) -> Self {
         let Run { series, times, columns } = run;
-        let times = TimestampNanosecondArray::from(times).with_timezone(model::schema::TIME_ZONE);
+        let times = TimestampNanosecondArray::new(times, None);
+        let times = times.with_timezone(model::schema::TIME_ZONE);
         Self { series, times: Arc::new(times), columns, next: 0 }
     }
 }
@@ -158,6 +161,11 @@ impl VnodeScan {
             request,
             damage,
         })
+    }
+
+    /// Has the answer come in a schema that differs in which tags are dictionaries.
+    pub fn in_schema(&mut self, schema: &SchemaRef) {
+        self.request.schema = Arc::clone(schema);
     }
 
     /// Splits the scan by series into about `parts` scans; read one after another they yield what this
@@ -284,7 +292,7 @@ impl VnodeScan {
     fn batch(&self, open: &OpenRun) -> Result<RecordBatch> {
         let start = open.next;
         let count = BATCH_ROWS.min(open.series.len() - start);
-        let mut tags = self.tag_columns(&open.series[start..start + count])?.into_iter();
+        let mut tags = self.tag_columns(&open.series.slice(start, count))?.into_iter();
         let columns = self.request.columns.iter().map(|column| match column {
             ScanColumn::Time => open.times.slice(start, count),
             ScanColumn::Tag(_) => tags.next().expect("one for each tag asked for"),
@@ -300,15 +308,15 @@ impl VnodeScan {
             .map_err(|error| Error::Stopped(format!("scan: {error}")))
     }
 
-    /// Builds the columns of the tags asked for: each series' value once, then as often as it has rows.
-    fn tag_columns(&self, places: &[u32]) -> Result<Vec<ArrayRef>> {
+    /// Builds the columns of the tags asked for.
+    fn tag_columns(&self, places: &ScalarBuffer<u32>) -> Result<Vec<ArrayRef>> {
         let wanted = self.request.tags();
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
         // A run numbers series by their places in the scan.
         let (series, places) = match &self.tags {
-            Tags::Known(series) => (Arc::clone(series), places.to_vec()),
+            Tags::Known(series) => (Arc::clone(series), places.clone()),
             Tags::Within(index) => {
                 let stretches = || places.chunk_by(|a, b| a == b);
                 let ids = stretches().map(|rows| self.reader.series()[rows[0] as usize]).collect();
@@ -316,10 +324,16 @@ impl VnodeScan {
                 for (number, rows) in stretches().enumerate() {
                     numbers.resize(numbers.len() + rows.len(), number as u32);
                 }
-                (self.series_within(index, ids, wanted.clone())?, numbers)
+                (self.series_within(index, ids, wanted)?, numbers.into())
             }
         };
-        Ok((0..wanted.len()).map(|number| series.texts(number, &places)).collect())
+        let fields = self.request.columns.iter().zip(self.request.schema.fields());
+        let tags = fields.filter(|(column, _)| matches!(column, ScanColumn::Tag(_)));
+        let columns = tags.enumerate().map(|(number, (_, field))| match field.data_type() {
+            DataType::Dictionary(..) => series.dictionary(number, &places),
+            _ => series.texts(number, &places),
+        });
+        Ok(columns.collect())
     }
 
     fn series_within(

@@ -13,15 +13,11 @@ use datafusion::physical_plan::coop::cooperative;
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, RecordOutput,
 };
-use datafusion::physical_plan::stream::{
-    RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter,
-};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream;
 
+use super::ahead::ahead;
 use crate::error::Error;
-
-/// Batches a thread may be ahead of who polls: those of one run, which share its columns.
-const BATCHES_AHEAD: usize = 8;
 
 /// What is read, and how much of it was.
 pub(super) struct Reading {
@@ -68,18 +64,7 @@ impl Reading {
 
     /// Reads on a thread of its own, a little ahead of who polls.
     pub(super) fn ahead(self) -> SendableRecordBatchStream {
-        let schema = Arc::clone(&self.schema);
-        let mut builder = RecordBatchReceiverStreamBuilder::new(schema, BATCHES_AHEAD);
-        let sender = builder.tx();
-        builder.spawn_blocking(move || {
-            for batch in self {
-                if sender.blocking_send(batch).is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        });
-        builder.build()
+        ahead(Arc::clone(&self.schema), self)
     }
 
     /// Reads when polled, on the thread that polls: for what is soon read.

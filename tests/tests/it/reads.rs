@@ -66,6 +66,9 @@ async fn groups_that_lie_together_are_aggregated_without_a_table_of_them() {
                  WHERE v > 10 GROUP BY w, host";
     let plan = lines(&client, &format!("EXPLAIN {query}")).await[1][1].clone();
     assert!(plan.contains("StretchAggregateExec"), "{plan}");
+    let plain = "SELECT date_bin('1 hour', time) AS w, host, sum(n) FROM m GROUP BY w, host";
+    let plan = lines(&client, &format!("EXPLAIN {plain}")).await[1][1].clone();
+    assert!(plan.contains("dictionaries=[host]"), "{plan}");
     let all = format!("SELECT count(*), sum(c), sum(s) FROM ({query}) AS groups");
     let (rows, sum) = (200_000 - 20, (21..=200_000_u64).sum::<u64>());
     let expected = [[(56 * 20).to_string(), rows.to_string(), sum.to_string()]];

@@ -6,6 +6,7 @@
 //! the values of a tag can be walked.
 #![deny(clippy::indexing_slicing)]
 
+use std::cmp::Ordering;
 use std::ops::{Bound, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -290,16 +291,20 @@ impl Segment {
         let first = self.entries.partition_point(|(first, _)| **first <= *low).saturating_sub(1);
         let mut found = Vec::new();
         for number in first..self.entries.len() {
-            for Entry { key, series } in self.entries_of_block(number)? {
+            let ended = self.entries_in_order(number, |key, series| {
                 let of_tag = key.get(..begin.len()) == Some(begin.as_slice());
                 // Whether a bound itself is inside is seen when its series' keys are looked at.
-                let beyond = high.as_ref().is_some_and(|high| key > *high);
-                if key >= low && (beyond || !of_tag) {
-                    return Ok(found);
+                let beyond = high.as_ref().is_some_and(|high| *key > **high);
+                if *key >= *low && (beyond || !of_tag) {
+                    return Ok(Some(()));
                 }
-                if key >= low {
-                    series.extend_into(&mut found);
+                if *key >= *low {
+                    Postings::decode(series, &self.ids)?.extend_into(&mut found);
                 }
+                Ok(None)
+            })?;
+            if ended.is_some() {
+                break;
             }
         }
         Ok(found)
@@ -308,8 +313,34 @@ impl Segment {
     fn find_entry(&self, key: &[u8]) -> Result<Option<Postings>> {
         let number = self.entries.partition_point(|(first, _)| **first <= *key);
         let Some(number) = number.checked_sub(1) else { return Ok(None) };
-        let entries = self.entries_of_block(number)?;
-        Ok(entries.into_iter().find(|entry| entry.key == key).map(|entry| entry.series))
+        let found = self.entries_in_order(number, |other, series| match other.cmp(key) {
+            Ordering::Less => Ok(None),
+            Ordering::Equal => Ok(Some(Some(Postings::decode(series, &self.ids)?))),
+            Ordering::Greater => Ok(Some(None)),
+        })?;
+        Ok(found.flatten())
+    }
+
+    /// Shows the key of each entry of a block with what is written of its series, in order, until something is
+    /// found.
+    fn entries_in_order<T>(
+        &self,
+        number: usize,
+        mut look: impl FnMut(&[u8], &[u8]) -> Decoded<Option<T>>,
+    ) -> Result<Option<T>> {
+        let Some((_, block)) = self.entries.get(number) else { return Ok(None) };
+        let bytes = self.block(*block)?;
+        let mut entries = Entries::of(&bytes);
+        let mut find = || {
+            while let Some(series) = entries.next()? {
+                let found = look(&entries.key, series)?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            Ok(None)
+        };
+        find().map_err(|error| self.corrupt(*block, error))
     }
 
     /// Returns the number of blocks of keys, of hashes and of entries.
@@ -496,19 +527,40 @@ fn decode_hashes(bytes: &[u8], ids: &Range<u32>) -> Decoded<Vec<(u64, u32)>> {
     Ok(hashes)
 }
 
-/// Reads a block of entries: what each key shares with the one before it, the rest of it, its series.
-fn decode_entries(bytes: &[u8], ids: &Range<u32>) -> Decoded<Vec<Entry>> {
-    let mut reader = Reader::new(bytes);
-    let mut entries: Vec<Entry> = Vec::new();
-    while reader.remaining() > 0 {
-        let shared = reader.varint()? as usize;
-        let before = entries.last().map_or(&[][..], |entry| entry.key.as_slice());
-        let Some(shared) = before.get(..shared) else {
+/// Reads the entries of a block one after another: what each key shares with the one before it, the rest of it,
+/// its series.
+struct Entries<'a> {
+    reader: Reader<'a>,
+    /// The key of the present one.
+    key: Vec<u8>,
+}
+
+impl<'a> Entries<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self { reader: Reader::new(bytes), key: Vec::new() }
+    }
+
+    /// Goes on to the next one. Returns what is written of its series.
+    fn next(&mut self) -> Decoded<Option<&'a [u8]>> {
+        if self.reader.remaining() == 0 {
+            return Ok(None);
+        }
+        let shared = usize::try_from(self.reader.varint()?).unwrap_or(usize::MAX);
+        if shared > self.key.len() {
             return malformed("entry without its begin");
-        };
-        let key = [shared, reader.bytes()?].concat();
-        let series = Postings::decode(reader.bytes()?, ids)?;
-        entries.push(Entry { key, series });
+        }
+        self.key.truncate(shared);
+        self.key.extend_from_slice(self.reader.bytes()?);
+        Ok(Some(self.reader.bytes()?))
+    }
+}
+
+/// Reads a block of entries.
+fn decode_entries(bytes: &[u8], ids: &Range<u32>) -> Decoded<Vec<Entry>> {
+    let mut reader = Entries::of(bytes);
+    let mut entries: Vec<Entry> = Vec::new();
+    while let Some(series) = reader.next()? {
+        entries.push(Entry { key: reader.key.clone(), series: Postings::decode(series, ids)? });
     }
     Ok(entries)
 }

@@ -112,7 +112,7 @@ impl TsmFile {
         let rows = group.rows as usize;
         let series = self.keys(group.series_page, rows)?;
         let series = series.into_iter().map(|s| s as u32).collect();
-        let times = self.keys(group.time_page, rows)?;
+        let times = self.keys(group.time_page, rows)?.into();
         Ok(Run { series, times, columns: self.read_columns(group, columns)? })
     }
 
@@ -253,6 +253,7 @@ fn check_trailer(trailer: &[u8], at: u64) -> std::result::Result<(u64, usize, u3
 #[allow(clippy::indexing_slicing, reason = "bytes of a test")]
 mod tests {
     use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray};
+    use arrow::buffer::ScalarBuffer;
 
     use super::*;
     use crate::disk::{OsDisk, read_file, write_new_file};
@@ -277,10 +278,10 @@ mod tests {
             column(3, ValueType::Bool, Arc::new(BooleanArray::from(vec![true, false, false]))),
             column(4, ValueType::Str, Arc::new(StringArray::from(vec!["a", "b", "c"]))),
         ];
-        let (series, times) = (vec![1; 3], vec![10, 20, 30]);
+        let (series, times): (_, ScalarBuffer<i64>) = (vec![1; 3].into(), vec![10, 20, 30].into());
         let one = Run { series, times: times.clone(), columns: columns.clone() };
         writer.write_rows(TableId(1), one).unwrap();
-        let several = Run { series: vec![1, 1, 2], times, columns };
+        let several = Run { series: vec![1, 1, 2].into(), times, columns };
         writer.write_rows(TableId(2), several).unwrap();
         assert!(writer.finish().unwrap());
         path

@@ -14,7 +14,8 @@ use super::encodings::{self, Effort, PAGE_ROWS_MAX};
 use super::footer::{self, ColumnPages, HEADER_BYTES, MAGIC, Page, RowGroup, VERSION};
 use crate::disk::{Disk, DiskFile, parent};
 use crate::error::{Context, Result};
-use crate::run::{Columns, Run, RunColumn, merge};
+use crate::merge::{Columns, merge};
+use crate::run::{Run, RunColumn};
 use crate::schemas::{Schemas, TableFate};
 
 /// A row group may end at the end of a series once it has so many rows.

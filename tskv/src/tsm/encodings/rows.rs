@@ -48,7 +48,7 @@ pub(crate) fn decode_run(bytes: &[u8], columns: &[(ColumnId, ValueType)]) -> Dec
     }
     let series = decode_keys(reader.bytes()?, rows)?;
     let series = series.into_iter().map(|series| series as u32).collect();
-    let times = decode_keys(reader.bytes()?, rows)?;
+    let times = decode_keys(reader.bytes()?, rows)?.into();
     let mut run = Run { series, times, columns: Vec::with_capacity(columns.len()) };
     for _ in 0..reader.count(8)? {
         let id = ColumnId(reader.u32()?);
