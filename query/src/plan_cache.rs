@@ -3,6 +3,7 @@
 //! | module      | holds                                                      |
 //! |-------------|------------------------------------------------------------|
 //! | `constants` | what is taken out of a query                               |
+//! | `lists`     | what must not be taken out                                 |
 //! | `slots`     | what stands for it in a plan, and how it comes in again     |
 //!
 //! The second time a kind of query comes it is planned with slots in the stead of its constants; from then on
@@ -12,6 +13,7 @@
 //! made for. Whatever does not fit, or fails, is planned as ever.
 
 mod constants;
+mod lists;
 mod slots;
 
 use std::collections::HashMap;
@@ -412,7 +414,7 @@ impl Session {
             return Ok(None);
         };
         let (plan, arrays) = self.plan_in(&state, &asked.query, Some(asked.params)).await?;
-        if !arrays.is_empty() || !slots::is_immutable(&plan)? {
+        if !arrays.is_empty() || !slots::is_immutable(&plan)? || lists::meet(&plan)? {
             return Ok(None);
         }
         let types = plan.get_parameter_types()?;
