@@ -33,9 +33,9 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::output::Output;
-use crate::planning::AbortOnDrop;
 use crate::session::Session;
 use crate::sql::{CopyInto, CopyIntoWhat};
+use crate::threads::AbortOnDrop;
 
 /// What of the outside the node lets its users use.
 #[derive(Clone, Debug, Default)]

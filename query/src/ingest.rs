@@ -14,7 +14,6 @@ use model::points::{POINTS_ROWS_MAX, PointsColumn, array_bytes};
 use model::schema::TIME_ZONE;
 use model::time::Span;
 use model::{Column, ColumnKind, Points, TableSchema, ValueType};
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::access::Object;
 use crate::database::Database;
@@ -24,6 +23,7 @@ use crate::instants::{Zone, parse_instant};
 use crate::quotas::Admission;
 use crate::row_series::{RowSeries, SeriesKeys};
 use crate::session::Session;
+use crate::threads::beside_the_network;
 use crate::usage::{Counted, Counters};
 
 /// Where rows go: a table, and the columns that are named.
@@ -252,13 +252,6 @@ pub(crate) fn admit(table: &TableSchema, points: &mut Points) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Runs what takes long where other tasks of the thread go on elsewhere meanwhile.
-pub(crate) fn beside_the_network<T>(work: impl FnOnce() -> T) -> T {
-    let several = Handle::try_current()
-        .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if several { tokio::task::block_in_place(work) } else { work() }
 }
 
 impl Intake {

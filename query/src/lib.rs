@@ -52,6 +52,7 @@
 //! | `temporary` | tables of a session, in memory                                              |
 //! | `plan_cache` | plans kept for queries that differ in their constants alone            |
 //! | `planning` | text to plan, with parameters                                               |
+//! | `threads`  | on which thread work is done                                                |
 //! | `usage`    | what each tenant uses of this node                                          |
 //! | `settings` | SET, SHOW, RESET                                                            |
 //!
@@ -119,6 +120,7 @@ mod stretches;
 mod sugar;
 mod temporary;
 mod text_casts;
+mod threads;
 mod types;
 mod usage;
 mod value_text;

@@ -33,9 +33,10 @@ use crate::access::{Identity, Need, Object, check};
 use crate::catalog::{BoundValues, ReadOptions};
 use crate::error::Result;
 use crate::known_groups;
-use crate::planning::{placeholder, takes_long};
+use crate::planning::placeholder;
 use crate::scan::{ScanLayout, TskvScanExec};
 use crate::session::Session;
+use crate::threads::takes_long;
 use crate::types::sql_type;
 use constants::{Constant, Taken, take};
 

@@ -1,10 +1,26 @@
-//! What analyzer rules do with the expressions of a plan's node: rewrite them, keep their names.
+//! The expressions of plans: walked, and, by analyzer rules, rewritten under their names.
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+
+/// Calls `look` with each expression of a plan and of its subqueries, and with each part of one.
+///
+/// # Errors
+/// None of its own.
+pub(crate) fn for_each_expression(plan: &LogicalPlan, mut look: impl FnMut(&Expr)) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                look(expr);
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(())
+}
 
 /// Returns the columns that the expressions of a node may read.
 ///

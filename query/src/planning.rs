@@ -19,15 +19,12 @@ use datafusion::sql::parser::{ExplainStatement, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast::{self, VisitMut, VisitorMut};
 
 use futures::{FutureExt, StreamExt, stream};
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::arrays;
 use crate::catalog::{BoundValues, mentions_catalog};
 use crate::column_names::{name_columns, names, renamed};
 use crate::error::{Error, Result, nearest};
-use crate::ingest::beside_the_network;
 use crate::insert::parameter_columns;
 use crate::interrupt::interruptible;
 use crate::nesting;
@@ -39,6 +36,7 @@ use crate::show;
 use crate::sql::{Statement, cast_to, fold, parse_one};
 use crate::stages;
 use crate::sugar;
+use crate::threads::{here_or_elsewhere, takes_long};
 use crate::types::{arrow_type, sql_type};
 
 /// The most parameters of a statement, as in PostgreSQL's protocol.
@@ -479,48 +477,6 @@ fn is_planned(statement: &Statement) -> bool {
         Statement::Query(_) | Statement::Delete(_) | Statement::Update(_) => true,
         _ => false,
     }
-}
-
-/// A task that ends with who waits for it.
-pub(crate) struct AbortOnDrop<T>(pub(crate) JoinHandle<Result<T>>);
-
-impl<T> AbortOnDrop<T> {
-    pub(crate) async fn finish(mut self) -> Result<T> {
-        (&mut self.0).await.map_err(Error::internal)?
-    }
-
-    pub(crate) fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
-}
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Does work here until it waits for something, or says that it [`takes_long`], then goes on with it on other
-/// threads. What is soon done needs no other thread, which would have to wake up for it, and this one for the
-/// answer.
-async fn here_or_elsewhere<T: Send + 'static>(
-    threads: &Handle,
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    let mut work = Box::pin(caught(work));
-    let done = beside_the_network(|| {
-        let _its_tasks_are_theirs = threads.enter();
-        (&mut work).now_or_never()
-    });
-    match done {
-        Some(done) => done,
-        None => AbortOnDrop(threads.spawn(work)).finish().await,
-    }
-}
-
-/// Has work that was begun by [`here_or_elsewhere`] go on elsewhere.
-pub(crate) async fn takes_long() {
-    tokio::task::yield_now().await;
 }
 
 /// Refuses what the planner would take for something else: an error is allowed, a guess is not.

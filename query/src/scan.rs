@@ -137,7 +137,11 @@ impl TskvScanExec {
 
     /// Returns whether its rows are about a batch at most, and soon read.
     pub(crate) fn reads_little(&self) -> bool {
-        self.is_small() && self.partitions.iter().flatten().all(Scan::reads_little)
+        self.partitions.iter().all(|scans| self.are_soon_read(scans))
+    }
+
+    fn are_soon_read(&self, scans: &[Scan]) -> bool {
+        self.is_small() && scans.iter().all(Scan::reads_little)
     }
 
     /// Returns whether the series have many rows each, as far as is known.
@@ -631,11 +635,11 @@ impl ExecutionPlan for TskvScanExec {
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let scans = self.partitions.get(partition).cloned().unwrap_or_default();
-        let is_soon_read = self.is_small() && scans.iter().all(Scan::reads_little);
+        let are_soon_read = self.are_soon_read(&scans);
         let found = (&self.schema, scans);
         let how = (self.limit, self.is_held);
         let reading = Reading::new(found, how, (&self.metrics, partition));
-        Ok(if is_soon_read { reading.in_place() } else { reading.ahead() })
+        Ok(if are_soon_read { reading.in_place() } else { reading.ahead() })
     }
 
     fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {

@@ -3,10 +3,7 @@
 //! Invariant: of rows with the same key the newest run wins, column by column, among those that
 //! wrote the column.
 
-use arrow::array::{
-    Array, ArrayData, BooleanBufferBuilder, MutableArrayData, make_array, new_null_array,
-};
-use arrow::buffer::BooleanBuffer;
+use arrow::array::{Array, ArrayData, BooleanBufferBuilder, MutableArrayData, make_array};
 use model::{ColumnId, ValueType};
 
 use crate::run::{Run, RunColumn};
@@ -32,6 +29,12 @@ pub(crate) struct Piece {
     pub(crate) run: usize,
     pub(crate) start: usize,
     pub(crate) end: usize,
+}
+
+impl Piece {
+    fn rows(&self) -> usize {
+        self.end - self.start
+    }
 }
 
 /// One row of one of the runs that are merged.
@@ -76,15 +79,16 @@ pub(crate) fn merge_pieces(
     let mut merged = Vec::new();
     let (mut start, mut at) = (0, 0);
     while at < parts.len() {
-        let (together, rows) = lying_together(&parts[at..]);
-        if rows >= SHARED_ROWS_MIN {
+        let together = lying_together(&parts[at..]);
+        let next = at + together.len().max(1);
+        if together.iter().map(Piece::rows).sum::<usize>() >= SHARED_ROWS_MIN {
             if start < at {
                 merged.push(assemble(runs, &parts[start..at], wanted));
             }
-            merged.push(shared(runs, &parts[at..at + together], wanted));
-            start = at + together;
+            merged.push(shared(runs, &together, wanted));
+            start = next;
         }
-        at += together;
+        at = next;
     }
     if start < parts.len() {
         merged.push(assemble(runs, &parts[start..], wanted));
@@ -116,51 +120,35 @@ fn parts(runs: &[&Run], pieces: Vec<Piece>) -> Vec<Part> {
     parts
 }
 
-/// Returns how many of the parts, from the first on, lie together in one run, and how many rows they have; where
-/// the first meets others, it alone, and none.
-fn lying_together(parts: &[Part]) -> (usize, usize) {
-    let whole = |part: &Part| match part {
-        Part::Whole(piece) => Some(*piece),
-        Part::Met { .. } => None,
-    };
-    let Some(first) = parts.first().and_then(whole) else { return (1, 0) };
-    let (mut count, mut end) = (1, first.end);
-    while let Some(next) = parts.get(count).and_then(whole) {
-        if (next.run, next.start) != (first.run, end) {
+/// Returns the pieces, from the first part on, that lie together in one run; none where the first part meets others.
+fn lying_together(parts: &[Part]) -> Vec<Piece> {
+    let mut together: Vec<Piece> = Vec::new();
+    for part in parts {
+        let Part::Whole(piece) = part else { break };
+        if together.last().is_some_and(|last| (last.run, last.end) != (piece.run, piece.start)) {
             break;
         }
-        (count, end) = (count + 1, next.end);
+        together.push(*piece);
     }
-    (count, end - first.start)
+    together
 }
 
-/// Makes a run of parts that lie together, which shares its columns.
-fn shared(runs: &[&Run], parts: &[Part], wanted: &[(ColumnId, ValueType)]) -> Run {
-    let pieces = parts.iter().filter_map(|part| match part {
-        Part::Whole(piece) => Some(piece),
-        Part::Met { .. } => None,
-    });
-    let mut series = Vec::new();
-    let (mut number, mut from) = (0, None);
+/// Makes a run of pieces that lie together, which shares its columns.
+fn shared(runs: &[&Run], pieces: &[Piece], wanted: &[(ColumnId, ValueType)]) -> Run {
+    let (first, last) = (pieces[0], pieces[pieces.len() - 1]);
+    let rows = runs[first.run].slice(first.start, last.end);
+    let mut series = Vec::with_capacity(rows.rows());
     for piece in pieces {
-        number = piece.run;
-        from.get_or_insert(piece.start);
-        series.resize(series.len() + piece.end - piece.start, piece.series);
+        series.resize(series.len() + piece.rows(), piece.series);
     }
-    let (run, start) = (runs[number], from.unwrap_or_default());
-    let end = start + series.len();
-    let columns = wanted.iter().map(|column| run.column_or_nulls(*column).slice(start, end));
-    Run {
-        times: run.times.slice(start, series.len()),
-        columns: columns.collect(),
-        series: series.into(),
-    }
+    let columns = wanted.iter().map(|column| rows.column_or_nulls(*column)).collect();
+    Run { series: series.into(), times: rows.times, columns }
 }
 
 fn met_rows(runs: &[&Run], pieces: &[Piece]) -> Part {
     let mut pieces = pieces.to_vec();
     pieces.sort_by_key(|piece| piece.run);
-    let mut rows = Vec::with_capacity(pieces.iter().map(|piece| piece.end - piece.start).sum());
+    let mut rows = Vec::with_capacity(pieces.iter().map(Piece::rows).sum());
     for piece in &pieces {
         let times = &runs[piece.run].times;
         let of_piece = (piece.start..piece.end).map(|row| (times[row], row));
@@ -186,7 +174,7 @@ fn wanted_columns(runs: &[&Run], columns: &Columns<'_>) -> Vec<(ColumnId, ValueT
 
 fn assemble(runs: &[&Run], parts: &[Part], wanted: &[(ColumnId, ValueType)]) -> Run {
     let most = |part: &Part| match part {
-        Part::Whole(piece) => piece.end - piece.start,
+        Part::Whole(piece) => piece.rows(),
         Part::Met { rows, .. } => rows.len(),
     };
     let most = parts.iter().map(most).sum();
@@ -218,9 +206,7 @@ fn assemble_column(
     let sources: Vec<ArrayData> =
         columns.iter().flatten().map(|column| column.values.to_data()).collect();
     if sources.is_empty() {
-        let values = new_null_array(&value_type.arrow(), rows);
-        let written = Some(BooleanBuffer::new_unset(rows));
-        return RunColumn { id, value_type, values, written };
+        return RunColumn::unwritten((id, value_type), rows);
     }
     // Where every run writes every row there are no NULLs but those it writes.
     let leaves_out = columns.iter().any(|one| one.is_none_or(|column| column.written.is_some()));
@@ -238,12 +224,12 @@ fn assemble_column(
             Part::Whole(piece) => {
                 picked.take(piece.run, piece.start, piece.end);
                 match columns[piece.run].map(|column| &column.written) {
-                    Some(None) => picked.written.append_n(piece.end - piece.start, true),
+                    Some(None) => picked.written.append_n(piece.rows(), true),
                     Some(Some(written)) => {
-                        let slice = written.slice(piece.start, piece.end - piece.start);
+                        let slice = written.slice(piece.start, piece.rows());
                         picked.written.append_buffer(&slice);
                     }
-                    None => picked.written.append_n(piece.end - piece.start, false),
+                    None => picked.written.append_n(piece.rows(), false),
                 }
             }
             Part::Met { rows, .. } => {

@@ -55,15 +55,10 @@ impl Run {
         (self.series[row], self.times[row])
     }
 
-    /// Returns a column; one of NULLs that nobody wrote, where the run has none.
-    pub(crate) fn column_or_nulls(&self, (id, value_type): (ColumnId, ValueType)) -> RunColumn {
-        let unwritten = || RunColumn {
-            id,
-            value_type,
-            values: new_null_array(&value_type.arrow(), self.rows()),
-            written: Some(BooleanBuffer::new_unset(self.rows())),
-        };
-        self.column(id).cloned().unwrap_or_else(unwritten)
+    /// Returns a column; one that nobody wrote, where the run has none.
+    pub(crate) fn column_or_nulls(&self, column: (ColumnId, ValueType)) -> RunColumn {
+        let unwritten = || RunColumn::unwritten(column, self.rows());
+        self.column(column.0).cloned().unwrap_or_else(unwritten)
     }
 
     /// Returns the bytes of text in rows `start..end`: what a group of rows may grow large by.
@@ -144,6 +139,12 @@ impl Run {
 }
 
 impl RunColumn {
+    /// Makes a column of NULLs that nobody wrote.
+    pub(crate) fn unwritten((id, value_type): (ColumnId, ValueType), rows: usize) -> Self {
+        let values = new_null_array(&value_type.arrow(), rows);
+        Self { id, value_type, values, written: Some(BooleanBuffer::new_unset(rows)) }
+    }
+
     /// Returns rows `start..end`, sharing the buffers.
     pub(crate) fn slice(&self, start: usize, end: usize) -> Self {
         Self {

@@ -18,11 +18,11 @@ use super::upload::{Sent, send};
 use crate::access::Need;
 use crate::error::{Error, Result};
 use crate::output::Output;
-use crate::planning::AbortOnDrop;
 use crate::rows::RowWriter;
 use crate::running::CopyProgress;
 use crate::session::Session;
 use crate::sql::{CopyInto, FileOptions, Statement};
+use crate::threads::AbortOnDrop;
 
 /// A file is ended at so many bytes, before they are compressed.
 const FILE_BYTES: usize = 128 << 20;

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use datafusion::common::Result;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
+
+use crate::plan_expressions::for_each_expression;
 
 /// What lists and constants are compared with.
 #[derive(Default)]
@@ -20,14 +21,7 @@ struct Compared {
 /// Returns whether lists in which parameters stand may be simplified with others, or with constants.
 pub(super) fn meet(plan: &LogicalPlan) -> Result<bool> {
     let mut compared = Compared::default();
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                compared.add(expr);
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })?;
+    for_each_expression(plan, |expr| compared.add(expr))?;
     let alike = compared.renames || compared.of.contains_key(&None);
     let all = compared.of.values().map(|(count, _)| count).sum::<usize>();
     let meets = |(count, has_parameter): &(usize, bool)| {

@@ -28,6 +28,7 @@ use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceCh
 
 use crate::distinct_on::FirstRowsExec;
 use crate::error::Error;
+use crate::plan_expressions::for_each_expression;
 use crate::planning::placeholder;
 use crate::scan::{ScanLayout, TskvScanExec};
 use crate::stretches::StretchAggregateExec;
@@ -61,20 +62,13 @@ impl ScalarUDFImpl for Slot {
 /// Returns whether all that a plan computes depends on its input alone.
 pub(super) fn is_immutable(plan: &LogicalPlan) -> Result<bool> {
     let mut immutable = true;
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                let changes = match expr {
-                    Expr::ScalarFunction(call) => {
-                        call.func.signature().volatility != Volatility::Immutable
-                    }
-                    Expr::ScalarVariable(..) => true,
-                    _ => false,
-                };
-                immutable &= !changes;
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
+    for_each_expression(plan, |expr| {
+        let changes = match expr {
+            Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
+            Expr::ScalarVariable(..) => true,
+            _ => false,
+        };
+        immutable &= !changes;
     })?;
     Ok(immutable)
 }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::FileSource;
-use super::{RowReader, UNIT_SERIES_MAX, Wanted, groups_with};
+use super::{FileSource, RowReader, UNIT_SERIES_MAX, Wanted, groups_with};
 use crate::decoded::Part;
 use crate::error::Result;
 use crate::merge::{Columns, merge};
