@@ -179,7 +179,7 @@ impl Scan {
     }
 
     /// Returns the next rows; `None` at the end. Blocks on disk or network: for async threads only where it
-    /// reads little.
+    /// reads little, or all of them have such work and give way in between.
     ///
     /// # Errors
     /// A damaged file; a node that is gone.

@@ -44,6 +44,8 @@ const PARTITIONS_FEW: usize = 4;
 const SPLIT_ROWS: usize = 65_536;
 /// No more rows are worth another thread to work on, or to read them.
 const SMALL_ROWS: usize = 8_192;
+/// Where this part of the rows that are decoded comes, most batches are soon there.
+const WANTED_SHARE: usize = 8;
 /// So many rows make a series long.
 const SERIES_ROWS_LONG: usize = 64;
 
@@ -76,6 +78,8 @@ pub(crate) struct TskvScanExec {
     has_left_out: bool,
     /// Whether each batch has values of its own, for batches are held on to.
     is_held: bool,
+    /// Whether who polls works on rows, all partitions at once.
+    is_folded: bool,
     buckets: (usize, usize),
     /// The node that reads, where the scan is a part of one that several nodes read.
     node: Option<NodeId>,
@@ -144,6 +148,22 @@ impl TskvScanExec {
         self.is_small() && scans.iter().all(Scan::reads_little)
     }
 
+    /// Returns whether there is work for so many threads, each with about as many rows of this node, and most of what
+    /// is decoded is wanted, so that no batch is long in coming: then threads of its own would but have rows change
+    /// processors.
+    fn keeps_busy(&self, threads: usize) -> bool {
+        let of_partition = |scans: &Vec<Scan>| scans.iter().map(Scan::rows_expected).sum();
+        let expected = self.partitions.iter().map(of_partition).collect::<Option<Vec<usize>>>();
+        let Some(expected) = expected.filter(|_| self.is_folded && !self.last_rows) else {
+            return false;
+        };
+        let (all, most) = (expected.iter().sum::<usize>(), expected.iter().max());
+        let decoded: usize = self.partitions.iter().flatten().map(Scan::rows_about).sum();
+        expected.len() >= threads
+            && most.is_some_and(|most| 2 * most * threads <= 3 * all)
+            && all * WANTED_SHARE >= decoded
+    }
+
     /// Returns whether the series have many rows each, as far as is known.
     pub(crate) fn has_long_series(&self) -> bool {
         !self.last_rows && self.rows_expected() / self.series().max(1) >= SERIES_ROWS_LONG
@@ -183,6 +203,11 @@ impl TskvScanExec {
     /// Returns the scan for who holds on to its batches.
     pub(crate) fn held(self) -> Self {
         Self { is_held: true, ..self }
+    }
+
+    /// Returns the scan for who works on its rows, all partitions at once.
+    pub(crate) fn folded(self) -> Self {
+        Self { is_folded: true, ..self }
     }
 
     /// Returns the scan with those tags as dictionaries that `is_wanted` picks by their places: numbers of series,
@@ -305,6 +330,7 @@ impl TskvScanExec {
             last_rows: sent.last_rows,
             has_left_out: false,
             is_held: false,
+            is_folded: false,
             buckets: sent.buckets,
             node: sent.node,
             statistics: Arc::new(Statistics::new_unknown(&schema)),
@@ -340,6 +366,7 @@ impl TskvScanExec {
             last_rows: false,
             has_left_out: false,
             is_held: false,
+            is_folded: false,
             buckets,
             node: None,
             statistics,
@@ -633,13 +660,18 @@ impl ExecutionPlan for TskvScanExec {
         self.replace_children(children, recomputed())
     }
 
-    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
         let scans = self.partitions.get(partition).cloned().unwrap_or_default();
-        let are_soon_read = self.are_soon_read(&scans);
+        let threads = context.session_config().target_partitions();
+        let is_in_place = self.are_soon_read(&scans) || self.keeps_busy(threads);
         let found = (&self.schema, scans);
         let how = (self.limit, self.is_held);
         let reading = Reading::new(found, how, (&self.metrics, partition));
-        Ok(if are_soon_read { reading.in_place() } else { reading.ahead() })
+        Ok(if is_in_place { reading.in_place() } else { reading.ahead() })
     }
 
     fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {

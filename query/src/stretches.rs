@@ -101,7 +101,7 @@ impl StretchAggregateExec {
         Self {
             aggregation: Arc::clone(aggregation),
             sorted,
-            rows: with_dictionaries(aggregate),
+            rows: rows_to_fold(aggregate),
             metrics: ExecutionPlanMetricsSet::new(),
         }
     }
@@ -155,19 +155,18 @@ pub(crate) fn is_plain(node: &Arc<dyn ExecutionPlan>, aggregate: &AggregateExec)
         && aggregate.aggr_expr().iter().all(|function| !function.is_distinct())
 }
 
-/// Returns an aggregation's input; where that is a scan, with tags as dictionaries that are but keys: their texts
-/// are needed once for each group, not once for each row.
-fn with_dictionaries(aggregate: &AggregateExec) -> Arc<dyn ExecutionPlan> {
+/// Returns an aggregation's input; where that is a scan, one for who works on its rows at once, with tags as
+/// dictionaries that are but keys: their texts are needed once for each group, not once for each row.
+fn rows_to_fold(aggregate: &AggregateExec) -> Arc<dyn ExecutionPlan> {
     let input = aggregate.input();
     let Some(scan) = input.downcast_ref::<TskvScanExec>() else { return Arc::clone(input) };
     let keys = aggregate.group_expr().expr().iter().map(|(key, _)| Arc::clone(key));
     let arguments = aggregate.aggr_expr().iter().flat_map(|function| function.expressions());
     let worked_on = keys.filter(|key| !key.is::<Column>()).chain(arguments);
     let columns: HashSet<Column> = worked_on.flat_map(|expr| collect_columns(&expr)).collect();
-    match scan.with_dictionaries(|at| columns.iter().all(|column| column.index() != at)) {
-        Some(scan) => Arc::new(scan),
-        None => Arc::clone(input),
-    }
+    let with_dictionaries =
+        scan.with_dictionaries(|at| columns.iter().all(|column| column.index() != at));
+    Arc::new(with_dictionaries.unwrap_or_else(|| scan.clone()).folded())
 }
 
 /// Returns the one scan that rows come from. Where a projection on the way gives a name to another column,

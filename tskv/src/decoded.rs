@@ -36,8 +36,15 @@ impl FileMark {
 pub(crate) enum Part {
     /// The last row of each series of a table, with all its columns.
     LastRows(TableId),
-    /// The row group of a number, with the columns that were asked for.
-    Group(usize),
+    /// Rows of a row group, with the columns that were asked for, maybe none.
+    Group(GroupPart),
+}
+
+/// A row group by its number, or a vector of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct GroupPart {
+    pub(crate) group: usize,
+    pub(crate) vector: Option<usize>,
 }
 
 /// Rows of files, decoded, and series in order.
@@ -112,6 +119,8 @@ impl DecodedCache {
 mod tests {
     use super::*;
 
+    const PART: Part = Part::Group(GroupPart { group: 1, vector: None });
+
     fn rows(count: usize) -> Arc<Run> {
         let series = (0..count as u32).collect();
         Arc::new(Run { series, times: vec![0; count].into(), columns: Vec::new() })
@@ -123,17 +132,14 @@ mod tests {
         let cache = DecodedCache::new(10 * one.bytes());
         let files: Vec<FileMark> = (0..20).map(|_| FileMark::fresh()).collect();
         for file in &files {
-            cache.put(*file, Part::Group(1), &one);
-            assert!(
-                cache.get(files[0], Part::Group(1)).is_some(),
-                "it is asked for again and again"
-            );
+            cache.put(*file, PART, &one);
+            assert!(cache.get(files[0], PART).is_some(), "it is asked for again and again");
             assert!(cache.bytes() <= 10 * one.bytes());
         }
-        assert!(cache.get(files[1], Part::Group(1)).is_none(), "nobody asked for it");
+        assert!(cache.get(files[1], PART).is_none(), "nobody asked for it");
         assert!(cache.get(files[19], Part::LastRows(TableId(1))).is_none(), "another part");
         let many = FileMark::fresh();
-        cache.put(many, Part::Group(1), &rows(200));
-        assert!(cache.get(many, Part::Group(1)).is_none(), "more than its part");
+        cache.put(many, PART, &rows(200));
+        assert!(cache.get(many, PART).is_none(), "more than its part");
     }
 }

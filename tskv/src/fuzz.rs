@@ -132,6 +132,29 @@ fn pages_of_values_under_mutation() {
 }
 
 #[test]
+fn pages_of_vectors_under_mutation() {
+    const ROWS: usize = 2_500;
+    let walk = |row: usize| ((row * row) % 1_009) as f64 / 8.0;
+    let some = (0..ROWS).map(|row| (!(900..2_100).contains(&row)).then(|| walk(row)));
+    let wave = |row: usize| (row as f64 / 9.0).sin();
+    let pages: [(ArrayRef, ValueType); 3] = [
+        (Arc::new(Float64Array::from_iter_values((0..ROWS).map(wave))), ValueType::F64),
+        (Arc::new(Float64Array::from_iter(some)), ValueType::F64),
+        (Arc::new(Int64Array::from_iter((0..ROWS).map(|row| walk(row) as i64))), ValueType::I64),
+    ];
+    let encode = |(values, of): (ArrayRef, ValueType)| {
+        encodings::encode(&values, of, Effort::Dense, Codec::Default)
+    };
+    fuzz(&pages.map(encode), |bytes| {
+        for (wanted, rows) in [(0..1, 1_024), (2..3, 452), (0..3, ROWS)] {
+            if let Ok(values) = encodings::decode_vectors(bytes, ValueType::F64, ROWS, wanted) {
+                assert_eq!(values.len(), rows);
+            }
+        }
+    });
+}
+
+#[test]
 fn pages_of_keys_under_mutation() {
     let times: Vec<i64> = (0..ROWS as i64).map(|row| row * 10).collect();
     let series: Vec<i64> = (0..ROWS as i64).map(|row| row / 50).collect();

@@ -3,26 +3,28 @@
 //!
 //! Memory: one unit of rows, bounded by [`UNIT_ROWS`] and [`UNIT_BYTES`], and the pages it is made of.
 
+mod at_hand;
 mod expected;
 pub(crate) mod known;
 mod last;
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::UInt32Array;
 use arrow::buffer::BooleanBuffer;
 use model::{ColumnId, TableId, TimeRange, ValueType};
 use serde::{Deserialize, Serialize};
 
+use self::at_hand::AtHand;
 use self::expected::Estimate;
-use crate::decoded::{DecodedCache, Part};
+use crate::decoded::{DecodedCache, GroupPart};
 use crate::error::Result;
 use crate::merge::{Piece, merge_pieces};
 use crate::run::{Run, RunColumn};
 use crate::tombstone::{Masks, surviving};
-use crate::tsm::{RowGroup, TsmFile};
+use crate::tsm::{RowGroup, TsmFile, VECTOR_ROWS};
 use crate::value_test::ValueTest;
 use crate::version::SuperVersion;
 
@@ -34,14 +36,14 @@ const UNIT_ROWS_MIN: usize = 2_048;
 const UNIT_BYTES: usize = 16 << 20;
 /// Rows that pass are picked out where they are less than this part; else who asks sorts them out.
 const PASSING_SHARE: usize = 4;
+/// Where a run has so many rows, or so many series, for each series asked for, these are searched for, else it is
+/// walked.
+const ROWS_WALKED: usize = 2_048;
+const SERIES_WALKED: usize = 16;
 /// Series merged at a time.
 const UNIT_SERIES_MAX: usize = 8_192;
 /// What lies in a run is copied out of it where it is less than this part: the rest need not be held for it.
 const HELD_SHARE: usize = 4;
-/// Row groups kept at hand, for series that share them.
-const GROUPS_AT_HAND: usize = 32;
-/// The most bytes they take, but for one alone.
-const BYTES_AT_HAND: usize = 64 << 20;
 /// With more places of rows at one time, nobody asks whether they are disjoint: it would take longer
 /// than to read them.
 const PLACES_MAX: usize = 4_096;
@@ -74,6 +76,9 @@ pub struct ScanCounts {
     pub groups: usize,
     /// Row groups of the table.
     pub groups_all: usize,
+    /// Vectors that were looked into without the rest of their row group.
+    #[serde(default)]
+    pub vectors: usize,
     /// Series the filter kept.
     pub series: usize,
 }
@@ -130,31 +135,17 @@ pub(crate) struct RowReader {
     units: VecDeque<Unit>,
     /// What is left of the last unit.
     ready: VecDeque<Run>,
-    /// Row groups at hand.
-    groups: VecDeque<GroupAtHand>,
-    /// How many bytes they take.
-    bytes_at_hand: usize,
-    /// Where what is decoded is kept for other scans, and how many bytes this one and what it was split into
-    /// may still leave there.
-    cache: Option<Arc<DecodedCache>>,
-    cache_bytes_left: Arc<AtomicUsize>,
+    at_hand: AtHand,
     counts: ScanCounts,
     /// Where series are many: the mean of their rows in memory.
     in_memory: Option<Estimate>,
 }
 
-/// A row group that was read.
-#[derive(Clone)]
-struct GroupAtHand {
-    /// The file, and its row group.
-    place: (usize, usize),
-    run: Arc<Run>,
-    bytes: usize,
-}
-
 /// Which fields of a row group are wanted.
 #[derive(Clone, Copy)]
 enum Wanted {
+    /// None: series and times alone.
+    Keys,
     /// All that are asked for.
     Fields,
     /// Those of the tests.
@@ -226,18 +217,14 @@ impl RowReader {
             rank,
             units: VecDeque::new(),
             ready: VecDeque::new(),
-            groups: VecDeque::new(),
-            bytes_at_hand: 0,
-            cache: None,
-            cache_bytes_left: Arc::default(),
+            at_hand: AtHand::default(),
             counts,
         }
     }
 
     /// Has what is decoded kept in a cache, and takes from there what others have decoded.
     pub(crate) fn with_cache(self, cache: Arc<DecodedCache>) -> Self {
-        let left = AtomicUsize::new(cache.scan_bytes_max());
-        Self { cache_bytes_left: Arc::new(left), cache: Some(cache), ..self }
+        Self { at_hand: AtHand::with_cache(cache), ..self }
     }
 
     /// Returns the series, in visiting order.
@@ -255,7 +242,8 @@ impl RowReader {
 
     /// Returns what was read so far.
     pub(crate) fn counts(&self) -> ScanCounts {
-        self.counts
+        let groups = self.counts.groups + self.at_hand.groups;
+        ScanCounts { groups, vectors: self.at_hand.vectors, ..self.counts }
     }
 
     /// Returns what row groups and runs say of all rows, where that is exact: they lie wholly within
@@ -406,13 +394,19 @@ impl RowReader {
         // Only rows that nothing else may be merged with can be tested by themselves.
         let of_one_file = groups.iter().all(|(file, _)| *file == groups[0].0);
         let are_tested = !self.tests.is_empty() && of_one_file && in_memory.is_empty();
-        for place in groups {
-            found.extend(if are_tested {
-                self.passing_part(place, &ids, unit.times)?.map(Found::all)
-            } else {
-                let run = self.group(place, Wanted::Fields)?;
-                self.found(&run, &self.files[place.0].masks, &ids, unit.times)
-            });
+        for (file, number) in groups {
+            let group = &self.files[file].file.groups()[number];
+            if are_tested && self.tests.iter().any(|test| group.fails(test)) {
+                continue;
+            }
+            for part in self.parts_asked((file, number), &ids, unit.times)? {
+                if are_tested {
+                    self.add_passing((file, part), &ids, unit.times, &mut found)?;
+                } else {
+                    let run = self.rows_of((file, part), Wanted::Fields)?;
+                    found.extend(self.found(&run, &self.files[file].masks, &ids, unit.times));
+                }
+            }
         }
         found.extend(in_memory);
         let pieces = found.iter().enumerate().flat_map(|(run, found)| {
@@ -429,112 +423,110 @@ impl RowReader {
         Ok(merge_pieces(&runs, pieces, &self.fields))
     }
 
-    /// Returns the rows of a row group that pass the tests, and maybe others. Fields that are tested are
-    /// read first: where no row passes, the others are not.
-    fn passing_part(
+    /// Returns what has to be decoded of a row group for the rows of some series and times.
+    fn parts_asked(
         &mut self,
         (file, number): (usize, usize),
         ids: &[u32],
         times: TimeRange,
-    ) -> Result<Option<Run>> {
+    ) -> Result<Vec<GroupPart>> {
+        let all = GroupPart { group: number, vector: None };
         let group = &self.files[file].file.groups()[number];
-        if self.tests.iter().any(|test| group.fails(test)) {
-            return Ok(None);
+        let from = ids.partition_point(|id| *id < group.series.0);
+        let to = ids.partition_point(|id| *id <= group.series.1);
+        let has_others = to - from < group.series_count as usize;
+        let has_all_times = times.intersect(&group.times) == group.times;
+        if !group.has_vectors(&self.fields) || (!has_others && has_all_times) {
+            return Ok(vec![all]);
         }
-        let run = self.group((file, number), Wanted::Tested)?;
+        let run = self.rows_of((file, all), Wanted::Keys)?;
         let places = self.places(&run, &self.files[file].masks, ids, times);
-        let Some(part) = self.taken(&run, &places) else { return Ok(None) };
-        let mut passing = BooleanBuffer::new_set(part.rows());
+        let rows = places.into_iter().map(|(_, start, end)| start..end);
+        Ok(self.parts_with(rows, &run, (file, number)))
+    }
+
+    /// Returns the vectors that some rows of a row group are in, or all of it where they are most, or all is
+    /// decoded.
+    fn parts_with(
+        &self,
+        rows: impl Iterator<Item = Range<usize>>,
+        run: &Run,
+        (file, number): (usize, usize),
+    ) -> Vec<GroupPart> {
+        let group = &self.files[file].file.groups()[number];
+        let is_decoded = |(id, _): &(ColumnId, ValueType)| {
+            run.column(*id).is_some() || group.statistics(*id).is_none()
+        };
+        let part = |vector| GroupPart { group: number, vector };
+        if !group.has_vectors(&self.fields) || self.fields.iter().all(is_decoded) {
+            return vec![part(None)];
+        }
+        let mut vectors: Vec<usize> = rows
+            .flat_map(|rows| rows.start / VECTOR_ROWS..rows.end.div_ceil(VECTOR_ROWS))
+            .collect();
+        vectors.sort_unstable();
+        vectors.dedup();
+        if vectors.len() > group.vectors() / 2 {
+            return vec![part(None)];
+        }
+        vectors.into_iter().map(|vector| part(Some(vector))).collect()
+    }
+
+    /// Adds the rows of a part of a row group that pass the tests, and maybe others. Fields that are tested are
+    /// read first, then the others of vectors where a row passes.
+    fn add_passing(
+        &mut self,
+        (file, part): (usize, GroupPart),
+        ids: &[u32],
+        times: TimeRange,
+        found: &mut Vec<Found>,
+    ) -> Result<()> {
+        let run = self.rows_of((file, part), Wanted::Tested)?;
+        let places = self.places(&run, &self.files[file].masks, ids, times);
+        let Some(tested) = self.taken(&run, &places) else { return Ok(()) };
+        let mut passing = BooleanBuffer::new_set(tested.rows());
         for test in &self.tests {
-            let Some(column) = part.column(test.column) else { return Ok(None) };
+            let Some(column) = tested.column(test.column) else { return Ok(()) };
             passing = &passing & &test.passing(&column.values);
         }
         let count = passing.count_set_bits();
         if count == 0 {
-            return Ok(None);
+            return Ok(());
         }
-        let rows = part.rows();
-        let run = self.group((file, number), Wanted::Fields)?;
-        let part = self.taken(&run, &places);
-        if count > rows / PASSING_SHARE {
-            return Ok(part);
+        let are_few = count <= tested.rows() / PASSING_SHARE;
+        if are_few && part.vector.is_none() {
+            let rows: Vec<usize> = places.iter().flat_map(|(_, start, end)| *start..*end).collect();
+            let rows = passing.set_indices().map(|row| rows[row]..rows[row] + 1);
+            let parts = self.parts_with(rows, &run, (file, part.group));
+            if parts.iter().all(|part| part.vector.is_some()) {
+                let mut parts = parts.into_iter();
+                return parts
+                    .try_for_each(|part| self.add_passing((file, part), ids, times, found));
+            }
         }
-        let picks: Vec<u32> = passing.set_indices().map(|row| row as u32).collect();
-        Ok(part.map(|part| {
-            let series = picks.iter().map(|row| part.series[*row as usize]).collect();
-            part.pick(&picks, series)
-        }))
+        let run = self.rows_of((file, part), Wanted::Fields)?;
+        found.extend(self.taken(&run, &places).map(|all| {
+            Found::all(if are_few {
+                let picks: Vec<u32> = passing.set_indices().map(|row| row as u32).collect();
+                let series = picks.iter().map(|row| all.series[*row as usize]).collect();
+                all.pick(&picks, series)
+            } else {
+                all
+            })
+        }));
+        Ok(())
     }
 
-    /// Returns a row group with the fields wanted, and maybe others.
-    fn group(&mut self, place: (usize, usize), wanted: Wanted) -> Result<Arc<Run>> {
-        let file = &self.files[place.0].file;
-        let group = &file.groups()[place.1];
-        let at_hand = self.groups.iter().position(|at_hand| at_hand.place == place);
-        let known = match (at_hand, &self.cache) {
-            (Some(at), _) => Some(self.groups[at].clone()),
-            (None, Some(cache)) => {
-                let kept = cache.get(file.mark(), Part::Group(place.1));
-                kept.map(|run| GroupAtHand { place, bytes: run.bytes(), run })
-            }
-            (None, None) => None,
+    /// Returns a part of a file's row group with the fields wanted, and maybe others.
+    fn rows_of(&mut self, (file, part): (usize, GroupPart), wanted: Wanted) -> Result<Arc<Run>> {
+        let is_tested =
+            |(id, _): &&(ColumnId, ValueType)| self.tests.iter().any(|test| test.column == *id);
+        let fields = match wanted {
+            Wanted::Keys => Vec::new(),
+            Wanted::Fields => self.fields.clone(),
+            Wanted::Tested => self.fields.iter().filter(is_tested).copied().collect(),
         };
-        let is_missing = |(id, _): &&(ColumnId, ValueType)| {
-            let is_wanted = match wanted {
-                Wanted::Fields => true,
-                Wanted::Tested => self.tests.iter().any(|test| test.column == *id),
-            };
-            let of_group = group.column_types().any(|(of_group, _)| of_group == *id);
-            let is_known = known.as_ref().is_some_and(|known| known.run.column(*id).is_some());
-            is_wanted && of_group && !is_known
-        };
-        let missing: Vec<_> = self.fields.iter().filter(is_missing).copied().collect();
-        let known_bytes = known.as_ref().map_or(0, |known| known.bytes);
-        let run = match known {
-            Some(known) if missing.is_empty() => {
-                let run = Arc::clone(&known.run);
-                if at_hand.is_none() {
-                    self.keep_at_hand(known);
-                }
-                return Ok(run);
-            }
-            Some(known) => {
-                let mut run = Arc::unwrap_or_clone(known.run);
-                run.columns.extend(file.read_columns(group, &missing)?);
-                Arc::new(run)
-            }
-            None => Arc::new(file.read(group, &missing)?),
-        };
-        let bytes = run.bytes();
-        if let Some(cache) = &self.cache {
-            let take = |left: usize| left.checked_sub(bytes.saturating_sub(known_bytes));
-            if self
-                .cache_bytes_left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-                .is_ok()
-            {
-                cache.put(file.mark(), Part::Group(place.1), &run);
-            }
-        }
-        let group = GroupAtHand { place, run: Arc::clone(&run), bytes };
-        match at_hand {
-            Some(at) => {
-                self.bytes_at_hand = self.bytes_at_hand - known_bytes + bytes;
-                self.groups[at] = group;
-            }
-            None => self.keep_at_hand(group),
-        }
-        Ok(run)
-    }
-
-    fn keep_at_hand(&mut self, group: GroupAtHand) {
-        self.counts.groups += 1;
-        self.bytes_at_hand += group.bytes;
-        while self.groups.len() == GROUPS_AT_HAND || self.bytes_at_hand > BYTES_AT_HAND {
-            let Some(oldest) = self.groups.pop_front() else { break };
-            self.bytes_at_hand -= oldest.bytes;
-        }
-        self.groups.push_back(group);
+        self.at_hand.read((file, &self.files[file].file), part, &fields)
     }
 
     /// Finds the rows of some series and times in a run.
@@ -575,10 +567,13 @@ impl RowReader {
                 });
             }
         };
-        if ids.len() < run.rows() / 16 {
+        // At most so many series are in the run.
+        let span = (last - first) as usize + 1;
+        let are_few = ids.len() < run.rows() / ROWS_WALKED || ids.len() < span / SERIES_WALKED;
+        if are_few && ids.len() < run.rows() / SERIES_WALKED {
             ids.iter().for_each(|id| find(*id, run.rows_of(*id, times)));
         } else {
-            // Many series of few rows: walking the run costs less than searching it for each.
+            // Walking the run costs less than searching it for each.
             for (id, start, end) in run.series_rows() {
                 if ids.binary_search(&id).is_ok() {
                     find(id, run.within(start, end, times));

@@ -8,7 +8,7 @@ mod footer;
 mod read;
 mod write;
 
-pub(crate) use encodings::Effort;
+pub(crate) use encodings::{Effort, VECTOR_ROWS, vector_rows};
 pub(crate) use footer::{ColumnStatistics, Ends, Extremes, RowGroup};
 pub(crate) use read::TsmFile;
 pub(crate) use write::TsmWriter;

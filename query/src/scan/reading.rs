@@ -14,10 +14,14 @@ use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, RecordOutput,
 };
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::stream;
+use futures::{StreamExt, stream};
+use tokio::task::yield_now;
 
 use super::ahead::ahead;
 use crate::error::Error;
+
+/// Batches that are read in place before others have their turn.
+const BATCHES_IN_TURN: usize = 16;
 
 /// What is read, and how much of it was.
 pub(super) struct Reading {
@@ -37,6 +41,7 @@ struct Counts {
     files_all: Count,
     groups: Count,
     groups_all: Count,
+    vectors: Count,
 }
 
 impl Reading {
@@ -58,6 +63,7 @@ impl Reading {
                 files_all: count("files_all"),
                 groups: count("row_groups_read"),
                 groups_all: count("row_groups_all"),
+                vectors: count("vectors_read"),
             },
         }
     }
@@ -67,11 +73,16 @@ impl Reading {
         ahead(Arc::clone(&self.schema), self)
     }
 
-    /// Reads when polled, on the thread that polls: for what is soon read.
+    /// Reads when polled, on the thread that polls, and lets others have their turn in between.
     pub(super) fn in_place(self) -> SendableRecordBatchStream {
         let schema = Arc::clone(&self.schema);
-        let rows = RecordBatchStreamAdapter::new(schema, stream::iter(self));
-        Box::pin(cooperative(rows))
+        let batches = stream::iter(self).enumerate().then(|(number, batch)| async move {
+            if number % BATCHES_IN_TURN == BATCHES_IN_TURN - 1 {
+                yield_now().await;
+            }
+            batch
+        });
+        Box::pin(cooperative(RecordBatchStreamAdapter::new(schema, Box::pin(batches))))
     }
 
     fn read(&mut self) -> Result<Option<RecordBatch>> {
@@ -101,6 +112,7 @@ impl Reading {
             self.counts.files_all.add(read.files_all);
             self.counts.groups.add(read.groups);
             self.counts.groups_all.add(read.groups_all);
+            self.counts.vectors.add(read.vectors);
         }
     }
 }

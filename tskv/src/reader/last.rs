@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{FileSource, RowReader, UNIT_SERIES_MAX, Wanted, groups_with};
-use crate::decoded::Part;
+use crate::decoded::{GroupPart, Part};
 use crate::error::Result;
 use crate::merge::{Columns, merge};
 use crate::run::{Run, RunColumn};
@@ -58,7 +58,7 @@ impl RowReader {
         if !masks.is_empty() || !within {
             return Ok(None);
         }
-        let Some(cache) = &self.cache else { return Ok(None) };
+        let Some(cache) = self.at_hand.cache() else { return Ok(None) };
         let part = Part::LastRows(self.table);
         let kept = match cache.get(file.mark(), part) {
             Some(kept) => kept,
@@ -110,7 +110,8 @@ impl RowReader {
                 return Ok(self.part(&run, &source.masks, ids, self.times));
             }
         }
-        let run = self.group((file, number), Wanted::Fields)?;
+        let all = GroupPart { group: number, vector: None };
+        let run = self.rows_of((file, all), Wanted::Fields)?;
         Ok(self.part(&run, &self.files[file].masks, ids, self.times).map(last_rows))
     }
 }

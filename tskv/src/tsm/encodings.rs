@@ -4,15 +4,19 @@
 //!
 //! Decimal floats become integers when multiplying by a power of ten and back gives the same bits for
 //! every value, the idea of ALP (Afroozeh, Kuffo, Boncz, 2023). Dense numbers are pco's
-//! (Loncaric, Jeppesen, Zinberg, "Pcodec", 2025), dense text is Zstandard's (RFC 8878).
+//! (Loncaric, Jeppesen, Zinberg, "Pcodec", 2025), decimal floats as integers, for which it needs a third less
+//! than for the floats; dense text is Zstandard's (RFC 8878).
 #![deny(clippy::indexing_slicing)]
 
 mod bytes;
 mod gorilla;
 mod integers;
+mod keys;
 mod rows;
 mod runs;
+mod vectors;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -29,7 +33,9 @@ use pco::standalone::{simple_compress, simple_decompress_into};
 
 use bytes::Squeeze;
 use integers::{pack, unpack};
+pub(crate) use keys::{decode_keys, encode_keys};
 pub(crate) use rows::{decode_run, encode_run};
+pub(crate) use vectors::{VECTOR_ROWS, vector_rows, vectors};
 
 /// As [`encode_array`] writes it.
 const RAW: u8 = 0;
@@ -47,15 +53,10 @@ const DELTA_OF_DELTA: u8 = 11;
 const DICTIONARY: u8 = 12;
 /// Validity, the values of runs, then packed integers: the lengths of these.
 const RUNS: u8 = 13;
-
-/// Keys: packed integers.
-const KEYS_PACKED: u8 = 0;
-/// Keys: packed integers, one after another for each stretch of rows of one series.
-const KEYS_STRETCHES: u8 = 1;
-/// Keys: pco.
-const KEYS_PCO: u8 = 2;
-/// Keys: value and number of repetitions, again and again.
-const KEYS_RUNS: u8 = 3;
+/// Validity, then pco of the values that are not NULL, in vectors.
+const VECTORS: u8 = 14;
+/// Exponent, then as vectors: value = integer / 10^exponent.
+const DECIMAL_VECTORS: u8 = 15;
 
 /// The most rows a page may have.
 pub(crate) const PAGE_ROWS_MAX: usize = 8_192;
@@ -67,13 +68,7 @@ const POWERS: [f64; 7] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_
 /// Returns what an encoding is called, of keys or of values.
 pub(crate) fn name(of_keys: bool, code: u8) -> &'static str {
     if of_keys {
-        return match code {
-            KEYS_PACKED => "packed",
-            KEYS_STRETCHES => "stretches",
-            KEYS_PCO => "pco",
-            KEYS_RUNS => "runs",
-            _ => "?",
-        };
+        return keys::name(code);
     }
     match code {
         RAW => "raw",
@@ -84,6 +79,8 @@ pub(crate) fn name(of_keys: bool, code: u8) -> &'static str {
         DELTA_OF_DELTA => "delta of delta",
         DICTIONARY => "dictionary",
         RUNS => "runs",
+        VECTORS => "vectors",
+        DECIMAL_VECTORS => "vectors of decimals",
         other => Squeeze::of_code(other).map_or("?", Squeeze::name),
     }
 }
@@ -98,7 +95,7 @@ pub(crate) enum Effort {
 }
 
 /// Encodes the values of a page.
-// FORMAT: docs/formats/tsm.md, v3
+// FORMAT: docs/formats/tsm.md, v4
 pub(crate) fn encode(
     values: &ArrayRef,
     value_type: ValueType,
@@ -215,15 +212,42 @@ fn xors(values: &ArrayRef, value_type: ValueType) -> Option<Vec<u8>> {
 
 fn numbers(values: &ArrayRef, value_type: ValueType) -> Option<Vec<u8>> {
     let dense = without_nulls(values);
-    let mut out = vec![PCO];
-    put_validity(values, &mut out);
-    let pressed = match value_type {
-        ValueType::I64 => press(dense.as_primitive::<Int64Type>().values()),
-        ValueType::U64 => press(dense.as_primitive::<UInt64Type>().values()),
-        ValueType::F64 => press(dense.as_primitive::<Float64Type>().values()),
+    match value_type {
+        ValueType::I64 => press_page(values, dense.as_primitive::<Int64Type>().values()),
+        ValueType::U64 => press_page(values, dense.as_primitive::<UInt64Type>().values()),
+        ValueType::F64 => {
+            let floats = dense.as_primitive::<Float64Type>().values();
+            match decimals(floats) {
+                Some((exponent, numbers)) if !numbers.is_empty() => {
+                    press_decimals(values, exponent, &numbers)
+                }
+                _ => press_page(values, floats),
+            }
+        }
         ValueType::Bool | ValueType::Str => None,
-    };
-    out.extend_from_slice(&pressed?);
+    }
+}
+
+/// Makes a page of floats, those of which are not NULL are whole numbers but for an exponent.
+fn press_decimals(values: &ArrayRef, exponent: u8, numbers: &[i64]) -> Option<Vec<u8>> {
+    let mut out = vec![DECIMAL_VECTORS, exponent];
+    put_validity(values, &mut out);
+    let counts = vectors::value_counts(values.nulls(), values.len());
+    vectors::press(numbers, &counts, &mut out)?;
+    Some(out)
+}
+
+/// Makes a page of those of its values that are not NULL.
+fn press_page<T: Number>(values: &ArrayRef, dense: &[T]) -> Option<Vec<u8>> {
+    let is_one_vector = values.len() <= VECTOR_ROWS || dense.is_empty();
+    let mut out = vec![if is_one_vector { PCO } else { VECTORS }];
+    put_validity(values, &mut out);
+    if is_one_vector {
+        out.extend_from_slice(&press(dense)?);
+    } else {
+        let counts = vectors::value_counts(values.nulls(), values.len());
+        vectors::press(dense, &counts, &mut out)?;
+    }
     Some(out)
 }
 
@@ -317,13 +341,41 @@ fn nearest_whole(value: f64) -> f64 {
     if value.abs() < BOUND { (value + SHIFT) - SHIFT } else { value.round() }
 }
 
+/// Returns whether vectors of a page can be decoded by themselves.
+pub(crate) fn has_vectors(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(&(VECTORS | DECIMAL_VECTORS)))
+}
+
+/// Decodes some vectors of a page of `rows` values. A page that is not of vectors is decoded, and what is wanted
+/// of it copied.
+pub(crate) fn decode_vectors(
+    bytes: &[u8],
+    value_type: ValueType,
+    rows: usize,
+    wanted: Range<usize>,
+) -> Decoded<ArrayRef> {
+    if has_vectors(bytes) {
+        let mut reader = Reader::new(bytes);
+        let kind = reader.u8()?;
+        return read_vectors(kind, &mut reader, (value_type, rows), wanted);
+    }
+    let all = decode(bytes, value_type, rows)?;
+    let first = vector_rows(wanted.start, rows).start;
+    let after = vector_rows(wanted.end, rows).start;
+    let picks = UInt32Array::from_iter_values((first..after).map(|row| row as u32));
+    arrow::compute::take(&all, &picks, None).map_err(|error| Malformed(error.to_string()))
+}
+
 /// Decodes a page of `rows` values.
 pub(crate) fn decode(bytes: &[u8], value_type: ValueType, rows: usize) -> Decoded<ArrayRef> {
     let mut reader = Reader::new(bytes);
     let kind = reader.u8()?;
     let values = match kind {
         RAW => decode_array(&mut reader, value_type, rows)?,
-        PCO => unpress_numbers(&mut reader, value_type, rows)?,
+        PCO => unpress_numbers(&mut reader, value_type, rows, None)?,
+        VECTORS | DECIMAL_VECTORS => {
+            read_vectors(kind, &mut reader, (value_type, rows), 0..vectors(rows))?
+        }
         PACKED | DELTA_OF_DELTA => {
             let nulls = take_validity(&mut reader, rows)?;
             let count = rows - nulls.as_ref().map_or(0, NullBuffer::null_count);
@@ -342,14 +394,10 @@ pub(crate) fn decode(bytes: &[u8], value_type: ValueType, rows: usize) -> Decode
             }
         }
         DECIMAL if value_type == ValueType::F64 => {
-            let exponent = reader.u8()?;
-            let Some(power) = POWERS.get(usize::from(exponent)) else {
-                return malformed(format!("exponent {exponent}"));
-            };
+            let power = take_power(&mut reader)?;
             let nulls = take_validity(&mut reader, rows)?;
             let numbers = spread(&mut reader, rows, nulls.as_ref())?;
-            let values: Vec<f64> = numbers.iter().map(|number| *number as f64 / power).collect();
-            Arc::new(Float64Array::new(values.into(), nulls))
+            Arc::new(Float64Array::new(shifted(&numbers, power).into(), nulls))
         }
         GORILLA if value_type == ValueType::F64 => {
             let nulls = take_validity(&mut reader, rows)?;
@@ -374,31 +422,82 @@ pub(crate) fn decode(bytes: &[u8], value_type: ValueType, rows: usize) -> Decode
     Ok(values)
 }
 
+/// Takes an exponent, and returns ten to its power.
+fn take_power(reader: &mut Reader<'_>) -> Decoded<f64> {
+    let exponent = reader.u8()?;
+    match POWERS.get(usize::from(exponent)) {
+        Some(power) => Ok(*power),
+        None => malformed(format!("exponent {exponent}")),
+    }
+}
+
+fn shifted(numbers: &[i64], power: f64) -> Vec<f64> {
+    numbers.iter().map(|number| *number as f64 / power).collect()
+}
+
+fn read_vectors(
+    kind: u8,
+    reader: &mut Reader<'_>,
+    (value_type, rows): (ValueType, usize),
+    wanted: Range<usize>,
+) -> Decoded<ArrayRef> {
+    if kind == VECTORS {
+        return unpress_numbers(reader, value_type, rows, Some(wanted));
+    }
+    if value_type != ValueType::F64 {
+        return malformed(format!("decimals of type {value_type:?}"));
+    }
+    let power = take_power(reader)?;
+    let (numbers, nulls) = unpress_page::<i64>(reader, rows, Some(wanted))?;
+    Ok(Arc::new(Float64Array::new(shifted(&numbers, power).into(), nulls)))
+}
+
+/// Reads numbers as pco has them: the vectors wanted, or all of a page that has none.
 fn unpress_numbers(
     reader: &mut Reader<'_>,
     value_type: ValueType,
     rows: usize,
+    wanted: Option<Range<usize>>,
 ) -> Decoded<ArrayRef> {
-    let nulls = take_validity(reader, rows)?;
-    let count = rows - nulls.as_ref().map_or(0, NullBuffer::null_count);
-    let bytes = reader.take(reader.remaining())?;
     Ok(match value_type {
         ValueType::I64 => {
-            let values = scatter(unpress::<i64>(bytes, count)?, rows, nulls.as_ref());
+            let (values, nulls) = unpress_page::<i64>(reader, rows, wanted)?;
             Arc::new(Int64Array::new(values.into(), nulls))
         }
         ValueType::U64 => {
-            let values = scatter(unpress::<u64>(bytes, count)?, rows, nulls.as_ref());
+            let (values, nulls) = unpress_page::<u64>(reader, rows, wanted)?;
             Arc::new(UInt64Array::new(values.into(), nulls))
         }
         ValueType::F64 => {
-            let values = scatter(unpress::<f64>(bytes, count)?, rows, nulls.as_ref());
+            let (values, nulls) = unpress_page::<f64>(reader, rows, wanted)?;
             Arc::new(Float64Array::new(values.into(), nulls))
         }
         other @ (ValueType::Bool | ValueType::Str) => {
             return malformed(format!("numbers of type {other:?}"));
         }
     })
+}
+
+fn unpress_page<T: Number + Default>(
+    reader: &mut Reader<'_>,
+    rows: usize,
+    wanted: Option<Range<usize>>,
+) -> Decoded<(Vec<T>, Option<NullBuffer>)> {
+    let nulls = take_validity(reader, rows)?;
+    let Some(wanted) = wanted else {
+        let count = rows - nulls.as_ref().map_or(0, NullBuffer::null_count);
+        let dense = unpress(reader.take(reader.remaining())?, count)?;
+        return Ok((scatter(dense, rows, nulls.as_ref()), nulls));
+    };
+    if rows > PAGE_ROWS_MAX {
+        return malformed("too many numbers");
+    }
+    let counts = vectors::value_counts(nulls.as_ref(), rows);
+    let first = vector_rows(wanted.start, rows).start;
+    let len = vector_rows(wanted.end, rows).start - first;
+    let dense = vectors::unpress(reader, &counts, wanted)?;
+    let nulls = nulls.map(|nulls| nulls.slice(first, len));
+    Ok((scatter(dense, len, nulls.as_ref()), nulls))
 }
 
 /// Unpacks the values that are not NULL and puts them where they belong.
@@ -417,72 +516,6 @@ fn scatter<T: Copy + Default>(dense: Vec<T>, rows: usize, nulls: Option<&NullBuf
         }
     }
     values
-}
-
-/// Encodes one half of the keys of a page's rows: series or times. `stretches` are the numbers of
-/// rows of one series each, in order.
-pub(crate) fn encode_keys(keys: &[i64], stretches: &[usize], effort: Effort) -> Vec<u8> {
-    let mut best = vec![KEYS_PACKED];
-    pack(keys, &mut best);
-    let mut by_stretch = vec![KEYS_STRETCHES];
-    by_stretch.put_varint(stretches.len() as u64);
-    let mut rest = keys;
-    for len in stretches {
-        let (stretch, after) = rest.split_at(*len);
-        by_stretch.put_varint(*len as u64);
-        pack(stretch, &mut by_stretch);
-        rest = after;
-    }
-    let mut runs = vec![KEYS_RUNS];
-    for run in keys.chunk_by(|a, b| a == b) {
-        runs.put_i64(run.first().copied().unwrap_or_default());
-        runs.put_varint(run.len() as u64);
-    }
-    let pressed = match effort {
-        Effort::Light => None,
-        Effort::Dense => press(keys).map(|pressed| [&[KEYS_PCO], pressed.as_slice()].concat()),
-    };
-    for candidate in [Some(by_stretch), Some(runs), pressed].into_iter().flatten() {
-        if candidate.len() < best.len() {
-            best = candidate;
-        }
-    }
-    best
-}
-
-/// Decodes the keys of `rows` rows.
-pub(crate) fn decode_keys(bytes: &[u8], rows: usize) -> Decoded<Vec<i64>> {
-    let mut reader = Reader::new(bytes);
-    let keys = match reader.u8()? {
-        KEYS_PACKED => unpack(&mut reader, rows)?,
-        KEYS_STRETCHES => {
-            let mut keys = Vec::with_capacity(rows);
-            for _ in 0..reader.count(18)? {
-                let len = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
-                if len > rows - keys.len() {
-                    return malformed("stretch longer than its page");
-                }
-                keys.extend(unpack(&mut reader, len)?);
-            }
-            keys
-        }
-        KEYS_PCO => unpress(reader.take(reader.remaining())?, rows)?,
-        KEYS_RUNS => {
-            let mut keys = Vec::with_capacity(rows);
-            while reader.remaining() > 0 {
-                let (key, len) = (reader.i64()?, reader.varint()?);
-                let len = usize::try_from(len).unwrap_or(usize::MAX);
-                if len > rows - keys.len() {
-                    return malformed("run longer than its page");
-                }
-                keys.resize(keys.len() + len, key);
-            }
-            keys
-        }
-        other => return malformed(format!("encoding of keys {other}")),
-    };
-    reader.finish()?;
-    if keys.len() == rows { Ok(keys) } else { malformed("fewer keys than rows") }
 }
 
 #[cfg(test)]
@@ -523,21 +556,30 @@ mod tests {
         lens.min().unwrap()
     }
 
+    /// Returns the values one by one: under a NULL any bytes may stand.
+    fn plain(array: &ArrayRef, value_type: ValueType) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for row in 0..array.len() {
+            bytes.push(u8::from(array.is_valid(row)));
+            if array.is_valid(row) {
+                encode_array(&array.slice(row, 1), value_type, &mut bytes);
+            }
+        }
+        bytes
+    }
+
     fn check_with(values: &ArrayRef, value_type: ValueType, effort: Effort, codec: Codec) -> usize {
         let bytes = encode(values, value_type, effort, codec);
         let back = decode(&bytes, value_type, values.len()).unwrap();
-        let plain = |array: &ArrayRef| {
-            let mut bytes = Vec::new();
-            // Under a NULL any bytes may stand, so compare value by value.
-            for row in 0..array.len() {
-                bytes.push(u8::from(array.is_valid(row)));
-                if array.is_valid(row) {
-                    encode_array(&array.slice(row, 1), value_type, &mut bytes);
-                }
-            }
-            bytes
-        };
+        let plain = |array: &ArrayRef| plain(array, value_type);
         assert_eq!(plain(&back), plain(values), "{value_type:?} {codec}");
+        let all = vectors(values.len());
+        for wanted in [0..1, all / 2..all, 0..all].into_iter().filter(|some| some.end <= all) {
+            let start = vector_rows(wanted.start, values.len()).start;
+            let end = vector_rows(wanted.end, values.len()).start;
+            let part = decode_vectors(&bytes, value_type, values.len(), wanted).unwrap();
+            assert_eq!(plain(&part), plain(&values.slice(start, end - start)), "{codec}");
+        }
         // Every length of a short page, some of a long one.
         for len in (0..bytes.len()).step_by(bytes.len() / 300 + 1) {
             if let Ok(short) = decode(&bytes[..len], value_type, values.len()) {
@@ -562,6 +604,8 @@ mod tests {
         ];
         check(Arc::new(Float64Array::from(floats)), ValueType::F64);
         check(Arc::new(Float64Array::from(vec![Some(20.25), None, Some(-3.5)])), ValueType::F64);
+        check(Arc::new(Float64Array::from(vec![2.5; 3_000])), ValueType::F64);
+        check(Arc::new(Int64Array::from(vec![7; 3_000])), ValueType::I64);
         check(Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])), ValueType::Bool);
         check(Arc::new(StringArray::from(vec![Some(""), None, Some("äö")])), ValueType::Str);
         check(Arc::new(StringArray::from(vec![None::<&str>; 9])), ValueType::Str);
@@ -572,6 +616,59 @@ mod tests {
     }
 
     #[test]
+    fn long_pages_of_version_3_are_read_whole_and_by_vectors() {
+        let values = Float64Array::from_iter_values((0..5_000).map(|row| f64::from(row).sin()));
+        let mut bytes = vec![PCO, 0];
+        bytes.extend(press(values.values()).unwrap());
+        let values: ArrayRef = Arc::new(values);
+        let back = decode(&bytes, ValueType::F64, 5_000).unwrap();
+        assert_eq!(plain(&back, ValueType::F64), plain(&values, ValueType::F64));
+        let back = decode_vectors(&bytes, ValueType::F64, 5_000, 2..4).unwrap();
+        let expected = values.slice(2_048, 2_048);
+        assert_eq!(plain(&back, ValueType::F64), plain(&expected, ValueType::F64));
+        assert!(!has_vectors(&bytes));
+    }
+
+    #[test]
+    fn dense_pages_of_any_length_survive_whatever_is_null() {
+        let values: [fn(usize) -> f64; 6] = [
+            |_| 2.5,
+            |row| row as f64,
+            |row| ((row * row) % 1_009) as f64 / 8.0,
+            |row| (row as f64 / 9.0).sin(),
+            |row| if row == 700 { f64::NAN } else { -0.0 },
+            |row| if row % 2 == 0 { f64::MAX } else { f64::MIN_POSITIVE },
+        ];
+        let is_null: [fn(usize) -> bool; 5] = [
+            |_| false,
+            |row| row != 0,
+            |row| row % 3 == 1,
+            |row| row < 1_024,
+            |row| (1_000..4_000).contains(&row),
+        ];
+        for len in [1, 2, 1_023, 1_024, 1_025, 2_049, 8_192] {
+            for (value, is_null) in values.iter().flat_map(|v| is_null.iter().map(move |n| (v, n)))
+            {
+                let floats = (0..len).map(|row| (!is_null(row)).then(|| value(row)));
+                let floats = Float64Array::from_iter(floats);
+                let ints = Int64Array::from_iter(floats.iter().map(|v| v.map(|v| v as i64)));
+                let pages: [(ArrayRef, _); 2] =
+                    [(Arc::new(floats), ValueType::F64), (Arc::new(ints), ValueType::I64)];
+                for (page, of) in pages {
+                    let bytes = numbers(&page, of).unwrap();
+                    let back = decode(&bytes, of, len).unwrap();
+                    assert_eq!(plain(&back, of), plain(&page, of), "{len} rows");
+                    let last = vectors(len) - 1;
+                    let rows = vector_rows(last, len);
+                    let back = decode_vectors(&bytes, of, len, last..last + 1).unwrap();
+                    let page = page.slice(rows.start, rows.len());
+                    assert_eq!(plain(&back, of), plain(&page, of), "{len} rows, the last vector");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn regular_and_decimal_values_take_few_bits() {
         let times = Int64Array::from_iter_values((0..8_000).map(|i| i * 10_000_000_000));
         assert!(check(Arc::new(times), ValueType::I64) < 40);
@@ -579,6 +676,32 @@ mod tests {
         assert!(check(Arc::new(walk), ValueType::F64) < 8_000);
         let tenths = Float64Array::from_iter_values((0..8_000).map(|i| f64::from(i % 50) / 10.0));
         assert!(check(Arc::new(tenths), ValueType::F64) < 8_000);
+        // Up, down or neither, without a pattern: 1.6 bits of information a value.
+        let mut noise = 1_u64;
+        let steps = (0..8_000).scan(50_i64, |value, _| {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *value += (noise >> 33) as i64 % 3 - 1;
+            Some(*value as f64 / 4.0)
+        });
+        assert!(check(Arc::new(Float64Array::from_iter_values(steps)), ValueType::F64) < 1_800);
+    }
+
+    #[test]
+    fn a_long_page_of_numbers_is_of_vectors_also_where_some_have_none() {
+        let walk = |row: u32| f64::from((row * row) % 1_009) / 8.0;
+        let waves = (0..8_000).map(|row| f64::from(row / 9).sin());
+        let waves: ArrayRef = Arc::new(Float64Array::from_iter_values(waves));
+        let some = (0..5_000).map(|row| (!(1_000..4_000).contains(&row)).then(|| walk(row)));
+        let some: ArrayRef = Arc::new(Float64Array::from_iter(some));
+        for values in [waves, some] {
+            check(Arc::clone(&values), ValueType::F64);
+            let bytes = encode(&values, ValueType::F64, Effort::Dense, Codec::Default);
+            assert!(has_vectors(&bytes));
+            let mut long = bytes.clone();
+            long.push(0);
+            assert!(decode(&long, ValueType::F64, values.len()).is_err(), "bytes are left");
+            assert!(decode(&bytes, ValueType::F64, values.len() - 1_024).is_err(), "other rows");
+        }
     }
 
     #[test]
@@ -600,29 +723,6 @@ mod tests {
         for name in ["dictionary", "snappy", "zstd", "lz4", "gzip", "zlib", "bzip"] {
             let len = bytes_of(Arc::clone(&text), ValueType::Str, name);
             assert!(len < 20_000, "{name}: {len}");
-        }
-    }
-
-    #[test]
-    fn keys_survive_whatever_their_stretches() {
-        let times: Vec<i64> = (0..4).flat_map(|_| (0..50).map(|i| i * 10_000_000_000)).collect();
-        let series: Vec<i64> = (0..200).map(|row| row / 50).collect();
-        let wild = vec![i64::MIN, i64::MAX, 0, -1, 7];
-        for effort in [Effort::Light, Effort::Dense] {
-            for (keys, stretches) in
-                [(&times, &[50; 4][..]), (&series, &[50; 4]), (&wild, &[2, 3]), (&vec![], &[])]
-            {
-                let bytes = encode_keys(keys, stretches, effort);
-                assert_eq!(decode_keys(&bytes, keys.len()).unwrap(), *keys);
-                assert!(decode_keys(&bytes, keys.len() + 1).is_err());
-                for len in 0..bytes.len() {
-                    if let Ok(short) = decode_keys(&bytes[..len], keys.len()) {
-                        assert_eq!(short.len(), keys.len());
-                    }
-                }
-            }
-            assert!(encode_keys(&times, &[50; 4], effort).len() < 80);
-            assert!(encode_keys(&series, &[50; 4], effort).len() < 60);
         }
     }
 }

@@ -6,18 +6,22 @@ use arrow::datatypes::{Float64Type, Int64Type, UInt64Type};
 use model::wire::{Decoded, Reader, Write, malformed};
 use model::{ColumnId, TableId, TimeRange, ValueType};
 
-use super::encodings::PAGE_ROWS_MAX;
+use super::encodings::{PAGE_ROWS_MAX, vectors};
 use crate::value_test::ValueTest;
 
 /// First bytes of a file.
 pub(super) const MAGIC: &[u8; 8] = b"CNOSTSM\0";
-/// The version of the format, and the oldest that is read: its columns have no ends.
-pub(super) const VERSION: u32 = 3;
+/// The version of the format, and the oldest that is read: its columns have no ends, and no vectors.
+pub(super) const VERSION: u32 = 4;
 pub(super) const VERSION_READ_MIN: u32 = 2;
 /// What of a column follows in the map.
 const HAS_WRITTEN: u8 = 1;
 const HAS_EXTREMES: u8 = 2;
 const HAS_ENDS: u8 = 4;
+const HAS_VECTORS: u8 = 8;
+/// Smaller pages are soon decoded, for each vector again.
+const SMALL_PAGE_BYTES: u32 = 1_536;
+const SMALL_TEXT_BYTES: u32 = 64 << 10;
 /// Magic, version, checksum of both.
 pub(super) const HEADER_BYTES: u64 = 16;
 /// Footer's offset, length and checksum, version, then the checksum of these.
@@ -62,6 +66,8 @@ pub(super) struct ColumnPages {
     pub(super) id: ColumnId,
     pub(super) value_type: ValueType,
     pub(super) values: Page,
+    /// Whether vectors of the values can be decoded by themselves.
+    pub(super) has_vectors: bool,
     /// Which rows wrote the column; `None` where all did.
     pub(super) written: Option<Page>,
     pub(super) nulls: u32,
@@ -143,6 +149,23 @@ impl RowGroup {
         is_empty || column.extremes.is_some_and(|found| test.fails_within(found.min, found.max))
     }
 
+    /// Returns how many vectors its rows are.
+    pub(crate) fn vectors(&self) -> usize {
+        vectors(self.rows as usize)
+    }
+
+    /// Returns whether a vector of the named columns takes much less to decode than all of them.
+    pub(crate) fn has_vectors(&self, columns: &[(ColumnId, ValueType)]) -> bool {
+        let wanted = |column: &&ColumnPages| columns.iter().any(|(id, _)| *id == column.id);
+        let mut wanted = self.columns.iter().filter(wanted);
+        let is_small = |column: &ColumnPages| {
+            column.values.len <= SMALL_PAGE_BYTES && column.text_bytes <= SMALL_TEXT_BYTES
+        };
+        self.vectors() > 1
+            && wanted.clone().any(|column| column.has_vectors)
+            && wanted.all(|column| column.has_vectors || is_small(column))
+    }
+
     /// Returns every column the group has.
     pub(crate) fn column_types(&self) -> impl Iterator<Item = (ColumnId, ValueType)> {
         self.columns.iter().map(|column| (column.id, column.value_type))
@@ -219,7 +242,7 @@ fn extremes_of_doubles(values: impl Iterator<Item = f64> + Clone) -> Option<Extr
 }
 
 /// Encodes the map.
-// FORMAT: docs/formats/tsm.md, v3
+// FORMAT: docs/formats/tsm.md, v4
 pub(super) fn encode(groups: &[RowGroup]) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_varint(groups.len() as u64);
@@ -247,7 +270,8 @@ pub(super) fn encode(groups: &[RowGroup]) -> Vec<u8> {
             out.put_u8(
                 flag(column.written.is_some(), HAS_WRITTEN)
                     | flag(column.extremes.is_some(), HAS_EXTREMES)
-                    | flag(column.ends.is_some(), HAS_ENDS),
+                    | flag(column.ends.is_some(), HAS_ENDS)
+                    | flag(column.has_vectors, HAS_VECTORS),
             );
             put_page(column.values, &mut out);
             if let Some(page) = column.written {
@@ -316,7 +340,7 @@ fn take_column(reader: &mut Reader<'_>, pages_end: u64) -> Decoded<ColumnPages> 
     let nulls = reader.u32()?;
     let text_bytes = reader.u32()?;
     let flags = reader.u8()?;
-    if flags > HAS_WRITTEN | HAS_EXTREMES | HAS_ENDS {
+    if flags > HAS_WRITTEN | HAS_EXTREMES | HAS_ENDS | HAS_VECTORS {
         return malformed(format!("column flags {flags}"));
     }
     let has = |flag: u8| flags & flag != 0;
@@ -329,7 +353,18 @@ fn take_column(reader: &mut Reader<'_>, pages_end: u64) -> Decoded<ColumnPages> 
     };
     let ends =
         if has(HAS_ENDS) { Some(Ends { first: reader.u64()?, last: reader.u64()? }) } else { None };
-    Ok(ColumnPages { id, value_type, values, written, nulls, text_bytes, extremes, ends })
+    let has_vectors = has(HAS_VECTORS);
+    Ok(ColumnPages {
+        id,
+        value_type,
+        values,
+        has_vectors,
+        written,
+        nulls,
+        text_bytes,
+        extremes,
+        ends,
+    })
 }
 
 fn put_page(page: Page, out: &mut Vec<u8>) {

@@ -10,7 +10,7 @@ use model::points::decode_array;
 use model::wire::{Malformed, Reader};
 use model::{ColumnId, TableId, ValueType};
 
-use super::encodings;
+use super::encodings::{self, vector_rows};
 use super::footer::{
     self, HEADER_BYTES, MAGIC, Page, RowGroup, TRAILER_BYTES, VERSION, VERSION_READ_MIN,
 };
@@ -113,16 +113,20 @@ impl TsmFile {
         let series = self.keys(group.series_page, rows)?;
         let series = series.into_iter().map(|s| s as u32).collect();
         let times = self.keys(group.time_page, rows)?.into();
-        Ok(Run { series, times, columns: self.read_columns(group, columns)? })
+        let columns = self.read_columns(group, columns, 0..group.vectors())?;
+        Ok(Run { series, times, columns })
     }
 
-    /// Reads the values of the named columns of a row group; those it does not have are left out.
+    /// Reads some vectors of the named columns of a row group; columns it does not have are left out.
     pub(crate) fn read_columns(
         &self,
         group: &RowGroup,
         columns: &[(ColumnId, ValueType)],
+        vectors: Range<usize>,
     ) -> Result<Vec<RunColumn>> {
         let rows = group.rows as usize;
+        let are_all = vectors == (0..group.vectors());
+        let wanted = vector_rows(vectors.start, rows).start..vector_rows(vectors.end, rows).start;
         let mut read = Vec::with_capacity(columns.len());
         for (id, value_type) in columns {
             let Some(pages) = group.columns.iter().find(|column| column.id == *id) else {
@@ -133,18 +137,21 @@ impl TsmFile {
                 return Err(Error::corrupt(&self.path, pages.values.offset, reason));
             }
             let bytes = self.page(pages.values)?;
-            let values = encodings::decode(&bytes, *value_type, rows)
-                .map_err(|error| self.malformed(pages.values, error))?;
+            let values = match are_all {
+                true => encodings::decode(&bytes, *value_type, rows),
+                false => encodings::decode_vectors(&bytes, *value_type, rows, vectors.clone()),
+            };
+            let values = values.map_err(|error| self.malformed(pages.values, error))?;
             let written = match pages.written {
                 None => None,
                 Some(page) => {
                     let bytes = self.page(page)?;
                     let bits = decode_array(&mut Reader::new(&bytes), ValueType::Bool, rows)
                         .map_err(|error| self.malformed(page, error))?;
-                    Some(bits.as_boolean().values().clone())
+                    Some(bits.as_boolean().values().slice(wanted.start, wanted.len()))
                 }
             };
-            debug_assert_eq!(values.null_count(), pages.nulls as usize);
+            debug_assert!(!are_all || values.null_count() == pages.nulls as usize);
             read.push(RunColumn { id: *id, value_type: *value_type, values, written });
         }
         Ok(read)
@@ -304,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_version_2_is_read_and_one_of_version_1_refused() {
+    fn files_of_versions_2_and_3_are_read_and_one_of_version_1_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = write(folder.path());
         let bytes = read_file(&OsDisk, &path).unwrap();
@@ -320,8 +327,10 @@ mod tests {
             write_new_file(&OsDisk, &path, &bytes).unwrap();
             TsmFile::open(&OsDisk, &path).map(|file| file.verify())
         };
-        assert!(matches!(with_version(VERSION_READ_MIN), Ok(Ok(()))));
+        assert!(
+            (VERSION_READ_MIN..VERSION).all(|version| matches!(with_version(version), Ok(Ok(()))))
+        );
         let refused = with_version(1).unwrap_err().to_string();
-        assert!(refused.contains("tsm version 1; this program reads 2 to 3"), "{refused}");
+        assert!(refused.contains("tsm version 1; this program reads 2 to 4"), "{refused}");
     }
 }

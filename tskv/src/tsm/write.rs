@@ -170,6 +170,7 @@ impl TsmWriter {
     fn write_column(&mut self, column: &RunColumn, series: usize) -> Result<ColumnPages> {
         let codec = self.fate.codec(column.id);
         let values = encodings::encode(&column.values, column.value_type, self.effort, codec);
+        let has_vectors = encodings::has_vectors(&values);
         let values = self.write_page(&values)?;
         let written = match &column.written {
             None => None,
@@ -184,6 +185,7 @@ impl TsmWriter {
             id: column.id,
             value_type: column.value_type,
             values,
+            has_vectors,
             written,
             nulls: column.values.null_count() as u32,
             text_bytes: text_bytes(column),

@@ -17,3 +17,4 @@ mod ordered;
 mod store;
 mod tools;
 mod upserts;
+mod vectors;

@@ -16,7 +16,7 @@ use tskv::disk::SimDisk;
 use tskv::wal::{VnodeLog, Wal, WalConfig, WalWriter};
 use tskv::{
     CompactionWish, DecodedCache, Error, MemcacheGauge, Outcome, Progress, ScanColumn, ScanRequest,
-    Schemas, SeriesCache, SeriesFilter, Vnode, VnodeConfig, VnodeScan, WriteId,
+    Schemas, SeriesCache, SeriesFilter, ValueTest, Vnode, VnodeConfig, VnodeScan, WriteId,
     encode_delete_matching, encode_delete_rows, encode_end, encode_write,
 };
 
@@ -163,6 +163,25 @@ impl TestVnode {
     /// Reads what lies within `times` and is kept by `filter`, and checks the promised order.
     pub(crate) fn scan(&self, times: TimeRange, filter: SeriesFilter) -> Result<Rows, Error> {
         Self::read(self.vnode.scan(Self::request(times, filter))?)
+    }
+
+    /// Reads what lies within `times` and is kept by `filter`, but maybe not what fails a test.
+    pub(crate) fn scan_tested(
+        &self,
+        times: TimeRange,
+        filter: SeriesFilter,
+        test: ValueTest,
+    ) -> Result<Rows, Error> {
+        let request = ScanRequest { values: vec![test], ..Self::request(times, filter) };
+        Self::read(self.vnode.scan(request)?)
+    }
+
+    /// Returns how many vectors are decoded by themselves for rows within `times` that pass a test.
+    pub(crate) fn vectors_read(&self, times: TimeRange, test: ValueTest) -> Result<usize, Error> {
+        let request = Self::request(times, SeriesFilter::default());
+        let mut scan = self.vnode.scan(ScanRequest { values: vec![test], ..request })?;
+        while scan.next_batch()?.is_some() {}
+        Ok(scan.counts().vectors)
     }
 
     /// Reads the last row of each tag within `times`.

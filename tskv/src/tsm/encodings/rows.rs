@@ -12,7 +12,7 @@ use super::{Effort, PAGE_ROWS_MAX, decode, decode_keys, encode, encode_keys};
 use crate::run::{Run, RunColumn};
 
 /// Encodes rows, one of each series.
-// FORMAT: docs/formats/tsm.md, v3
+// FORMAT: docs/formats/tsm.md, v4
 pub(crate) fn encode_run(run: &Run) -> Vec<u8> {
     let stretches = vec![1; run.rows()];
     let series: Vec<i64> = run.series.iter().map(|series| i64::from(*series)).collect();
